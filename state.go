@@ -1,0 +1,85 @@
+package outbox
+
+// State is where a delivery stands. A message has one delivery per recipient and each moves on its own.
+// The values are stored as they are here; new ones are only ever added.
+type State string
+
+// The states of a delivery. The first four are live, the others are terminal: a delivery leaves them only when an
+// operator requeues it.
+const (
+	// StateQueued waits to be claimed: now, later, or again. Shown to people it reads "scheduled" when its time has not
+	// come and "deferred" when it was attempted before.
+	StateQueued State = "queued"
+	// StateSending is leased to a dispatcher.
+	StateSending State = "sending"
+	// StateUncertain was lost after its final dot may have left: the relay may or may not have accepted it.
+	StateUncertain State = "uncertain"
+	// StateHeld waits for an operator to release it.
+	StateHeld State = "held"
+	// StateSent was accepted by the relay.
+	StateSent State = "sent"
+	// StateFailed was refused for good, or its attempts were used up.
+	StateFailed State = "failed"
+	// StateExpired reached its deadline before it could be sent.
+	StateExpired State = "expired"
+	// StateCancelled was withdrawn by the application or an operator.
+	StateCancelled State = "cancelled"
+	// StateSuppressed was not sent because its recipient is on the suppression list.
+	StateSuppressed State = "suppressed"
+)
+
+// States lists every state in the order in which they are shown to people.
+func States() []State {
+	return []State{
+		StateQueued, StateSending, StateUncertain, StateHeld,
+		StateSent, StateFailed, StateExpired, StateCancelled, StateSuppressed,
+	}
+}
+
+// Terminal says whether nothing more happens to a delivery in this state by itself.
+func (s State) Terminal() bool {
+	switch s {
+	case StateSent, StateFailed, StateExpired, StateCancelled, StateSuppressed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Valid says whether s is one of [States].
+func (s State) Valid() bool {
+	switch s {
+	case StateQueued, StateSending, StateUncertain, StateHeld:
+		return true
+	default:
+		return s.Terminal()
+	}
+}
+
+// Priority orders the deliveries of a route. The zero value means [Normal].
+type Priority string
+
+// The priorities. A lower one is slowed by a higher one but never starved.
+const (
+	// High is for mail that a person is waiting for, such as a sign-in code.
+	High Priority = "high"
+	// Normal is the default.
+	Normal Priority = "normal"
+	// Bulk is for newsletters and digests.
+	Bulk Priority = "bulk"
+)
+
+// Priorities lists the priorities, the most urgent first.
+func Priorities() []Priority { return []Priority{High, Normal, Bulk} }
+
+// UncertainPolicy says what happens to a delivery whose outcome cannot be known, because the connection or the process
+// was lost between the final dot and the recorded reply. The zero value means [Resend].
+type UncertainPolicy string
+
+// The policies for an uncertain outcome.
+const (
+	// Resend sends again with the same Message-ID and bytes: at worst the recipient gets two copies.
+	Resend UncertainPolicy = "resend"
+	// Hold leaves the delivery uncertain until an operator resolves it: at worst the recipient gets none before that.
+	Hold UncertainPolicy = "hold"
+)
