@@ -1,0 +1,41 @@
+package smtpx
+
+import "context"
+
+// Envelope says between whom a message travels. The header fields of the message are not looked at.
+type Envelope struct {
+	// From is the reverse-path, to which failure reports go: local@domain without angle brackets. "" is the null
+	// reverse-path of RFC 5321 §4.5.5.
+	From string
+	// To are the recipients, at least one. A recipient whose address cannot be sent gets its own outcome; the others are
+	// sent to.
+	To []string
+	// Commit, when set, is called once, after at least one recipient was accepted and before the first byte of the body may
+	// leave. Where the server allows the whole message in one flight it is called before that flight.
+	//
+	// An error abandons the message: nothing of the body is sent, and [Client.Send] returns an [*Error] of
+	// [ClassRecycle] in which errors.Is finds the hook's error. The hook must return when ctx, which is Send's, is done.
+	Commit func(ctx context.Context) error
+}
+
+// Result is what became of a message.
+type Result struct {
+	// Outcomes has one entry per recipient in the order of Envelope.To, always, also when Send returns an error.
+	Outcomes []Outcome
+	// ProviderID is the name that the relay gave the message in its reply to the final dot, "" if it gave none.
+	ProviderID string
+	// Reply answers the final dot. It is zero if the dialogue did not get there.
+	Reply Reply
+	// Host is the host:port that was connected to, "" if there was no connection.
+	Host string
+}
+
+// Outcome is what became of a message for one recipient.
+type Outcome struct {
+	// Recipient is the address as it stands in Envelope.To.
+	Recipient string
+	// Accepted is true when the relay took responsibility: the recipient and then the message were answered with 2xx.
+	Accepted bool
+	// Err says why not. It is nil exactly when Accepted is true.
+	Err *Error
+}
