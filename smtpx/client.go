@@ -1,0 +1,184 @@
+package smtpx
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Client sends messages through one relay over a pool of connections. It is safe for concurrent use, which is the normal
+// use. Make one with [Open].
+type Client struct {
+	relay *relay
+	pool  *pool
+	rate  *limiter
+}
+
+// relay is a configuration that was checked and completed.
+type relay struct {
+	Config
+	addr      string // host:port
+	loopback  bool   // credentials and "localhost" may be said in clear
+	tlsConfig *tls.Config
+	profile   *Profile
+}
+
+// Open makes a client for the relay at url. It checks everything that can be checked without connecting, and starts nothing.
+//
+//	smtp://user:password@host:587?tls=…    STARTTLS, required unless tls says otherwise
+//	smtps://user:password@host:465         TLS from the first byte
+//
+// Parameters, of which unknown ones are errors: tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns,
+// rate (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, ca (a PEM file), local (an IP address
+// to bind), clear-auth. They set the fields of [Config] that bear their names; options are applied afterwards. No error of
+// Open quotes a password.
+func Open(url string, opts ...Option) (*Client, error) {
+	config, err := parseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("smtpx: %w", err)
+	}
+	for _, opt := range opts {
+		opt(&config)
+	}
+	r, err := newRelay(config)
+	if err != nil {
+		return nil, fmt.Errorf("smtpx: %w", err)
+	}
+	return &Client{relay: r, pool: newPool(r), rate: newLimiter(r.Rate)}, nil
+}
+
+func newRelay(c Config) (*relay, error) {
+	r := &relay{Config: c, profile: generic, loopback: loopbackHost(c.Host)}
+	if r.Host == "" || strings.ContainsFunc(r.Host, func(c rune) bool { return unprintable(c) || c == ' ' }) {
+		return nil, errors.New("relay: the host is missing or has control characters")
+	}
+	if r.Provider != "" && r.Provider != generic.Name {
+		return nil, fmt.Errorf("relay: unknown provider %q", r.Provider)
+	}
+	switch r.TLS {
+	case "", TLSRequired:
+		r.TLS = TLSStartTLS
+		if r.Port == 465 {
+			r.TLS = TLSImplicit
+		}
+	case TLSStartTLS, TLSImplicit, TLSOpportunistic, TLSNone:
+	default:
+		return nil, errors.New("relay: tls must be required, starttls, implicit, opportunistic or none")
+	}
+	if r.Port == 0 {
+		r.Port = 587
+		if r.TLS == TLSImplicit {
+			r.Port = 465
+		}
+	}
+	if r.Port < 1 || r.Port > 65535 {
+		return nil, errors.New("relay: the port must be from 1 to 65535")
+	}
+	r.addr = net.JoinHostPort(r.Host, strconv.Itoa(r.Port))
+	if r.EHLO != "" {
+		if err := checkEHLO(r.EHLO, r.loopback); err != nil {
+			return nil, fmt.Errorf("relay: %w", err)
+		}
+	}
+	if r.Password != "" && r.User == "" {
+		return nil, errors.New("relay: there is a password but no user")
+	}
+	if r.Auth != "" && r.User == "" {
+		return nil, errors.New("relay: auth needs a user")
+	}
+	if r.User != "" && r.TLS == TLSNone && !r.loopback && !r.ClearAuth {
+		return nil, errors.New("relay: credentials are not sent in clear: use TLS, or clear-auth=true if you must")
+	}
+	if r.Conns < 0 || r.MaxMessages < 0 || r.Rate < 0 || r.Idle < 0 || r.MaxAge < 0 {
+		return nil, errors.New("relay: limits must not be negative")
+	}
+	r.Conns = cmp.Or(r.Conns, 4)
+	r.MaxMessages = cmp.Or(r.MaxMessages, 100)
+	r.MaxAge = cmp.Or(r.MaxAge, 5*time.Minute)
+	r.Idle = cmp.Or(r.Idle, 30*time.Second)
+	r.Timeouts = r.Timeouts.withDefaults()
+	r.tlsConfig = tlsConfig(&r.Config)
+	if r.Dial == nil {
+		d := &net.Dialer{Resolver: r.Resolver}
+		if r.LocalAddr != nil {
+			d.LocalAddr = &net.TCPAddr{IP: r.LocalAddr}
+		}
+		r.Dial = d.DialContext
+	}
+	return r, nil
+}
+
+// tlsConfig makes the configuration that all connections to a relay share, its session cache included.
+func tlsConfig(c *Config) *tls.Config {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.TLSConfig != nil {
+		t = c.TLSConfig.Clone()
+		t.MinVersion = max(t.MinVersion, tls.VersionTLS12)
+	}
+	t.NextProtos = nil
+	t.ServerName = cmp.Or(t.ServerName, c.Host)
+	if c.RootCAs != nil {
+		t.RootCAs = c.RootCAs
+	}
+	if t.ClientSessionCache == nil {
+		t.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	}
+	return t
+}
+
+// Send transfers one message to the recipients of env and returns when the outcome of each is known.
+//
+// body is the complete message in the format of RFC 5322 with CRLF line endings; Send does not change it, and it must not
+// be changed while Send runs. A bare CR, a bare LF or a NUL anywhere is refused with [ClassMessage] before anything is sent.
+// Dots are stuffed on the way; a missing CRLF at the end is added.
+//
+// The error is nil exactly when every recipient was accepted. Else it is an [*Error] that says what happened to the first
+// that was not, and Result.Outcomes tells about all of them. Except for [ClassAmbiguous] the message was certainly not
+// accepted for the recipients with an error.
+//
+// When ctx is done before the final dot, Send gives up and nothing is accepted. Once the dot has left, Send waits for the
+// reply whatever becomes of ctx, at most Timeouts.Dot.
+//
+// Send waits for a connection behind earlier callers. If a connection that was kept turns out to be dead before anything of
+// the message was sent, the next one is used without notice.
+func (c *Client) Send(ctx context.Context, env Envelope, body []byte) (Result, error) {
+	j, err := newJob(ctx, env, body)
+	if err != nil || len(j.todo) == 0 {
+		return j.finish(err)
+	}
+	if cause := ctx.Err(); cause != nil {
+		return j.finish(gaveUp(StageDial, cause))
+	}
+	if cause := c.rate.wait(ctx); cause != nil {
+		return j.finish(gaveUp(StageDial, cause))
+	}
+	if err := c.pool.submit(j); err != nil {
+		return j.finish(err)
+	}
+	select {
+	case <-j.done:
+	case <-ctx.Done():
+		if err := c.pool.withdraw(j, ctx.Err()); err != nil {
+			return j.finish(err)
+		}
+		<-j.done
+	}
+	return j.result()
+}
+
+// Close refuses further calls of [Client.Send], fails those that wait for a connection with [ErrClosed], lets those that
+// are being sent finish, says QUIT on the idle connections, and returns when everything that the client started has ended.
+// Its error is always nil.
+func (c *Client) Close() error {
+	c.pool.close()
+	return nil
+}
+
+// String returns the URL of the relay without the password.
+func (c *Client) String() string { return c.relay.redacted() }

@@ -1,0 +1,285 @@
+package smtpx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// errTimeout is the error of a wait that passed its limit.
+var errTimeout = fmt.Errorf("no reply: %w", os.ErrDeadlineExceeded)
+
+const (
+	// maxFlight is the most recipients of one transaction: every server takes 100 (RFC 5321 §4.5.3.1.8), and the replies to
+	// so many commands fit the queue of the reader, so that neither side can block the other for good (RFC 2920 §3.1).
+	maxFlight = 100
+	// blockSize is the size of a write within a body.
+	blockSize = 64 << 10
+	// lingering is how long a verdict is waited for after a write failed: it may have been on its way.
+	lingering = time.Second
+)
+
+// conn is a session in use. One goroutine, that of serve, writes and decides; another reads replies, and so notices a
+// server that hangs up or speaks up while nothing is going on.
+type conn struct {
+	*session
+	pool *pool
+
+	work    chan *job    // hands a job to a parked connection
+	replies chan inbound // from the reader
+	done    chan struct{}
+	read    chan struct{} // closed when the reader has ended
+
+	timer    *time.Timer
+	buf      []byte
+	born     time.Time
+	lastUsed time.Time
+	sent     int  // messages begun
+	dead     bool // out of step, closed, or told to be: not to be used again
+	dirty    bool // a transaction is open that will not be finished: RSET is due
+	rcptMax  int  // the most recipients per transaction, as far as is known
+}
+
+// inbound is a reply, or the error with which the stream of replies ended.
+type inbound struct {
+	reply Reply
+	err   error
+}
+
+func newConn(s *session, p *pool) *conn {
+	c := &conn{
+		session: s,
+		pool:    p,
+		work:    make(chan *job, 1),
+		replies: make(chan inbound, maxFlight+8),
+		done:    make(chan struct{}),
+		read:    make(chan struct{}),
+		timer:   time.NewTimer(time.Hour),
+		rcptMax: maxFlight,
+	}
+	c.timer.Stop()
+	c.born = time.Now()
+	c.lastUsed = c.born
+	go c.readReplies()
+	return c
+}
+
+func (c *conn) readReplies() {
+	defer close(c.read)
+	for {
+		r, err := readReply(c.br)
+		select {
+		case c.replies <- inbound{r, err}:
+		case <-c.done:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// serve sends jobs until the connection is used up, then ends it.
+func (c *conn) serve() {
+	defer c.end()
+	var t *transaction
+	for {
+		if t == nil {
+			if t = c.next(); t == nil {
+				return
+			}
+		}
+		rider := c.run(t)
+		j := t.job
+		j.todo = t.left()
+		done := len(j.todo) == 0
+		if done {
+			close(j.done) // its caller need not wait for RSET
+		}
+		if c.dirty && !c.dead {
+			c.reset()
+		}
+		switch {
+		case done:
+			t = c.board(rider)
+		case c.dead:
+			c.pool.requeue(j)
+			t = nil
+		default:
+			if t = c.begin(j); t == nil { // the recipients that the transaction had no room for
+				close(j.done)
+			}
+		}
+	}
+}
+
+// board makes the message whose head rode behind the last dot the current one. It returns nil if there is none, or it was
+// withdrawn, or the connection ended meanwhile: then nothing of it was sent, and another connection may take it.
+func (c *conn) board(rider *transaction) *transaction {
+	switch {
+	case rider == nil:
+		return nil
+	case !c.pool.board(rider.job):
+		c.cut() // DATA was asked for, and there is nothing to say
+		return nil
+	case c.dead:
+		rider.job.todo = append(rider.rcpts, rider.job.todo...)
+		c.pool.requeue(rider.job)
+		return nil
+	}
+	return rider
+}
+
+// next waits for a job and begins its transaction. It returns nil when the connection should end.
+func (c *conn) next() *transaction {
+	for {
+		if c.dead || c.usedUp() {
+			return nil
+		}
+		j := c.pool.take(c)
+		if j == nil {
+			return nil
+		}
+		if c.unsolicited() {
+			c.pool.requeue(j)
+			return nil
+		}
+		if t := c.begin(j); t != nil {
+			return t
+		}
+		close(j.done)
+	}
+}
+
+// reset clears a transaction that was begun and will not be finished.
+func (c *conn) reset() {
+	c.dirty = false
+	if _, err := c.write(context.Background(), []byte("RSET\r\n")); err != nil {
+		return
+	}
+	if r, err := c.await(context.Background(), c.relay.Timeouts.Mail); err != nil || !r.Positive() {
+		c.dead = true
+	}
+}
+
+// park waits for a job. It returns nil when the connection should end: it was idle too long, the pool closes, or the
+// server spoke or hung up.
+func (c *conn) park() *job {
+	c.timer.Reset(min(c.relay.Idle, max(0, time.Until(c.born.Add(c.relay.MaxAge)))))
+	defer c.timer.Stop()
+	select {
+	case j := <-c.work:
+		return j
+	case <-c.replies:
+		c.dead = true
+	case <-c.timer.C:
+	case <-c.pool.closing:
+	}
+	return nil
+}
+
+// unsolicited reports that the server said something or hung up while nothing was asked. It costs no round trip.
+func (c *conn) unsolicited() bool {
+	select {
+	case <-c.replies:
+		c.dead = true
+	default:
+	}
+	return c.dead
+}
+
+// usedUp reports that the connection has served enough messages or time.
+func (c *conn) usedUp() bool {
+	return c.sent >= c.relay.MaxMessages || time.Since(c.born) >= c.relay.MaxAge
+}
+
+// end closes the connection and waits for the reader. One that is in step says QUIT, and what the server makes of it is of
+// no interest.
+func (c *conn) end() {
+	if !c.dead {
+		c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
+		if _, err := c.nc.Write([]byte("QUIT\r\n")); err == nil {
+			_, _ = c.await(context.Background(), c.relay.Timeouts.Quit)
+		}
+		if c.nc != c.raw {
+			c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
+			c.nc.Close() // with TLS's close_notify
+		}
+	}
+	c.raw.Close()
+	close(c.done)
+	<-c.read
+	c.timer.Stop()
+}
+
+// cut ends a connection inside DATA: whatever has not left the machine must not leave it, and nothing may follow.
+func (c *conn) cut() {
+	c.dead = true
+	if t, ok := c.raw.(*net.TCPConn); ok {
+		t.SetLinger(0)
+	}
+	c.raw.Close()
+}
+
+// await takes the next reply off the queue.
+func (c *conn) await(ctx context.Context, limit time.Duration) (Reply, error) {
+	select {
+	case in := <-c.replies:
+		return in.reply, in.err
+	default:
+	}
+	c.timer.Reset(limit)
+	defer c.timer.Stop()
+	select {
+	case in := <-c.replies:
+		return in.reply, in.err
+	case <-ctx.Done():
+		return Reply{}, ctx.Err()
+	case <-c.timer.C:
+		return Reply{}, errTimeout
+	}
+}
+
+// write sends one flight. When ctx is done it stops in the middle, so that it must not hold a final dot unless ctx cannot
+// be done.
+func (c *conn) write(ctx context.Context, p []byte) (int, error) {
+	c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Block))
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { c.raw.Close() })
+		defer stop()
+	}
+	n, err := c.nc.Write(p)
+	if err != nil {
+		if cause := ctx.Err(); cause != nil {
+			err = cause
+		}
+		c.dead = true
+	}
+	return n, err
+}
+
+// verdict is asked after a write failed: a server that hangs up has often said why. It is nil if there was no refusal.
+func (c *conn) verdict(stage Stage, cause error) *Error {
+	if errors.Is(cause, context.Canceled) || errors.Is(cause, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	c.timer.Reset(lingering)
+	defer c.timer.Stop()
+	var in inbound
+	select {
+	case in = <-c.replies:
+	case <-c.timer.C:
+	case <-c.read: // nothing more will come
+		select {
+		case in = <-c.replies:
+		default:
+		}
+	}
+	if in.err != nil || in.reply.Code < 400 {
+		return nil
+	}
+	return refusal(c.relay.profile, stage, in.reply)
+}

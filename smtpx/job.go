@@ -1,0 +1,110 @@
+package smtpx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// job is one call of Send on its way through the pool. Until a connection takes it, it belongs to Send and the pool; from
+// then on to the connection, until done is closed.
+type job struct {
+	ctx  context.Context // of the call: a job lives exactly as long
+	env  Envelope
+	from address
+	to   []address
+	body body
+
+	todo      []int // recipients without an outcome
+	committed bool  // the hook was called and agreed
+	res       Result
+	done      chan struct{}
+
+	state jobState // guarded by pool.mu
+}
+
+type jobState int
+
+const (
+	jobWaiting jobState = iota // in the queue of the pool
+	jobRiding                  // its envelope rode behind the final dot of another; may still be withdrawn
+	jobTaken                   // a connection works on it and watches its context
+	jobGone                    // withdrawn by Send
+)
+
+// newJob checks the message and the addresses. Its job can be finished also when there is an error.
+func newJob(ctx context.Context, env Envelope, data []byte) (*job, *Error) {
+	j := &job{ctx: ctx, env: env, done: make(chan struct{})}
+	j.res.Outcomes = make([]Outcome, len(env.To))
+	for i, to := range env.To {
+		j.res.Outcomes[i].Recipient = to
+	}
+	if len(env.To) == 0 {
+		return j, &Error{Stage: StageRcpt, Class: ClassMessage, Err: errors.New("no recipients")}
+	}
+	var err error
+	if j.body, err = checkBody(data); err != nil {
+		return j, &Error{Stage: StageData, Class: ClassMessage, Err: err}
+	}
+	if env.From != "" {
+		if j.from, err = parseAddress(env.From); err != nil {
+			return j, &Error{Stage: StageMail, Class: ClassMessage, Err: fmt.Errorf("sender: %w", err)}
+		}
+	}
+	j.to = make([]address, len(env.To))
+	j.todo = make([]int, 0, len(env.To))
+	for i, to := range env.To {
+		if j.to[i], err = parseAddress(to); err != nil {
+			j.res.Outcomes[i].Err = &Error{Stage: StageRcpt, Class: ClassRecipient, Rule: "client.address", Err: err}
+			continue
+		}
+		j.todo = append(j.todo, i)
+	}
+	return j, nil
+}
+
+// fail gives every recipient that has no outcome the same error.
+func (j *job) fail(err *Error) {
+	for _, i := range j.todo {
+		j.res.Outcomes[i].Err = err
+	}
+	j.todo = nil
+}
+
+// finish ends a job that no connection holds.
+func (j *job) finish(err *Error) (Result, error) {
+	if err != nil {
+		for i := range j.res.Outcomes {
+			if j.res.Outcomes[i].Err == nil && !j.res.Outcomes[i].Accepted {
+				j.res.Outcomes[i].Err = err
+			}
+		}
+		if len(j.res.Outcomes) == 0 {
+			return j.res, err
+		}
+	}
+	return j.result()
+}
+
+func (j *job) result() (Result, error) {
+	for i := range j.res.Outcomes {
+		if err := j.res.Outcomes[i].Err; err != nil {
+			return j.res, err
+		}
+	}
+	return j.res, nil
+}
+
+// gaveUp is the error of a message whose context was done before it could be accepted. Where time ran out, trying again at
+// once would run into the same.
+func gaveUp(stage Stage, cause error) *Error {
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return &Error{Stage: stage, Class: ClassTransient, Err: cause}
+	}
+	return notSent(stage, cause)
+}
+
+// notSent is the error of a message that was given up on this side: it is as good as before.
+func notSent(stage Stage, cause error) *Error {
+	return &Error{Stage: stage, Class: ClassRecycle, Err: cause}
+}

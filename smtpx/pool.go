@@ -1,0 +1,276 @@
+package smtpx
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// pool hands jobs to connections: first come, first served. It opens a connection when a job waits and the limit allows
+// one; until one has come about only a single one is tried, so that a relay that is down or a wrong password is not tried
+// many times at once.
+type pool struct {
+	relay *relay
+
+	mu      sync.Mutex
+	waiting []*job  // oldest first
+	idle    []*conn // longest idle first; the last is used first, so that a quiet pool shrinks
+	open    int     // connections, those being dialled included
+	dialing int
+	proven  bool // the last dial that ended succeeded
+	closed  bool
+
+	failures int         // dials that failed in a row
+	redialAt time.Time   // while other connections are open, no dial before this
+	redial   *time.Timer // calls grow then
+
+	closing chan struct{} // closed by close
+	wg      sync.WaitGroup
+}
+
+func newPool(r *relay) *pool {
+	return &pool{relay: r, closing: make(chan struct{})}
+}
+
+// submit queues a job, or hands it to an idle connection.
+func (p *pool) submit(j *job) *Error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return notSent(StageDial, ErrClosed)
+	}
+	p.enqueue(j, len(p.waiting))
+	return nil
+}
+
+// enqueue hands a job to an idle connection or puts it at place i of the queue. The caller holds mu.
+func (p *pool) enqueue(j *job, i int) {
+	// Where a connection is idle no job waits: take looks at the queue before it parks.
+	if n := len(p.idle); n > 0 {
+		c := p.idle[n-1]
+		p.idle = slices.Delete(p.idle, n-1, n)
+		j.state = jobTaken
+		c.work <- j
+		return
+	}
+	j.state = jobWaiting
+	p.waiting = slices.Insert(p.waiting, i, j)
+	p.grow()
+}
+
+// grow opens connections for the jobs that wait. The caller holds mu.
+func (p *pool) grow() {
+	for !p.closed && len(p.waiting) > p.dialing && p.open < p.relay.Conns && (p.proven || p.dialing == 0) {
+		if p.open > 0 && time.Now().Before(p.redialAt) {
+			return // the connections that there are serve the queue meanwhile
+		}
+		p.open++
+		p.dialing++
+		p.wg.Go(p.connect)
+	}
+}
+
+// connect is the goroutine of one connection, from its dialling to its end.
+func (p *pool) connect() {
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-p.closing:
+			cancel()
+		case <-stop:
+		}
+	}()
+	s, err := openSession(ctx, p.relay)
+	close(stop)
+	<-watched
+	cancel()
+
+	p.mu.Lock()
+	p.dialing--
+	p.proven = err == nil
+	if err != nil {
+		p.open--
+		p.failures++
+		p.dialFailed(err)
+		p.mu.Unlock()
+		return
+	}
+	p.failures = 0
+	p.redialAt = time.Time{}
+	p.grow()
+	p.mu.Unlock()
+
+	newConn(s, p).serve()
+
+	p.mu.Lock()
+	p.open--
+	p.grow()
+	p.mu.Unlock()
+}
+
+// dialFailed fails the jobs that wait if no other connection is left to serve them; else it sees to another try. The
+// caller holds mu.
+func (p *pool) dialFailed(err *Error) {
+	if p.open > 0 && !p.closed {
+		pause := min(time.Second<<min(p.failures-1, 6), time.Minute)
+		p.redialAt = time.Now().Add(pause)
+		if p.redial != nil {
+			p.redial.Stop()
+		}
+		p.redial = time.AfterFunc(pause, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.grow()
+		})
+		return
+	}
+	if p.closed {
+		err = notSent(StageDial, ErrClosed)
+	}
+	for _, j := range p.waiting {
+		j.res.Host = p.relay.addr
+		j.fail(err)
+		close(j.done)
+	}
+	p.waiting = nil
+}
+
+// take gives a connection its next job: one that waits, or one that arrives while the connection is parked. It returns
+// nil when the connection should end.
+func (p *pool) take(c *conn) *job {
+	p.mu.Lock()
+	if j := p.pop(); j != nil {
+		p.mu.Unlock()
+		return j
+	}
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.idle = append(p.idle, c)
+	p.mu.Unlock()
+
+	if j := c.park(); j != nil {
+		return j
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.idle, c); i >= 0 {
+		p.idle = slices.Delete(p.idle, i, i+1)
+		return nil
+	}
+	p.unshift(<-c.work) // handed over in the moment in which the connection ended
+	return nil
+}
+
+// rider takes the next job that waits, to send its envelope behind the final dot of the one before.
+func (p *pool) rider() *job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pop()
+}
+
+// letRide lets the caller of a rider withdraw it while the connection is busy with the message before. Until board the
+// connection must not touch the job.
+func (p *pool) letRide(j *job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	j.state = jobRiding
+}
+
+// board turns a rider into a job that the connection works on. It is false if the job was withdrawn.
+func (p *pool) board(j *job) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if j.state == jobGone {
+		return false
+	}
+	j.state = jobTaken
+	return true
+}
+
+// pop removes the oldest job. The caller holds mu.
+func (p *pool) pop() *job {
+	if len(p.waiting) == 0 {
+		return nil
+	}
+	j := p.waiting[0]
+	p.waiting[0] = nil
+	if p.waiting = p.waiting[1:]; len(p.waiting) == 0 {
+		p.waiting = nil
+	}
+	j.state = jobTaken
+	return j
+}
+
+// requeue puts a job that a connection could not serve back in front.
+func (p *pool) requeue(j *job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unshift(j)
+}
+
+// unshift is requeue for a caller that holds mu.
+func (p *pool) unshift(j *job) {
+	switch {
+	case j.state == jobGone:
+	case p.closed:
+		j.fail(notSent(StageDial, ErrClosed))
+		close(j.done)
+	default:
+		p.enqueue(j, 0)
+	}
+}
+
+// withdraw takes a job back that no connection has begun to work on, because of cause. It returns nil if one has, or the
+// job is done.
+func (p *pool) withdraw(j *job, cause error) *Error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := gaveUp(StageDial, fmt.Errorf("waiting for a connection: %w", cause))
+	if e.Class == ClassTransient && !p.proven {
+		e.Class = ClassUnreachable
+	}
+	switch j.state {
+	case jobWaiting:
+		i := slices.Index(p.waiting, j)
+		if i < 0 {
+			return nil // it was failed in this moment
+		}
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+	case jobRiding:
+	default:
+		return nil
+	}
+	j.state = jobGone
+	return e
+}
+
+func (p *pool) close() {
+	p.mu.Lock()
+	if !p.closed {
+		p.closed = true
+		close(p.closing)
+		for _, j := range p.waiting {
+			j.fail(notSent(StageDial, ErrClosed))
+			close(j.done)
+		}
+		p.waiting = nil
+		if p.redial != nil {
+			p.redial.Stop()
+		}
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+}
+
+func (p *pool) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}

@@ -1,0 +1,410 @@
+package smtpx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+// transaction is one MAIL … final dot: a job, or as many of its recipients as the server takes at a time.
+type transaction struct {
+	job      *job
+	rcpts    []int // indexes of Envelope.To
+	accepted []int // those answered with 2xx
+	later    []int // those that another transaction must carry
+	mode     transferMode
+	rode     bool // MAIL, RCPT and DATA were sent behind the final dot before it
+	heard    bool // the server answered any command of it
+	stale    bool // nothing was begun, because the kept connection was at its end: all of it must go on another one
+	open     bool // the server waits for the body
+	complete bool // the end of the body has left: only a reply tells what became of it
+}
+
+type transferMode int
+
+const (
+	transferData   transferMode = iota // DATA, asked for in the flight of MAIL where the server takes pipelining
+	transferBDAT                       // BDAT (RFC 3030) after the verdicts on the recipients
+	transferFlight                     // MAIL, RCPT and BDAT LAST in one flight
+)
+
+const (
+	// flightBody is the largest body that goes along before the recipients are known to be accepted.
+	flightBody = 128 << 10
+	// hot is how recently the server must have answered for that: when a connection that was dead without our knowing
+	// swallows a whole message, its outcome is in doubt.
+	hot = 2 * time.Second
+)
+
+// begin checks what a job needs against what the server offers and picks its next recipients. It returns nil when no
+// recipient is left to send to.
+func (c *conn) begin(j *job) *transaction {
+	j.res.Host = c.relay.addr
+	if err := j.ctx.Err(); err != nil {
+		j.fail(gaveUp(StageMail, err))
+	}
+	if err := c.admit(j); err != nil {
+		j.fail(err)
+	}
+	if len(j.todo) == 0 {
+		return nil
+	}
+	n := min(len(j.todo), c.rcptMax)
+	t := &transaction{job: j, rcpts: j.todo[:n:n]}
+	j.todo = j.todo[n:]
+	if c.offers("CHUNKING") {
+		t.mode = transferBDAT
+		if c.offers("PIPELINING") && j.body.size() <= flightBody && time.Since(c.lastUsed) < hot {
+			t.mode = transferFlight
+		}
+	}
+	c.sent++
+	return t
+}
+
+// admit refuses what the server said it cannot take. Recipients that need SMTPUTF8 fail by themselves.
+func (c *conn) admit(j *job) *Error {
+	refuse := func(text string, args ...any) *Error {
+		return &Error{Stage: StageMail, Class: ClassMessage, Rule: "client.extension", Err: fmt.Errorf(text, args...)}
+	}
+	if limit := c.sizeLimit(); limit > 0 && j.body.size() > limit {
+		return refuse("message of %d bytes is larger than the %d that the server takes", j.body.size(), limit)
+	}
+	if j.body.bit8 && !c.offers("8BITMIME") {
+		return refuse("message has 8-bit content and the server does not offer 8BITMIME")
+	}
+	if c.offers("SMTPUTF8") {
+		return nil
+	}
+	if j.from.utf8 {
+		return refuse("sender needs SMTPUTF8, which the server does not offer")
+	}
+	todo := j.todo[:0:0]
+	for _, i := range j.todo {
+		if j.to[i].utf8 {
+			j.res.Outcomes[i].Err = &Error{Stage: StageRcpt, Class: ClassRecipient, Rule: "client.extension",
+				Err: errors.New("recipient needs SMTPUTF8, which the server does not offer")}
+			continue
+		}
+		todo = append(todo, i)
+	}
+	j.todo = todo
+	return nil
+}
+
+// left are the recipients without an outcome.
+func (t *transaction) left() []int {
+	if t.stale {
+		t.later = nil
+		for _, i := range t.rcpts {
+			if t.job.res.Outcomes[i].Err == nil {
+				t.later = append(t.later, i)
+			}
+		}
+	}
+	return append(t.later, t.job.todo...)
+}
+
+// fail gives an error to those recipients of the transaction that were accepted or not yet judged.
+func (t *transaction) fail(err *Error) {
+	for _, i := range t.rcpts {
+		if o := &t.job.res.Outcomes[i]; o.Err == nil && !o.Accepted {
+			o.Err = err
+		}
+	}
+	for _, i := range t.later {
+		t.job.res.Outcomes[i].Err = nil
+	}
+	t.accepted = nil
+}
+
+// abandon fails all that is left of the job: nobody wants it any more, or it is refused as a whole.
+func (t *transaction) abandon(err *Error) {
+	t.later = nil
+	t.fail(err)
+	t.job.fail(err)
+}
+
+// run carries out a transaction. It returns the transaction whose head went behind the final dot, if there is one; if the
+// connection is dead by then, that head was in vain.
+func (c *conn) run(t *transaction) (rider *transaction) {
+	defer func() { c.lastUsed = time.Now() }()
+	if t.mode == transferFlight {
+		c.runFlight(t)
+		return nil
+	}
+	if t.rode || c.offers("PIPELINING") {
+		c.leadPipelined(t)
+	} else {
+		c.leadLockstep(t)
+	}
+	if c.dead {
+		return nil
+	}
+	if len(t.accepted) == 0 || !c.commit(t) {
+		if t.open {
+			c.cut() // the only thing that could be said is a body
+		}
+		return nil
+	}
+	if t.mode == transferBDAT {
+		c.transferChunk(t)
+		return nil
+	}
+	if !t.open {
+		c.askData(t)
+	}
+	if !t.open {
+		return nil
+	}
+	return c.transferData(t)
+}
+
+// appendMail appends the MAIL command of a transaction.
+func (c *conn) appendMail(buf []byte, t *transaction) []byte {
+	j := t.job
+	buf = append(buf, "MAIL FROM:<"...)
+	buf = append(buf, j.from.text...)
+	buf = append(buf, '>')
+	if c.offers("SIZE") {
+		buf = append(buf, " SIZE="...)
+		buf = strconv.AppendInt(buf, int64(j.body.size()), 10)
+	}
+	if j.body.bit8 {
+		buf = append(buf, " BODY=8BITMIME"...)
+	}
+	if c.needsUTF8(t) {
+		buf = append(buf, " SMTPUTF8"...)
+	}
+	return append(buf, "\r\n"...)
+}
+
+// needsUTF8 tells whether the transaction must be announced as internationalised (RFC 6531 §3.4).
+func (c *conn) needsUTF8(t *transaction) bool {
+	if !c.offers("SMTPUTF8") {
+		return false
+	}
+	if t.job.from.utf8 || t.job.body.hdr8 {
+		return true
+	}
+	for _, i := range t.rcpts {
+		if t.job.to[i].utf8 {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *conn) appendRcpt(buf []byte, t *transaction, i int) []byte {
+	buf = append(buf, "RCPT TO:<"...)
+	buf = append(buf, t.job.to[i].text...)
+	return append(buf, ">\r\n"...)
+}
+
+// appendHead appends MAIL, all RCPTs, and DATA where that is how the body will go.
+func (c *conn) appendHead(buf []byte, t *transaction) []byte {
+	buf = c.appendMail(buf, t)
+	for _, i := range t.rcpts {
+		buf = c.appendRcpt(buf, t, i)
+	}
+	if t.mode == transferData {
+		buf = append(buf, "DATA\r\n"...)
+	}
+	return buf
+}
+
+// leadPipelined sends the head in one flight (RFC 2920), unless it is under way already, and reads all the verdicts.
+func (c *conn) leadPipelined(t *transaction) {
+	j := t.job
+	if !t.rode {
+		c.buf = c.appendHead(c.buf[:0], t)
+		if _, err := c.write(j.ctx, c.buf); err != nil {
+			c.lost(t, StageMail, err)
+			return
+		}
+	}
+	if !c.hearMail(t) && c.dead {
+		return
+	}
+	for _, i := range t.rcpts {
+		if !c.hearRcpt(t, i) {
+			return
+		}
+	}
+	if t.mode == transferData {
+		c.hearData(t)
+	}
+}
+
+// leadLockstep sends MAIL and each RCPT and waits for the reply to each.
+func (c *conn) leadLockstep(t *transaction) {
+	j := t.job
+	c.buf = c.appendMail(c.buf[:0], t)
+	if _, err := c.write(j.ctx, c.buf); err != nil {
+		c.lost(t, StageMail, err)
+		return
+	}
+	if !c.hearMail(t) {
+		return
+	}
+	for n, i := range t.rcpts {
+		c.buf = c.appendRcpt(c.buf[:0], t, i)
+		if _, err := c.write(j.ctx, c.buf); err != nil {
+			c.lost(t, StageRcpt, err)
+			return
+		}
+		if !c.hearRcpt(t, i) {
+			return
+		}
+		if len(t.later) > 0 { // it takes no more: the rest need not be asked
+			t.later = append(t.later, t.rcpts[n+1:]...)
+			return
+		}
+	}
+}
+
+// askData sends DATA by itself.
+func (c *conn) askData(t *transaction) {
+	if _, err := c.write(t.job.ctx, []byte("DATA\r\n")); err != nil {
+		c.lost(t, StageData, err)
+		return
+	}
+	c.hearData(t)
+}
+
+// hearMail reads the reply to MAIL. It is false when MAIL was refused or the connection was lost.
+func (c *conn) hearMail(t *transaction) bool {
+	r, err := c.await(t.wait(), c.relay.Timeouts.Mail)
+	if err != nil {
+		c.lost(t, StageMail, err)
+		return false
+	}
+	t.heard = true
+	if r.Positive() {
+		c.dirty = true
+		return true
+	}
+	c.refuse(t, refusal(c.relay.profile, StageMail, r))
+	return false
+}
+
+// wait is the context of waits for replies: none once the end of the body has left.
+func (t *transaction) wait() context.Context {
+	if t.complete {
+		return context.Background()
+	}
+	return t.job.ctx
+}
+
+// refuse takes a verdict on the whole message, or on the session.
+func (c *conn) refuse(t *transaction, e *Error) {
+	if e.Reply.Code == 421 || e.Reply.Code < 400 {
+		c.dead = true
+	}
+	if e.Class == ClassRecycle && c.sent > 1 {
+		// The session was used up by earlier messages: this one goes on another without a word.
+		c.dead = true
+		t.stale = true
+		t.accepted = nil
+		return
+	}
+	t.abandon(e)
+}
+
+// hearRcpt reads the reply to one RCPT. It is false when the rest need not be read.
+func (c *conn) hearRcpt(t *transaction, i int) bool {
+	r, err := c.await(t.wait(), c.relay.Timeouts.Rcpt)
+	if err != nil {
+		c.lost(t, StageRcpt, err)
+		return false
+	}
+	o := &t.job.res.Outcomes[i]
+	switch {
+	case o.Err != nil || t.stale: // MAIL was refused: this reply adds nothing
+	case r.Positive():
+		t.accepted = append(t.accepted, i)
+	case len(t.accepted) > 0 && tooManyRecipients(r):
+		if len(t.later) == 0 {
+			c.rcptMax = max(1, len(t.accepted))
+		}
+		t.later = append(t.later, i)
+	default:
+		e := refusal(c.relay.profile, StageRcpt, r)
+		if r.Code == 421 || r.Code < 400 || (e.Class == ClassRecycle && c.sent > 1) {
+			c.refuse(t, e)
+			return false
+		}
+		o.Err = e
+	}
+	return !c.dead
+}
+
+// tooManyRecipients tells whether a RCPT was refused only because of those before it: RFC 5321 §4.5.3.1.10 has 452 for it
+// and wants 552 taken the same way.
+func tooManyRecipients(r Reply) bool {
+	if r.Code != 452 && r.Code != 552 {
+		return false
+	}
+	return r.Enhanced == "" || r.Enhanced[1:] == ".5.3"
+}
+
+// hearData reads the reply to DATA.
+func (c *conn) hearData(t *transaction) {
+	r, err := c.await(t.job.ctx, c.relay.Timeouts.Data)
+	if err != nil {
+		c.lost(t, StageData, err)
+		return
+	}
+	if r.Code == 354 {
+		t.open = true
+		return
+	}
+	if r.Code == 421 || r.Code < 400 {
+		c.dead = true
+	}
+	t.fail(refusal(c.relay.profile, StageData, r))
+}
+
+// lost takes the end of the connection. Before the end of the body has left, the message was certainly not accepted.
+func (c *conn) lost(t *transaction, stage Stage, err error) {
+	defer c.cut()
+	c.dead = true
+	if t.complete {
+		t.fail(&Error{Stage: StageDot, Class: ClassAmbiguous, Err: plainIO(err)})
+		return
+	}
+	if cause := t.job.ctx.Err(); cause != nil {
+		t.abandon(gaveUp(stage, cause))
+		return
+	}
+	if e := c.verdict(stage, err); e != nil {
+		c.refuse(t, e)
+		return
+	}
+	if stage == StageMail && !t.heard && c.sent > 1 && !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.stale = true // it was dead before we came
+		return
+	}
+	t.fail(&Error{Stage: stage, Class: ClassTransient, Err: plainIO(err)})
+}
+
+// commit asks the hook. It is false when the message is abandoned.
+func (c *conn) commit(t *transaction) bool {
+	j := t.job
+	if err := j.ctx.Err(); err != nil {
+		t.abandon(gaveUp(StageData, err))
+		return false
+	}
+	if j.env.Commit == nil || j.committed {
+		return true
+	}
+	if err := j.env.Commit(j.ctx); err != nil {
+		t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
+		return false
+	}
+	j.committed = true
+	return true
+}

@@ -1,0 +1,183 @@
+package smtpx
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// parameters are those of the URL's query. Each sets its field from a value that is not empty.
+var parameters = map[string]func(c *Config, value string) error{
+	"tls": func(c *Config, v string) error {
+		c.TLS = TLSMode(v)
+		return nil
+	},
+	"ehlo":       func(c *Config, v string) error { c.EHLO = v; return nil },
+	"auth":       func(c *Config, v string) error { c.Auth = strings.ToUpper(v); return nil },
+	"clear-auth": func(c *Config, v string) error { return setBool(&c.ClearAuth, v) },
+	"ca":         func(c *Config, v string) error { return setCA(c, v) },
+	"conns":      func(c *Config, v string) error { return setCount(&c.Conns, v) },
+	"messages":   func(c *Config, v string) error { return setCount(&c.MaxMessages, v) },
+	"rate":       func(c *Config, v string) error { return setRate(&c.Rate, v) },
+	"idle":       func(c *Config, v string) error { return setDuration(&c.Idle, v) },
+	"age":        func(c *Config, v string) error { return setDuration(&c.MaxAge, v) },
+	"provider":   func(c *Config, v string) error { c.Provider = v; return nil },
+	"local":      func(c *Config, v string) error { return setIP(&c.LocalAddr, v) },
+}
+
+// parseURL reads a relay's URL. Its errors never quote the URL, which may hold a password.
+func parseURL(raw string) (Config, error) {
+	var c Config
+	u, err := url.Parse(raw)
+	if err != nil {
+		var e *url.Error
+		if errors.As(err, &e) && !strings.Contains(raw, "@") {
+			return c, fmt.Errorf("relay URL: %w", e.Err)
+		}
+		return c, errors.New("relay URL cannot be parsed: want smtp://user:password@host:port with special characters percent-encoded")
+	}
+	switch u.Scheme {
+	case "smtp":
+	case "smtps":
+		c.TLS = TLSImplicit
+	default:
+		return c, errors.New("relay URL: the scheme must be smtp or smtps")
+	}
+	if u.Opaque != "" || u.Hostname() == "" {
+		return c, errors.New("relay URL: the host is missing")
+	}
+	if (u.Path != "" && u.Path != "/") || u.Fragment != "" {
+		return c, errors.New("relay URL: there must be nothing after the host but ?parameters")
+	}
+	c.Host = u.Hostname()
+	if p := u.Port(); p != "" {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return c, errors.New("relay URL: the port must be a number from 1 to 65535")
+		}
+		c.Port = int(n)
+	}
+	if u.User != nil {
+		c.User = u.User.Username()
+		c.Password, _ = u.User.Password()
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return c, errors.New("relay URL: the parameters cannot be parsed")
+	}
+	for name, values := range query {
+		set, ok := parameters[name]
+		if !ok {
+			known := make([]string, 0, len(parameters))
+			for p := range parameters {
+				known = append(known, p)
+			}
+			slices.Sort(known)
+			return c, fmt.Errorf("relay URL: unknown parameter %q; known are %s", name, strings.Join(known, ", "))
+		}
+		if len(values) != 1 || values[0] == "" {
+			return c, fmt.Errorf("relay URL: parameter %s must be given once, with a value", name)
+		}
+		if name == "tls" && u.Scheme == "smtps" && values[0] != string(TLSImplicit) && values[0] != string(TLSRequired) {
+			return c, errors.New("relay URL: smtps means implicit TLS; use smtp with tls=…")
+		}
+		if name == "tls" && u.Scheme == "smtps" {
+			continue
+		}
+		if err := set(&c, values[0]); err != nil {
+			return c, fmt.Errorf("relay URL: %s: %w", name, err)
+		}
+	}
+	return c, nil
+}
+
+func setBool(to *bool, value string) error {
+	b, err := strconv.ParseBool(value)
+	if err != nil {
+		return errors.New("must be true or false")
+	}
+	*to = b
+	return nil
+}
+
+func setCount(to *int, value string) error {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 {
+		return errors.New("must be a whole number from 1")
+	}
+	*to = n
+	return nil
+}
+
+// setRate reads a number per second, or with a unit: 14, 0.5, 30/s, 600/m, 2000/h.
+func setRate(to *float64, value string) error {
+	number, unit, _ := strings.Cut(value, "/")
+	per, ok := map[string]float64{"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+	n, err := strconv.ParseFloat(number, 64)
+	if !ok || err != nil || !(n > 0) || n > 1e9 {
+		return errors.New("must be a number of messages per second, or with a unit as in 600/m (s, m, h, d)")
+	}
+	*to = n / per
+	return nil
+}
+
+func setDuration(to *time.Duration, value string) error {
+	d, err := time.ParseDuration(value)
+	if err != nil || d <= 0 {
+		return errors.New("must be a duration such as 30s")
+	}
+	*to = d
+	return nil
+}
+
+func setIP(to *net.IP, value string) error {
+	ip := net.ParseIP(value)
+	if ip == nil {
+		return errors.New("must be an IP address")
+	}
+	*to = ip
+	return nil
+}
+
+func setCA(c *Config, path string) error {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("%s holds no PEM certificate", path)
+	}
+	c.RootCAs = pool
+	return nil
+}
+
+// redacted gives the URL back without the password.
+func (c *Config) redacted() string {
+	u := url.URL{Scheme: "smtp", Host: net.JoinHostPort(c.Host, strconv.Itoa(c.Port))}
+	if c.TLS == TLSImplicit {
+		u.Scheme = "smtps"
+	}
+	if c.User != "" {
+		u.User = url.User(c.User)
+	}
+	q := url.Values{}
+	if c.TLS != TLSImplicit && c.TLS != TLSStartTLS {
+		q.Set("tls", string(c.TLS))
+	}
+	if c.EHLO != "" {
+		q.Set("ehlo", c.EHLO)
+	}
+	if c.Provider != "" {
+		q.Set("provider", c.Provider)
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
