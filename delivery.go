@@ -47,7 +47,7 @@ type Claimed struct {
 	Tags        []string
 	Metadata    map[string]string
 	TraceParent string        // W3C traceparent of the enqueuing request, empty for none
-	Age         time.Duration // since it was enqueued, by the clock of the database
+	Age         time.Duration // since it was first due, by the clock of the database
 	ExpiresIn   time.Duration // until its deadline by the clock of the database; zero means that it has none
 	// Body is the rendered message, or nil when it is larger than ClaimRequest.InlineBytes.
 	Body []byte

@@ -1,0 +1,91 @@
+package dispatcher
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/outboxmail/outbox"
+)
+
+// held is what this engine has leases on, from the claim until the outcome is recorded.
+type held struct {
+	mu   sync.Mutex
+	refs map[outbox.Ref]struct{}
+}
+
+func newHeld() *held { return &held{refs: make(map[outbox.Ref]struct{})} }
+
+func (h *held) add(j *job) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ref := range j.refs() {
+		h.refs[ref] = struct{}{}
+	}
+}
+
+func (h *held) remove(refs []outbox.Ref) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ref := range refs {
+		delete(h.refs, ref)
+	}
+}
+
+func (h *held) empty() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.refs) == 0
+}
+
+func (h *held) list() []outbox.Ref {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	refs := make([]outbox.Ref, 0, len(h.refs))
+	for ref := range h.refs {
+		refs = append(refs, ref)
+	}
+	return refs
+}
+
+// keep renews the leases three times in their length. A lease that is lost is not fought for: the stage of its message
+// cannot be recorded any more, and so it is not sent.
+func (e *engine) keep(ctx context.Context) {
+	tick := time.NewTicker(e.cfg.Lease / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		refs := e.held.list()
+		if len(refs) == 0 {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, e.cfg.Lease)
+		lost, err := e.cfg.Queue.Renew(limited, refs, e.cfg.Lease)
+		cancel()
+		switch {
+		case err != nil && ctx.Err() == nil:
+			e.log.ErrorContext(ctx, "cannot renew leases", "leases", len(refs), "error", err)
+		case len(lost) > 0:
+			e.warnLost(ctx, lost)
+		}
+	}
+}
+
+// warnLost reports lost leases, except those that were settled while the renewal ran.
+func (e *engine) warnLost(ctx context.Context, lost []outbox.Ref) {
+	e.held.mu.Lock()
+	n := 0
+	for _, ref := range lost {
+		if _, ours := e.held.refs[ref]; ours {
+			n++
+		}
+	}
+	e.held.mu.Unlock()
+	if n > 0 {
+		e.log.WarnContext(ctx, "leases lapsed before they were renewed", "deliveries", n)
+	}
+}

@@ -1,0 +1,160 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+// job is a claimed message on its way through a lane.
+type job struct {
+	claimed   outbox.Claimed
+	claimedAt time.Time // before the claim was asked for
+}
+
+// refs are those of all the claimed deliveries.
+func (j *job) refs() []outbox.Ref {
+	refs := make([]outbox.Ref, len(j.claimed.Deliveries))
+	for i := range refs {
+		refs[i] = j.claimed.Ref(i)
+	}
+	return refs
+}
+
+// lane sends what was claimed for one relay. Its channel holds what waits; slots counts that and what is being sent.
+type lane struct {
+	*engine
+	relay  Relay
+	jobs   chan *job
+	taken  atomic.Int64
+	closed chan struct{}
+	hungry bool // the claimer's: the last claim was filled
+}
+
+func newLane(e *engine, r Relay) *lane {
+	return &lane{engine: e, relay: r, jobs: make(chan *job, e.cfg.Concurrency*prefetch), closed: make(chan struct{})}
+}
+
+// free is how many messages may be claimed for the lane.
+func (l *lane) free() int { return cap(l.jobs) - int(l.taken.Load()) }
+
+// put hands a job to the workers. It does not block: no more is claimed than there is room for.
+func (l *lane) put(j *job) {
+	l.taken.Add(1)
+	l.jobs <- j
+}
+
+// close tells the workers that nothing more comes, and that what they have not begun is to be handed back.
+func (l *lane) close() {
+	close(l.closed)
+	close(l.jobs)
+}
+
+// work is the loop of one worker. It ends when the lane is closed and empty.
+func (l *lane) work(ctx context.Context) {
+	for j := range l.jobs {
+		select {
+		case <-l.closed:
+			l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbRecycle})...)
+		default:
+			l.settler.put(l.deliver(ctx, j)...)
+		}
+		l.taken.Add(-1)
+		l.kicked()
+	}
+}
+
+// all gives every delivery of a job the same settlement.
+func all(j *job, s outbox.Settlement) []outbox.Settlement {
+	list := make([]outbox.Settlement, len(j.claimed.Deliveries))
+	for i := range list {
+		list[i] = s
+		list[i].Ref = j.claimed.Ref(i)
+	}
+	return list
+}
+
+// The errors of the hook that keeps a message from being sent.
+var (
+	errLeaseLost = errors.New("the lease was lost before the message was sent")
+	errStage     = errors.New("the stage could not be recorded")
+)
+
+// deliver sends one message and says what became of each of its deliveries.
+func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
+	c := &j.claimed
+	if c.ExpiresIn > 0 && time.Since(j.claimedAt) >= c.ExpiresIn {
+		return all(j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
+	}
+	body := c.Body
+	if body == nil {
+		var err error
+		if body, err = l.cfg.Queue.Body(ctx, c.ID); err != nil {
+			l.log.ErrorContext(ctx, "cannot read a message; it is put back", "id", c.ID, "error", err)
+			return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, 0)
+		}
+	}
+	env := smtpx.Envelope{From: c.Sender, To: make([]string, len(c.Deliveries)), Commit: func(ctx context.Context) error {
+		return l.stager.commit(ctx, j)
+	}}
+	for i, d := range c.Deliveries {
+		env.To[i] = d.Recipient
+	}
+	began := time.Now()
+	res, err := l.relay.Sender.Send(ctx, env, body)
+	took := time.Since(began)
+	if errors.Is(err, errLeaseLost) {
+		// Whoever took the lease over settles it. The settler would only find that nothing is ours any more.
+		l.held.remove(j.refs())
+		l.log.WarnContext(ctx, "lease lost; not sent", "id", c.ID, "relay", l.relay.Name)
+		return nil
+	}
+	if len(res.Outcomes) != len(env.To) {
+		return l.failed(ctx, j, verdictOf(err), took)
+	}
+	list := make([]outbox.Settlement, len(res.Outcomes))
+	for i, o := range res.Outcomes {
+		switch {
+		case o.Accepted:
+			list[i] = outbox.Settlement{Verb: outbox.VerbSent, Evidence: outbox.Evidence{
+				Relay: l.relay.Name, Stage: string(smtpx.StageDot), Code: res.Reply.Code, Enhanced: res.Reply.Enhanced,
+				Reply: oneLine(res.Reply.Text()), ProviderID: oneLine(res.ProviderID), Duration: took,
+			}}
+		case o.Err == nil:
+			list[i] = l.settlement(ctx, j, i, verdictOf(err), took)
+		default:
+			list[i] = l.settlement(ctx, j, i, o.Err, took)
+		}
+		list[i].Ref = c.Ref(i)
+		l.logOutcome(ctx, c, i, list[i])
+	}
+	return list
+}
+
+// verdictOf finds the *smtpx.Error in what a Sender returned. Without one, nobody knows whether the message was accepted.
+func verdictOf(err error) *smtpx.Error {
+	var e *smtpx.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	if err == nil {
+		err = errors.New("the sender gave neither an outcome for each recipient nor an error")
+	}
+	return &smtpx.Error{Stage: smtpx.StageDot, Class: smtpx.ClassAmbiguous, Err: err}
+}
+
+// failed settles every delivery of a job by the same verdict.
+func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, took time.Duration) []outbox.Settlement {
+	list := make([]outbox.Settlement, len(j.claimed.Deliveries))
+	for i := range list {
+		list[i] = l.settlement(ctx, j, i, e, took)
+		list[i].Ref = j.claimed.Ref(i)
+		l.logOutcome(ctx, &j.claimed, i, list[i])
+	}
+	return list
+}

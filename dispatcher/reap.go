@@ -1,0 +1,39 @@
+package dispatcher
+
+import (
+	"context"
+	"time"
+)
+
+// longestReap is how seldom the reaper looks at the longest. It reads without a lock and writes only what it finds.
+const longestReap = 15 * time.Second
+
+// reap has the queue do what time has made due, until ctx ends.
+func (e *engine) reap(ctx context.Context) {
+	tick := time.NewTicker(min(e.cfg.Lease/2, longestReap))
+	defer tick.Stop()
+	failing := false
+	for {
+		report, err := e.cfg.Queue.Reap(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			failing = true
+			e.log.ErrorContext(ctx, "cannot reap; trying again", "error", err)
+		case err == nil:
+			failing = false
+		}
+		if report.Requeued+report.Uncertain+report.Expired > 0 {
+			e.log.WarnContext(ctx, "reaped", "requeued", report.Requeued, "uncertain", report.Uncertain, "resent", report.Resent, "expired", report.Expired)
+		}
+		if report.Requeued+report.Resent > 0 {
+			e.Wake()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

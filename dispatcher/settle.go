@@ -1,0 +1,116 @@
+package dispatcher
+
+import (
+	"context"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/outboxmail/outbox"
+)
+
+// settleBatch is how many outcomes share one statement.
+const settleBatch = 500
+
+// settler records outcomes. While one statement runs, further outcomes gather and share the next.
+type settler struct {
+	*engine
+	outcomes chan outbox.Settlement
+	report   Report // read after run has returned
+}
+
+func newSettler(e *engine) *settler {
+	return &settler{engine: e, outcomes: make(chan outbox.Settlement, settleBatch)}
+}
+
+// put hands over outcomes. It blocks while the database is slower than the relays, and so slows the lanes.
+func (s *settler) put(list ...outbox.Settlement) {
+	for _, o := range list {
+		s.outcomes <- o
+	}
+}
+
+// close ends run once all outcomes are recorded. Nobody may put any more.
+func (s *settler) close() { close(s.outcomes) }
+
+// run records outcomes until it is closed.
+func (s *settler) run(ctx context.Context) {
+	for first := range s.outcomes {
+		batch := gather(first, s.outcomes, settleBatch)
+		lost := s.record(ctx, batch)
+		refs := make([]outbox.Ref, len(batch))
+		for i, o := range batch {
+			refs[i] = o.Ref
+			s.count(o, lost[o.Ref])
+		}
+		s.held.remove(refs)
+		s.kicked()
+	}
+}
+
+// record writes a batch, again and again while the database is away. Leases are renewed meanwhile, or lapse with the
+// database. It gives up when all of them must have lapsed for certain: then the reaper of whoever comes back decides.
+func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[outbox.Ref]bool {
+	var (
+		lost    []outbox.Ref
+		failing bool
+	)
+	policy := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(s.cfg.Lease*lapses))
+	err := backoff.RetryNotify(func() (err error) {
+		limited, cancel := context.WithTimeout(ctx, s.cfg.Lease)
+		defer cancel()
+		lost, err = s.cfg.Queue.Settle(limited, s.cfg.Name, batch)
+		return err
+	}, policy, func(err error, wait time.Duration) {
+		if !failing {
+			failing = true
+			s.log.ErrorContext(ctx, "cannot record outcomes; trying again", "outcomes", len(batch), "error", err)
+		}
+	})
+	if err != nil {
+		s.log.ErrorContext(ctx, "outcomes not recorded; their leases lapse and they become uncertain or are sent again",
+			"outcomes", len(batch), "error", err)
+		for _, o := range batch {
+			lost = append(lost, o.Ref)
+		}
+	} else if failing {
+		s.log.InfoContext(ctx, "outcomes recorded after all", "outcomes", len(batch))
+	}
+	gone := make(map[outbox.Ref]bool, len(lost))
+	for _, ref := range lost {
+		gone[ref] = true
+	}
+	if len(gone) > 0 && err == nil {
+		s.log.WarnContext(ctx, "leases were lost before their outcome was recorded", "deliveries", len(gone))
+	}
+	return gone
+}
+
+// lapses is for how many leases an outcome is kept in memory while the database is away.
+const lapses = 10
+
+// count adds an outcome to the report.
+func (s *settler) count(o outbox.Settlement, lost bool) {
+	r := &s.report
+	if lost {
+		r.Lost++
+		return
+	}
+	switch o.Verb {
+	case outbox.VerbSent:
+		r.Sent++
+	case outbox.VerbDefer:
+		r.Deferred++
+	case outbox.VerbRecycle:
+		r.Recycled++
+	case outbox.VerbFail:
+		r.Failed++
+	case outbox.VerbUncertain:
+		r.Uncertain++
+	case outbox.VerbHold:
+		r.Held++
+	case outbox.VerbExpire:
+		r.Expired++
+	}
+}

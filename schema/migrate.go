@@ -1,0 +1,250 @@
+package schema
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// VersionError says that a database and the program do not agree on the schema.
+type VersionError struct {
+	// Have is the version of the database, 0 when it holds no tables of outbox.
+	Have int
+	// Want is the version that the program needs.
+	Want int
+}
+
+// Error says which side is behind and what to do.
+func (e *VersionError) Error() string {
+	switch {
+	case e.Have == 0:
+		return "the database has no outbox tables: run `outboxctl migrate up` or call schema.Migrate"
+	case e.Have < e.Want:
+		return fmt.Sprintf("the database is at outbox schema version %d, this program needs %d: run `outboxctl migrate up` or call schema.Migrate", e.Have, e.Want)
+	default:
+		return fmt.Sprintf("the database is at outbox schema version %d, this program knows only %d: use a newer version of the program", e.Have, e.Want)
+	}
+}
+
+// ChecksumError says that a migration was applied in another form than this program has.
+type ChecksumError struct {
+	// Version is the step; Have is the checksum in the database and Want the program's.
+	Version    int
+	Have, Want string
+}
+
+// Error names the step and what to do.
+func (e *ChecksumError) Error() string {
+	return fmt.Sprintf("outbox migration %d was applied in another form (checksum %.12s, this program has %.12s): "+
+		"compare the tables with `outboxctl migrate sql`, mend the difference, then set the checksum in outbox_migrations",
+		e.Version, e.Have, e.Want)
+}
+
+// lockKey is the advisory lock that migrations of one PostgreSQL database take: "outbox" in ASCII.
+const lockKey = 0x6f7574626f78
+
+// busyWait is how long a migration waits for other writers of an SQLite file, when its connections wait for less.
+const busyWait = 15 * time.Second
+
+// Migrate brings the database to [Latest], in one transaction: on an error nothing has changed. It is safe to call from
+// many processes at once and does nothing when there is nothing to do. Errors are [*VersionError] for a database that is
+// newer than the program, [*ChecksumError] for an edited migration, and what the driver said.
+func Migrate(ctx context.Context, db *sql.DB, d Dialect) error {
+	steps, err := Migrations(d)
+	if err != nil {
+		return err
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("migrate: connect: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	if d == SQLite {
+		restore, err := waitWhenBusy(ctx, conn)
+		if err != nil {
+			return fmt.Errorf("migrate: %w", err)
+		}
+		defer restore()
+	}
+	// The common case takes no lock, writes nothing and needs no right to create tables.
+	var behind *VersionError
+	if err := check(ctx, conn, steps); err == nil || !errors.As(err, &behind) || behind.Have > behind.Want {
+		return err
+	}
+	if err := locked(ctx, conn, d, func() error { return apply(ctx, conn, d, steps) }); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// locked runs fn in a transaction that no other migration can run beside.
+func locked(ctx context.Context, conn *sql.Conn, d Dialect, fn func() error) (err error) {
+	begin := "BEGIN"
+	if d == SQLite {
+		begin = "BEGIN IMMEDIATE" // a transaction that only starts to write later could not wait for another writer
+	}
+	if _, err := conn.ExecContext(ctx, begin); err != nil {
+		return err
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		// The context may be what failed. A connection that cannot roll back must not go back to the pool.
+		if _, rollback := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rollback != nil {
+			_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+		}
+	}()
+	if d == Postgres {
+		if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", lockKey); err != nil {
+			return err
+		}
+	}
+	if err := fn(); err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, "COMMIT")
+	return err
+}
+
+// apply runs the steps that the database lacks.
+func apply(ctx context.Context, conn *sql.Conn, d Dialect, steps []Migration) error {
+	if _, err := conn.ExecContext(ctx, migrationsTable); err != nil {
+		return err
+	}
+	applied, err := read(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if err := compare(applied, steps); err != nil {
+		return err
+	}
+	for _, m := range steps[len(applied):] {
+		for _, statement := range append(statements(m.SQL), record(d, m)) {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
+				first, _, _ := strings.Cut(statement, "\n")
+				return fmt.Errorf("step %d (%s): %q: %w", m.Version, m.Name, first, err)
+			}
+		}
+	}
+	return nil
+}
+
+// queryer is the part of *sql.DB and *sql.Conn that reading the versions needs.
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// row is what outbox_migrations says of one step.
+type row struct {
+	version  int
+	checksum string
+}
+
+// read lists the applied steps in their order.
+func read(ctx context.Context, q queryer) (applied []row, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT version, checksum FROM outbox_migrations ORDER BY version")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var r row
+		if err := rows.Scan(&r.version, &r.checksum); err != nil {
+			return nil, err
+		}
+		applied = append(applied, r)
+	}
+	return applied, rows.Err()
+}
+
+// compare refuses a database that is newer than steps, has gaps, or was migrated in another form.
+func compare(applied []row, steps []Migration) error {
+	for i, r := range applied {
+		if i >= len(steps) {
+			return &VersionError{Have: applied[len(applied)-1].version, Want: len(steps)}
+		}
+		if r.version != steps[i].Version {
+			return fmt.Errorf("outbox_migrations lacks step %d but has step %d: restore the missing row or the database", steps[i].Version, r.version)
+		}
+		if r.checksum != steps[i].Checksum {
+			return &ChecksumError{Version: r.version, Have: r.checksum, Want: steps[i].Checksum}
+		}
+	}
+	return nil
+}
+
+// Version returns the version of the database's schema, 0 when it holds no tables of outbox. It writes nothing.
+func Version(ctx context.Context, db *sql.DB) (int, error) {
+	applied, err := read(ctx, db)
+	if err != nil {
+		if missingTable(err) {
+			return 0, nil
+		}
+		return 0, fmt.Errorf("read the schema version: %w", err)
+	}
+	if len(applied) == 0 {
+		return 0, nil
+	}
+	return applied[len(applied)-1].version, nil
+}
+
+// Check returns nil when the database is at [Latest], in the form that this program has; else a [*VersionError], a
+// [*ChecksumError], or what the driver said. It writes nothing.
+func Check(ctx context.Context, db *sql.DB, d Dialect) error {
+	steps, err := Migrations(d)
+	if err != nil {
+		return err
+	}
+	return check(ctx, db, steps)
+}
+
+func check(ctx context.Context, q queryer, steps []Migration) error {
+	applied, err := read(ctx, q)
+	switch {
+	case err != nil && missingTable(err):
+		return &VersionError{Have: 0, Want: latest}
+	case err != nil:
+		return fmt.Errorf("read the schema version: %w", err)
+	}
+	if err := compare(applied, steps); err != nil {
+		return err
+	}
+	if len(applied) < len(steps) {
+		return &VersionError{Have: len(applied), Want: latest}
+	}
+	return nil
+}
+
+// missingTable recognises the answer to a query of a table that does not exist, without knowing the driver: lib/pq and
+// pgx give the SQLSTATE (42P01, undefined_table), SQLite has only words.
+func missingTable(err error) bool {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		return state.SQLState() == "42P01"
+	}
+	return strings.Contains(err.Error(), "no such table: outbox_migrations")
+}
+
+// waitWhenBusy lets the connection wait for other writers and returns what restores its own setting.
+func waitWhenBusy(ctx context.Context, conn *sql.Conn) (restore func(), err error) {
+	var before int64
+	if err := conn.QueryRowContext(ctx, "PRAGMA busy_timeout").Scan(&before); err != nil {
+		return nil, err
+	}
+	if before >= busyWait.Milliseconds() {
+		return func() {}, nil
+	}
+	set := func(ctx context.Context, ms int64) error {
+		var now int64
+		return conn.QueryRowContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", ms)).Scan(&now)
+	}
+	if err := set(ctx, busyWait.Milliseconds()); err != nil {
+		return nil, err
+	}
+	return func() { _ = set(context.WithoutCancel(ctx), before) }, nil
+}

@@ -1,0 +1,165 @@
+-- +goose Up
+
+-- The clock of the database, in one place and under one name on every dialect. It does not stand still in a transaction.
+CREATE VIEW outbox_clock AS SELECT clock_timestamp() AS now;
+
+-- Messages are inserted once and never change, but for a body that is scrubbed.
+CREATE TABLE outbox_messages (
+  id              uuid        NOT NULL PRIMARY KEY,                       -- UUIDv7, made by the client
+  message_id      text        NOT NULL,                                   -- RFC 5322, fixed here, brackets included
+  idempotency_key text        UNIQUE,
+  route           text        NOT NULL DEFAULT 'default' CHECK (route <> ''),
+  priority        text        NOT NULL DEFAULT 'normal' CHECK (priority IN ('high', 'normal', 'bulk')),
+  sender          text        NOT NULL,                                   -- envelope; '' is the null return path
+  recipients      jsonb       NOT NULL CHECK (jsonb_typeof(recipients) = 'array' AND jsonb_array_length(recipients) > 0),
+  subject         text        NOT NULL DEFAULT '',
+  size            bigint      NOT NULL CHECK (size > 0),                  -- bytes of the rendered message
+  not_before      timestamptz,
+  expires_at      timestamptz,
+  on_uncertain    text        NOT NULL DEFAULT 'resend' CHECK (on_uncertain IN ('resend', 'hold')),
+  tags            jsonb       CHECK (jsonb_typeof(tags) = 'array'),
+  metadata        jsonb       CHECK (jsonb_typeof(metadata) = 'object'),
+  trace_parent    text,
+  created_at      timestamptz NOT NULL DEFAULT now(),
+  body_key_id     text,                                                   -- names the key when the body is encrypted
+  body            bytea                                                   -- rendered MIME; NULL once scrubbed
+);
+
+-- A Message-ID that this library made contains the id, so only the others need an index.
+CREATE INDEX outbox_messages_foreign_message_id ON outbox_messages (message_id) WHERE strpos(message_id, id::text) = 0;
+
+-- Deliveries move. One row for each recipient, narrow, because every state change rewrites it. Room on each page
+-- (fillfactor) keeps renewals and the stage inside it; vacuum comes early and does not dawdle, for claims walk dead rows.
+CREATE TABLE outbox_deliveries (
+  message_id     uuid        NOT NULL,                                    -- outbox_messages.id
+  seq            integer     NOT NULL CHECK (seq > 0),                    -- place among the recipients, from 1
+  recipient      text        NOT NULL CHECK (recipient <> ''),
+  route          text        NOT NULL,
+  priority       text        NOT NULL,
+  state          text        NOT NULL DEFAULT 'queued' CHECK (state IN
+                   ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')),
+  stage          smallint    NOT NULL DEFAULT 0 CHECK (stage IN (0, 1)),  -- 1: the final dot may have left
+  due_at         timestamptz NOT NULL,
+  expires_at     timestamptz,
+  attempts       integer     NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+  deferred_since timestamptz,                                             -- start of an outage or throttling
+  lease_token    uuid,
+  lease_until    timestamptz,                                             -- not indexed, so that a renewal is a HOT update
+  lease_owner    text,
+  class          text,                                                    -- last outcome, until the next
+  code           integer,
+  enhanced       text,
+  reply          text,
+  relay          text,
+  provider_id    text,
+  finished_at    timestamptz,
+  PRIMARY KEY (message_id, seq),
+  CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
+  CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)),
+  CHECK (stage = 0 OR state = 'sending'),
+  CHECK ((finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')))
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- One for each question: what is due on a (route, priority), what is leased, in doubt, held, finished, about to expire.
+CREATE INDEX outbox_deliveries_due       ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued';
+CREATE INDEX outbox_deliveries_leased    ON outbox_deliveries (message_id, seq) WHERE state = 'sending';
+CREATE INDEX outbox_deliveries_uncertain ON outbox_deliveries (message_id, seq) WHERE state = 'uncertain';
+CREATE INDEX outbox_deliveries_held      ON outbox_deliveries (message_id, seq) WHERE state = 'held';
+CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
+CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
+
+-- The search path is pinned: the tables are found wherever the inserting session looks.
+-- +goose StatementBegin
+CREATE FUNCTION outbox_expand_recipients() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at)
+  SELECT NEW.id, r.place, r.address, NEW.route, NEW.priority, coalesce(NEW.not_before, now()), NEW.expires_at
+  FROM jsonb_array_elements_text(NEW.recipients) WITH ORDINALITY AS r (address, place);
+  RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+CREATE TRIGGER outbox_expand_recipients AFTER INSERT ON outbox_messages
+  FOR EACH ROW EXECUTE FUNCTION outbox_expand_recipients();
+
+-- Takes the place of a foreign key, which would be checked at every insert although the trigger cannot get it wrong.
+-- +goose StatementBegin
+CREATE FUNCTION outbox_forget_messages() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  DELETE FROM outbox_deliveries d USING gone WHERE d.message_id = gone.id;
+  DELETE FROM outbox_attempts a USING gone WHERE a.message_id = gone.id;
+  RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+CREATE TRIGGER outbox_forget_messages AFTER DELETE ON outbox_messages
+  REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION outbox_forget_messages();
+
+-- One row for every attempt that did not simply succeed.
+CREATE TABLE outbox_attempts (
+  id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  message_id  uuid        NOT NULL,                                       -- outbox_messages.id
+  seq         integer     NOT NULL,
+  attempt     integer     NOT NULL,
+  verb        text        NOT NULL,
+  started_at  timestamptz NOT NULL,
+  duration_ms bigint      NOT NULL,
+  owner       text        NOT NULL,
+  relay       text,
+  stage       text,
+  class       text,
+  code        integer,
+  enhanced    text,
+  reply       text
+);
+CREATE INDEX outbox_attempts_message ON outbox_attempts (message_id, seq, id);
+
+-- Routes that an operator paused.
+CREATE TABLE outbox_routes (
+  route     text        NOT NULL PRIMARY KEY,
+  paused_at timestamptz NOT NULL,
+  paused_by text        NOT NULL,
+  reason    text        NOT NULL
+);
+
+-- What the dispatchers of a database share about a relay.
+CREATE TABLE outbox_relays (
+  name         text             NOT NULL PRIMARY KEY,
+  tokens       double precision NOT NULL DEFAULT 0,                       -- of the shared rate
+  refilled_at  timestamptz      NOT NULL,
+  paused_until timestamptz,
+  reason       text,
+  learnt       jsonb            CHECK (jsonb_typeof(learnt) = 'object'),  -- limits seen at run time
+  updated_at   timestamptz      NOT NULL
+);
+
+-- Heartbeats.
+CREATE TABLE outbox_dispatchers (
+  id         text        NOT NULL PRIMARY KEY,
+  host       text        NOT NULL,
+  pid        integer     NOT NULL,
+  version    text        NOT NULL,
+  started_at timestamptz NOT NULL,
+  seen_at    timestamptz NOT NULL,
+  relays     jsonb       CHECK (jsonb_typeof(relays) = 'object')          -- health by relay
+);
+
+-- Addresses that get no mail.
+CREATE TABLE outbox_suppressions (
+  address    text        NOT NULL PRIMARY KEY,
+  reason     text        NOT NULL,
+  source     text        NOT NULL,                                        -- operator, bounce, complaint …
+  message_id uuid,                                                        -- outbox_messages.id that led to it
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Audit of what operators did.
+CREATE TABLE outbox_actions (
+  id       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at       timestamptz NOT NULL DEFAULT now(),
+  actor    text        NOT NULL,
+  verb     text        NOT NULL,
+  filter   jsonb       CHECK (jsonb_typeof(filter) = 'object'),
+  reason   text,
+  affected bigint      NOT NULL
+);

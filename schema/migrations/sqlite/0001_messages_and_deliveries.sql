@@ -1,0 +1,157 @@
+-- +goose Up
+
+-- Every time in these tables is fixed-width UTC text, 2026-01-31T09:05:00.000Z: it sorts, and people can read it.
+-- The clock of the database, in one place and under one name on every dialect.
+CREATE VIEW outbox_clock AS SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now;
+
+-- Messages are inserted once and never change, but for a body that is scrubbed.
+CREATE TABLE outbox_messages (
+  id              TEXT    NOT NULL PRIMARY KEY CHECK (length(id) = 36),   -- UUIDv7, made by the client
+  message_id      TEXT    NOT NULL,                                       -- RFC 5322, fixed here, brackets included
+  idempotency_key TEXT    UNIQUE,
+  route           TEXT    NOT NULL DEFAULT 'default' CHECK (route <> ''),
+  priority        TEXT    NOT NULL DEFAULT 'normal' CHECK (priority IN ('high', 'normal', 'bulk')),
+  sender          TEXT    NOT NULL,                                       -- envelope; '' is the null return path
+  recipients      TEXT    NOT NULL CHECK (json_type(recipients) = 'array' AND json_array_length(recipients) > 0),
+  subject         TEXT    NOT NULL DEFAULT '',
+  size            INTEGER NOT NULL CHECK (size > 0),                      -- bytes of the rendered message
+  not_before      TEXT    CHECK (not_before GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z'),
+  expires_at      TEXT    CHECK (expires_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z'),
+  on_uncertain    TEXT    NOT NULL DEFAULT 'resend' CHECK (on_uncertain IN ('resend', 'hold')),
+  tags            TEXT    CHECK (json_type(tags) = 'array'),
+  metadata        TEXT    CHECK (json_type(metadata) = 'object'),
+  trace_parent    TEXT,
+  created_at      TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  body_key_id     TEXT,                                                   -- names the key when the body is encrypted
+  body            BLOB                                                    -- rendered MIME; NULL once scrubbed
+) STRICT;
+
+-- A Message-ID that this library made contains the id, so only the others need an index.
+CREATE INDEX outbox_messages_foreign_message_id ON outbox_messages (message_id) WHERE instr(message_id, id) = 0;
+
+-- Deliveries move. One row for each recipient, narrow, because every state change rewrites it.
+CREATE TABLE outbox_deliveries (
+  message_id     TEXT    NOT NULL,                                        -- outbox_messages.id
+  seq            INTEGER NOT NULL CHECK (seq > 0),                        -- place among the recipients, from 1
+  recipient      TEXT    NOT NULL CHECK (recipient <> ''),
+  route          TEXT    NOT NULL,
+  priority       TEXT    NOT NULL,
+  state          TEXT    NOT NULL DEFAULT 'queued' CHECK (state IN
+                   ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')),
+  stage          INTEGER NOT NULL DEFAULT 0 CHECK (stage IN (0, 1)),      -- 1: the final dot may have left
+  due_at         TEXT    NOT NULL,
+  expires_at     TEXT,
+  attempts       INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+  deferred_since TEXT,                                                    -- start of an outage or throttling
+  lease_token    TEXT,
+  lease_until    TEXT,
+  lease_owner    TEXT,
+  class          TEXT,                                                    -- last outcome, until the next
+  code           INTEGER,
+  enhanced       TEXT,
+  reply          TEXT,
+  relay          TEXT,
+  provider_id    TEXT,
+  finished_at    TEXT,
+  PRIMARY KEY (message_id, seq),
+  CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
+  CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)),
+  CHECK (stage = 0 OR state = 'sending'),
+  CHECK ((finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')))
+) STRICT, WITHOUT ROWID;
+
+-- One for each question: what is due on a (route, priority), what is leased, in doubt, held, finished, about to expire.
+CREATE INDEX outbox_deliveries_due       ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued';
+CREATE INDEX outbox_deliveries_leased    ON outbox_deliveries (message_id, seq) WHERE state = 'sending';
+CREATE INDEX outbox_deliveries_uncertain ON outbox_deliveries (message_id, seq) WHERE state = 'uncertain';
+CREATE INDEX outbox_deliveries_held      ON outbox_deliveries (message_id, seq) WHERE state = 'held';
+CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
+CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
+
+-- +goose StatementBegin
+CREATE TRIGGER outbox_expand_recipients AFTER INSERT ON outbox_messages
+BEGIN
+  INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at)
+  SELECT NEW.id, r.key + 1, r.value, NEW.route, NEW.priority,
+         coalesce(NEW.not_before, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), NEW.expires_at
+  FROM json_each(NEW.recipients) AS r;
+END;
+-- +goose StatementEnd
+
+-- Takes the place of a foreign key, which SQLite checks only where the application asks for it.
+-- +goose StatementBegin
+CREATE TRIGGER outbox_forget_message AFTER DELETE ON outbox_messages
+BEGIN
+  DELETE FROM outbox_deliveries WHERE message_id = OLD.id;
+  DELETE FROM outbox_attempts WHERE message_id = OLD.id;
+END;
+-- +goose StatementEnd
+
+-- One row for every attempt that did not simply succeed.
+CREATE TABLE outbox_attempts (
+  id          INTEGER PRIMARY KEY,
+  message_id  TEXT    NOT NULL,                                           -- outbox_messages.id
+  seq         INTEGER NOT NULL,
+  attempt     INTEGER NOT NULL,
+  verb        TEXT    NOT NULL,
+  started_at  TEXT    NOT NULL,
+  duration_ms INTEGER NOT NULL,
+  owner       TEXT    NOT NULL,
+  relay       TEXT,
+  stage       TEXT,
+  class       TEXT,
+  code        INTEGER,
+  enhanced    TEXT,
+  reply       TEXT
+) STRICT;
+CREATE INDEX outbox_attempts_message ON outbox_attempts (message_id, seq, id);
+
+-- Routes that an operator paused.
+CREATE TABLE outbox_routes (
+  route     TEXT NOT NULL PRIMARY KEY,
+  paused_at TEXT NOT NULL,
+  paused_by TEXT NOT NULL,
+  reason    TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What the dispatchers of a database share about a relay.
+CREATE TABLE outbox_relays (
+  name         TEXT NOT NULL PRIMARY KEY,
+  tokens       REAL NOT NULL DEFAULT 0,                                   -- of the shared rate
+  refilled_at  TEXT NOT NULL,
+  paused_until TEXT,
+  reason       TEXT,
+  learnt       TEXT CHECK (json_type(learnt) = 'object'),                 -- limits seen at run time
+  updated_at   TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Heartbeats.
+CREATE TABLE outbox_dispatchers (
+  id         TEXT    NOT NULL PRIMARY KEY,
+  host       TEXT    NOT NULL,
+  pid        INTEGER NOT NULL,
+  version    TEXT    NOT NULL,
+  started_at TEXT    NOT NULL,
+  seen_at    TEXT    NOT NULL,
+  relays     TEXT    CHECK (json_type(relays) = 'object')                 -- health by relay
+) STRICT, WITHOUT ROWID;
+
+-- Addresses that get no mail.
+CREATE TABLE outbox_suppressions (
+  address    TEXT NOT NULL PRIMARY KEY,
+  reason     TEXT NOT NULL,
+  source     TEXT NOT NULL,                                               -- operator, bounce, complaint …
+  message_id TEXT,                                                        -- outbox_messages.id that led to it
+  created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) STRICT, WITHOUT ROWID;
+
+-- Audit of what operators did.
+CREATE TABLE outbox_actions (
+  id       INTEGER PRIMARY KEY,
+  at       TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  actor    TEXT    NOT NULL,
+  verb     TEXT    NOT NULL,
+  filter   TEXT    CHECK (json_type(filter) = 'object'),
+  reason   TEXT,
+  affected INTEGER NOT NULL
+) STRICT;

@@ -1,0 +1,177 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/outboxmail/outbox"
+)
+
+// Filter selects deliveries. Every field that is set narrows it; within a field any of the values will do. The zero
+// value selects all.
+type Filter struct {
+	// IDs are messages.
+	IDs []outbox.ID `json:"ids,omitempty"`
+	// States are where the deliveries stand.
+	States []outbox.State `json:"states,omitempty"`
+	// Routes are the ways out.
+	Routes []string `json:"routes,omitempty"`
+	// From is the envelope sender and To the recipient: an address, or "@" and a domain. Letter case does not matter.
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	// Class and Code are those of the last outcome; see package smtpx.
+	Class string `json:"class,omitempty"`
+	Code  int    `json:"code,omitempty"`
+	// Relay is the one that gave the last outcome.
+	Relay string `json:"relay,omitempty"`
+	// Key is the idempotency key.
+	Key string `json:"key,omitempty"`
+	// Before and After bound the time of enqueueing, by the clock of the database.
+	Before time.Time `json:"before,omitzero"`
+	After  time.Time `json:"after,omitzero"`
+	// Limit bounds the number of deliveries. Defaults to no limit.
+	Limit int `json:"limit,omitempty"`
+}
+
+// Empty says whether the filter selects everything: the limit aside, no field is set.
+func (f Filter) Empty() bool {
+	f.Limit = 0
+	text, err := json.Marshal(f)
+	return err == nil && string(text) == "{}"
+}
+
+// check refuses what could only be a mistake.
+func (f Filter) check() error {
+	for _, st := range f.States {
+		if !st.Valid() {
+			return fmt.Errorf("state %q is not known: use one of %s", string(st), joinStates(outbox.States()))
+		}
+	}
+	for _, field := range [...]struct{ name, address string }{{"from", f.From}, {"to", f.To}} {
+		if field.address != "" && (!strings.Contains(field.address, "@") || strings.HasSuffix(field.address, "@")) {
+			return fmt.Errorf("%s: %q is neither an address nor @domain", field.name, field.address)
+		}
+	}
+	if f.Limit < 0 {
+		return fmt.Errorf("limit: %d is negative", f.Limit)
+	}
+	if !f.Before.IsZero() && !f.After.IsZero() && !f.After.Before(f.Before) {
+		return errors.New("after: must lie before the time given as before")
+	}
+	return nil
+}
+
+func joinStates(states []outbox.State) string {
+	names := make([]string, len(states))
+	for i, st := range states {
+		names[i] = string(st)
+	}
+	return strings.Join(names, ", ")
+}
+
+// predicate is a condition over outbox_deliveries d joined with outbox_messages m, and its arguments.
+type predicate struct {
+	terms []string
+	args  []any
+}
+
+// arg adds an argument and returns its placeholder.
+func (p *predicate) arg(v any) string {
+	p.args = append(p.args, v)
+	return "$" + strconv.Itoa(len(p.args))
+}
+
+// term adds a condition.
+func (p *predicate) term(format string, args ...any) {
+	p.terms = append(p.terms, fmt.Sprintf(format, args...))
+}
+
+// sql renders the condition.
+func (p *predicate) sql() string {
+	if len(p.terms) == 0 {
+		return "TRUE"
+	}
+	return strings.Join(p.terms, " AND ")
+}
+
+// in adds a condition that a column has one of the values.
+func (p *predicate) in(column string, values []string) {
+	marks := make([]string, len(values))
+	for i, v := range values {
+		marks[i] = p.arg(v)
+	}
+	p.term("%s IN (%s)", column, strings.Join(marks, ", "))
+}
+
+// address adds a condition on an address column.
+func (p *predicate) address(column, pattern string) {
+	if domain, ok := strings.CutPrefix(pattern, "@"); ok {
+		p.term(`lower(%s) LIKE %s ESCAPE '\'`, column, p.arg("%@"+escapeLike(strings.ToLower(domain))))
+		return
+	}
+	p.term("lower(%s) = %s", column, p.arg(strings.ToLower(pattern)))
+}
+
+func escapeLike(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s)
+}
+
+// states adds the states as literals, so that the partial indexes match under any plan.
+func (p *predicate) states(states []outbox.State) {
+	quoted := make([]string, len(states))
+	for i, st := range states {
+		quoted[i] = "'" + string(st) + "'" // one of [outbox.States], checked
+	}
+	p.term("d.state IN (%s)", strings.Join(quoted, ", "))
+}
+
+// predicate translates the filter. It is the one translation that listing, counting and every verb use.
+func (f Filter) predicate() (*predicate, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	p := new(predicate)
+	if len(f.IDs) > 0 {
+		ids := make([]string, len(f.IDs))
+		for i, id := range f.IDs {
+			canonical, err := outbox.ParseID(string(id))
+			if err != nil {
+				return nil, err
+			}
+			ids[i] = string(canonical)
+		}
+		p.in("d.message_id", ids)
+	}
+	if len(f.States) > 0 {
+		p.states(slices.Compact(slices.Sorted(slices.Values(f.States))))
+	}
+	if len(f.Routes) > 0 {
+		p.in("d.route", f.Routes)
+	}
+	if f.From != "" {
+		p.address("m.sender", f.From)
+	}
+	if f.To != "" {
+		p.address("d.recipient", f.To)
+	}
+	for _, equal := range [...]struct{ column, value string }{{"d.class", f.Class}, {"d.relay", f.Relay}, {"m.idempotency_key", f.Key}} {
+		if equal.value != "" {
+			p.term("%s = %s", equal.column, p.arg(equal.value))
+		}
+	}
+	if f.Code != 0 {
+		p.term("d.code = %s", p.arg(f.Code))
+	}
+	if !f.Before.IsZero() {
+		p.term("m.created_at < %s", p.arg(timestamp{f.Before}))
+	}
+	if !f.After.IsZero() {
+		p.term("m.created_at >= %s", p.arg(timestamp{f.After}))
+	}
+	return p, nil
+}

@@ -1,0 +1,99 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/outboxmail/outbox"
+)
+
+// AmbiguousError says that a shortened name stands for more than one message.
+type AmbiguousError struct {
+	// Name is what was given, and Candidates some of the messages that it may mean.
+	Name       string
+	Candidates []outbox.ID
+}
+
+// Error names the candidates.
+func (e *AmbiguousError) Error() string {
+	names := make([]string, len(e.Candidates))
+	for i, id := range e.Candidates {
+		names[i] = string(id)
+	}
+	return fmt.Sprintf("%q stands for more than one message: %s …", e.Name, strings.Join(names, ", "))
+}
+
+// Find returns the one message that a name stands for: an ID, the beginning or the end of one (four digits at least), or a
+// Message-ID with or without its brackets. It is [ErrNotFound] or an [*AmbiguousError] when there is not exactly one.
+// The end of an ID is looked for by reading every ID.
+func (s *Store) Find(ctx context.Context, name string) (outbox.ID, error) {
+	id, err := s.find(ctx, strings.TrimSpace(name))
+	if err != nil {
+		return "", fmt.Errorf("find %q: %w", name, err)
+	}
+	return id, nil
+}
+
+func (s *Store) find(ctx context.Context, name string) (outbox.ID, error) {
+	if strings.Contains(name, "@") {
+		return s.findMessageID(ctx, name)
+	}
+	digits := strings.ToLower(strings.ReplaceAll(name, "-", ""))
+	if len(digits) < 4 || len(digits) > 32 || strings.Trim(digits, "0123456789abcdef") != "" {
+		return "", fmt.Errorf("neither a message id, nor four or more hexadecimal digits of one, nor a Message-ID: %w", ErrNotFound)
+	}
+	pad := func(with string) string { return dashed(digits + strings.Repeat(with, 32-len(digits))) }
+	ids, err := collect[outbox.ID](ctx, s.db, s.queries.get("messages_between"), pad("0"), pad("f"))
+	if err != nil {
+		return "", err
+	}
+	if len(ids) == 0 && len(digits) < 32 {
+		tail := dashed(strings.Repeat("0", 32-len(digits)) + digits)
+		// As many characters from the end as hold the digits, with the dashes that stand between them.
+		keep, seen := len(tail), 0
+		for seen < len(digits) {
+			keep--
+			if tail[keep] != '-' {
+				seen++
+			}
+		}
+		if ids, err = collect[outbox.ID](ctx, s.db, s.queries.get("messages_ending"), "%"+tail[keep:]); err != nil {
+			return "", err
+		}
+	}
+	return only(name, ids)
+}
+
+// findMessageID looks where the Message-ID itself names the message, as those that this library makes do, and else among
+// those that came with their messages.
+func (s *Store) findMessageID(ctx context.Context, name string) (outbox.ID, error) {
+	name = "<" + strings.Trim(name, "<>") + ">"
+	local, _, _ := strings.Cut(name[1:], "@")
+	if id, err := outbox.ParseID(local); err == nil {
+		if ids, err := collect[outbox.ID](ctx, s.db, s.queries.get("messages_between"), string(id), string(id)); err != nil || len(ids) == 1 {
+			return id, err
+		}
+	}
+	ids, err := collect[outbox.ID](ctx, s.db, s.queries.get("message_by_rfc_id"), name)
+	if err != nil {
+		return "", err
+	}
+	return only(name, ids)
+}
+
+func only(name string, ids []outbox.ID) (outbox.ID, error) {
+	switch len(ids) {
+	case 0:
+		return "", ErrNotFound
+	case 1:
+		return ids[0], nil
+	default:
+		return "", &AmbiguousError{Name: name, Candidates: ids}
+	}
+}
+
+// dashed writes 32 digits as a UUID.
+func dashed(d string) string {
+	return d[:8] + "-" + d[8:12] + "-" + d[12:16] + "-" + d[16:20] + "-" + d[20:]
+}

@@ -1,0 +1,318 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/outboxmail/outbox"
+)
+
+// Message is a stored message without its body; see [Store.Body].
+type Message struct {
+	ID             outbox.ID
+	MessageID      string
+	IdempotencyKey string // empty for none
+	Route          string
+	Priority       outbox.Priority
+	Sender         string // envelope; empty for the null return path
+	Recipients     []string
+	Subject        string
+	Size           int64
+	NotBefore      time.Time // zero for none
+	ExpiresAt      time.Time // zero for none
+	OnUncertain    outbox.UncertainPolicy
+	Tags           []string
+	Metadata       map[string]string
+	TraceParent    string
+	CreatedAt      time.Time
+	// Scrubbed says that the body was removed.
+	Scrubbed bool
+	// Deliveries has one entry for each recipient, and Attempts one for each attempt that was not simply successful,
+	// the oldest first.
+	Deliveries []Delivery
+	Attempts   []Attempt
+}
+
+// Delivery is one recipient of a message, with what people ask for first about the message.
+type Delivery struct {
+	ID             outbox.ID
+	Seq            int
+	Recipient      string
+	Route          string
+	Priority       outbox.Priority
+	State          outbox.State
+	DueAt          time.Time
+	ExpiresAt      time.Time // zero for none
+	Attempts       int
+	DeferredSince  time.Time // zero unless it waits through an outage or throttling
+	LeaseUntil     time.Time // zero unless sending
+	LeaseOwner     string
+	Class          string // of the last outcome, as are the next five
+	Code           int
+	Enhanced       string
+	Reply          string
+	Relay          string
+	ProviderID     string
+	FinishedAt     time.Time // zero unless terminal
+	MessageID      string
+	Sender         string
+	Subject        string
+	Size           int64
+	CreatedAt      time.Time
+	IdempotencyKey string
+	// Later says that the delivery was not yet due when it was read, by the clock of the database.
+	Later bool
+}
+
+// Shown is the state as people read it: a queued delivery is "scheduled" when its time has not come and "deferred" when
+// it was attempted before.
+func (d *Delivery) Shown() string {
+	switch {
+	case d.State != outbox.StateQueued:
+		return string(d.State)
+	case d.Attempts > 0 || !d.DeferredSince.IsZero():
+		return "deferred"
+	case d.Later:
+		return "scheduled"
+	default:
+		return string(d.State)
+	}
+}
+
+// Attempt is one attempt that was not simply successful.
+type Attempt struct {
+	Seq       int
+	Attempt   int
+	Verb      outbox.Verb // what became of the delivery; "reap" when its lease lapsed
+	StartedAt time.Time
+	Duration  time.Duration
+	Owner     string // the dispatcher
+	Relay     string
+	Stage     string
+	Class     string
+	Code      int
+	Enhanced  string
+	Reply     string
+}
+
+// deliveryRow is a [Delivery] as it is read.
+type deliveryRow struct {
+	ID            outbox.ID
+	Seq           int
+	Recipient     string
+	Route         string
+	Priority      outbox.Priority
+	State         outbox.State
+	DueAt         timestamp `db:"due_at"`
+	ExpiresAt     timestamp `db:"expires_at"`
+	Attempts      int
+	DeferredSince timestamp `db:"deferred_since"`
+	LeaseUntil    timestamp `db:"lease_until"`
+	LeaseOwner    string    `db:"lease_owner"`
+	Class         string
+	Code          int
+	Enhanced      string
+	Reply         string
+	Relay         string
+	ProviderID    string    `db:"provider_id"`
+	FinishedAt    timestamp `db:"finished_at"`
+	MessageID     string    `db:"rfc_id"`
+	Sender        string
+	Subject       string
+	Size          int64
+	CreatedAt     timestamp `db:"created_at"`
+	Key           string    `db:"idempotency_key"`
+	Later         bool
+}
+
+func (r *deliveryRow) delivery() Delivery {
+	return Delivery{
+		ID: r.ID, Seq: r.Seq, Recipient: r.Recipient, Route: r.Route, Priority: r.Priority, State: r.State,
+		DueAt: r.DueAt.Time, ExpiresAt: r.ExpiresAt.Time, Attempts: r.Attempts, DeferredSince: r.DeferredSince.Time,
+		LeaseUntil: r.LeaseUntil.Time, LeaseOwner: r.LeaseOwner, Class: r.Class, Code: r.Code, Enhanced: r.Enhanced,
+		Reply: r.Reply, Relay: r.Relay, ProviderID: r.ProviderID, FinishedAt: r.FinishedAt.Time, MessageID: r.MessageID,
+		Sender: r.Sender, Subject: r.Subject, Size: r.Size, CreatedAt: r.CreatedAt.Time, IdempotencyKey: r.Key, Later: r.Later,
+	}
+}
+
+// Get returns a message with its deliveries and attempts, or an error that is [ErrNotFound]. The three are read one after
+// the other; a dispatcher may move a delivery in between.
+func (s *Store) Get(ctx context.Context, id outbox.ID) (*Message, error) {
+	m, err := s.get(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("read message %s: %w", id, err)
+	}
+	return m, nil
+}
+
+func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
+	canonical, err := outbox.ParseID(string(id))
+	if err != nil {
+		return nil, err
+	}
+	type row struct {
+		ID          outbox.ID
+		RFCID       string `db:"rfc_id"`
+		Key         string `db:"idempotency_key"`
+		Route       string
+		Priority    outbox.Priority
+		Sender      string
+		Recipients  []byte
+		Subject     string
+		Size        int64
+		NotBefore   timestamp              `db:"not_before"`
+		ExpiresAt   timestamp              `db:"expires_at"`
+		OnUncertain outbox.UncertainPolicy `db:"on_uncertain"`
+		Tags        []byte
+		Metadata    []byte
+		TraceParent string    `db:"trace_parent"`
+		CreatedAt   timestamp `db:"created_at"`
+		Scrubbed    bool
+	}
+	rows, err := collect[row](ctx, s.db, s.queries.get("message"), string(canonical))
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, ErrNotFound
+	}
+	r := rows[0]
+	m := &Message{
+		ID: r.ID, MessageID: r.RFCID, IdempotencyKey: r.Key, Route: r.Route, Priority: r.Priority, Sender: r.Sender,
+		Subject: r.Subject, Size: r.Size, NotBefore: r.NotBefore.Time, ExpiresAt: r.ExpiresAt.Time, OnUncertain: r.OnUncertain,
+		TraceParent: r.TraceParent, CreatedAt: r.CreatedAt.Time, Scrubbed: r.Scrubbed,
+	}
+	if err := json.Unmarshal(r.Recipients, &m.Recipients); err != nil {
+		return nil, fmt.Errorf("recipients: %w", err)
+	}
+	if err := decode(r.Tags, &m.Tags); err != nil {
+		return nil, fmt.Errorf("tags: %w", err)
+	}
+	if err := decode(r.Metadata, &m.Metadata); err != nil {
+		return nil, fmt.Errorf("metadata: %w", err)
+	}
+	deliveries, err := collect[deliveryRow](ctx, s.db, s.queries.get("deliveries"), string(canonical))
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range deliveries {
+		m.Deliveries = append(m.Deliveries, d.delivery())
+	}
+	type attemptRow struct {
+		Seq, Attempt int
+		Verb         outbox.Verb
+		StartedAt    timestamp `db:"started_at"`
+		DurationMS   int64     `db:"duration_ms"`
+		Owner        string
+		Relay        string
+		Stage        string
+		Class        string
+		Code         int
+		Enhanced     string
+		Reply        string
+	}
+	attempts, err := collect[attemptRow](ctx, s.db, s.queries.get("attempts"), string(canonical))
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range attempts {
+		m.Attempts = append(m.Attempts, Attempt{
+			Seq: a.Seq, Attempt: a.Attempt, Verb: a.Verb, StartedAt: a.StartedAt.Time, Duration: time.Duration(a.DurationMS) * time.Millisecond,
+			Owner: a.Owner, Relay: a.Relay, Stage: a.Stage, Class: a.Class, Code: a.Code, Enhanced: a.Enhanced, Reply: a.Reply,
+		})
+	}
+	return m, nil
+}
+
+// listPage is how many deliveries [Store.All] reads at a time.
+const listPage = 500
+
+// deliveryColumns are those of a deliveryRow, in a query over d, m and c.
+const deliveryColumns = `CAST(d.message_id AS text) AS id, d.seq, d.recipient, d.route, d.priority, d.state, d.due_at, d.expires_at, d.attempts,
+  d.deferred_since, d.lease_until, coalesce(d.lease_owner, '') AS lease_owner, coalesce(d.class, '') AS class,
+  coalesce(d.code, 0) AS code, coalesce(d.enhanced, '') AS enhanced, coalesce(d.reply, '') AS reply,
+  coalesce(d.relay, '') AS relay, coalesce(d.provider_id, '') AS provider_id, d.finished_at,
+  m.message_id AS rfc_id, m.sender, m.subject, m.size, m.created_at, coalesce(m.idempotency_key, '') AS idempotency_key,
+  d.due_at > c.now AS later`
+
+// List returns the deliveries that the filter selects, the newest message first, in memory: set Limit, or use [Store.All].
+func (s *Store) List(ctx context.Context, f Filter) ([]Delivery, error) {
+	var list []Delivery
+	for d, err := range s.All(ctx, f) {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
+// All streams the deliveries that the filter selects, the newest message first, in constant memory. It reads a page at a
+// time and holds no transaction in between, so a delivery that moves meanwhile is shown once, as it was when its page was
+// read. An error ends the sequence.
+func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[Delivery, error] {
+	return func(yield func(Delivery, error) bool) {
+		var last *Delivery
+		for left := f.Limit; ; {
+			size := listPage
+			if f.Limit > 0 {
+				size = min(size, left)
+			}
+			page, err := s.page(ctx, f, last, size)
+			if err != nil {
+				yield(Delivery{}, fmt.Errorf("list: %w", err))
+				return
+			}
+			for _, r := range page {
+				if !yield(r.delivery(), nil) {
+					return
+				}
+			}
+			left -= len(page)
+			if len(page) < size || f.Limit > 0 && left == 0 {
+				return
+			}
+			d := page[len(page)-1].delivery()
+			last = &d
+		}
+	}
+}
+
+// page reads the next deliveries after the last one that was read: from its key, not from a count, so that every page
+// costs the same.
+func (s *Store) page(ctx context.Context, f Filter, last *Delivery, size int) ([]deliveryRow, error) {
+	p, err := f.predicate()
+	if err != nil {
+		return nil, err
+	}
+	if last != nil {
+		p.term("(d.message_id, d.seq) < (%s, %s)", p.arg(string(last.ID)), p.arg(last.Seq))
+	}
+	query := fmt.Sprintf(`SELECT %s FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c
+WHERE %s ORDER BY d.message_id DESC, d.seq DESC LIMIT %s`, deliveryColumns, p.sql(), p.arg(size))
+	return collect[deliveryRow](ctx, s.db, query, p.args...)
+}
+
+// Count returns how many deliveries the filter selects, its limit aside.
+func (s *Store) Count(ctx context.Context, f Filter) (int64, error) {
+	p, err := f.predicate()
+	if err != nil {
+		return 0, fmt.Errorf("count: %w", err)
+	}
+	n, err := s.count(ctx, p)
+	if err != nil {
+		return 0, fmt.Errorf("count: %w", err)
+	}
+	return n, nil
+}
+
+func (s *Store) count(ctx context.Context, p *predicate) (int64, error) {
+	counts, err := collect[int64](ctx, s.db, `SELECT count(*) FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id WHERE `+p.sql(), p.args...)
+	if err != nil {
+		return 0, err
+	}
+	return counts[0], nil
+}

@@ -1,0 +1,284 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/schema"
+)
+
+// Operation is a verb of operators: it changes every delivery that a [Filter] selects and whose state allows it.
+type Operation string
+
+// The operations. Each has a method of the same name.
+const (
+	OpRequeue Operation = "requeue"
+	OpHold    Operation = "hold"
+	OpRelease Operation = "release"
+	OpCancel  Operation = "cancel"
+	OpResolve Operation = "resolve"
+	OpPurge   Operation = "purge"
+)
+
+// Resolution says what an operator found out about an uncertain delivery.
+type Resolution string
+
+// The resolutions.
+const (
+	// ResolveSent records that the message arrived: uncertain → sent.
+	ResolveSent Resolution = "sent"
+	// ResolveResend sends it again: uncertain → queued, due now.
+	ResolveResend Resolution = "resend"
+)
+
+// BulkOption changes how an operation runs.
+type BulkOption func(*bulk)
+
+// OnProgress has fn called after every batch with the number of deliveries changed so far.
+func OnProgress(fn func(done int64)) BulkOption { return func(b *bulk) { b.progress = fn } }
+
+// bulkBatch is how many deliveries an operation changes in one transaction, so that dispatchers and the application
+// never wait long.
+const bulkBatch = 1000
+
+// Requeue makes deliveries due now, with their attempts counted anew: those that failed, expired, were cancelled or
+// suppressed, and those that were deferred. Those that were sent are requeued only if Filter.States names
+// [outbox.StateSent], because their recipients get a second copy. A delivery whose body was scrubbed stays as it is, and
+// a deadline that has passed is lifted. Held ones are for [Store.Release], uncertain ones for [Store.Resolve].
+//
+// Like every operation it returns how many deliveries changed, also beside an error: what was changed before stays.
+func (s *Store) Requeue(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
+	return s.run(ctx, OpRequeue, f, opts, "state = 'queued', due_at = @now, attempts = 0, deferred_since = NULL, finished_at = NULL, "+
+		"expires_at = CASE WHEN expires_at > @now THEN expires_at END")
+}
+
+// Hold sets queued deliveries aside: queued → held.
+func (s *Store) Hold(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
+	return s.run(ctx, OpHold, f, opts, "state = 'held'")
+}
+
+// Release lets held deliveries go on, when they are due: held → queued.
+func (s *Store) Release(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
+	return s.run(ctx, OpRelease, f, opts, "state = 'queued'")
+}
+
+// Cancel withdraws deliveries that are not on their way yet: queued, held → cancelled.
+func (s *Store) Cancel(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
+	return s.run(ctx, OpCancel, f, opts, "state = 'cancelled', finished_at = @now")
+}
+
+// Resolve ends the doubt about uncertain deliveries: uncertain → sent or queued.
+func (s *Store) Resolve(ctx context.Context, f Filter, r Resolution, opts ...BulkOption) (int64, error) {
+	switch r {
+	case ResolveSent:
+		return s.run(ctx, OpResolve, f, opts, "state = 'sent', finished_at = @now")
+	case ResolveResend:
+		return s.run(ctx, OpResolve, f, opts, "state = 'queued', due_at = @now")
+	default:
+		return 0, fmt.Errorf("resolve: %q is not a resolution: use sent or resend", string(r))
+	}
+}
+
+// Purge removes deliveries that are in a terminal state, with their attempts, and every message whose last delivery went.
+func (s *Store) Purge(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
+	return s.run(ctx, OpPurge, f, opts, "")
+}
+
+// Preview says what an operation would change: how many deliveries, and the first few of them.
+func (s *Store) Preview(ctx context.Context, op Operation, f Filter, samples int) (int64, []Delivery, error) {
+	p, err := operable(op, f)
+	if err != nil {
+		return 0, nil, fmt.Errorf("preview %s: %w", op, err)
+	}
+	n, err := s.count(ctx, p)
+	if err != nil {
+		return 0, nil, fmt.Errorf("preview %s: %w", op, err)
+	}
+	if f.Limit > 0 {
+		n = min(n, int64(f.Limit))
+	}
+	query := fmt.Sprintf(`SELECT %s FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c
+WHERE %s ORDER BY d.message_id, d.seq LIMIT %s`, deliveryColumns, p.sql(), p.arg(min(n, int64(samples))))
+	rows, err := collect[deliveryRow](ctx, s.db, query, p.args...)
+	if err != nil {
+		return 0, nil, fmt.Errorf("preview %s: %w", op, err)
+	}
+	list := make([]Delivery, len(rows))
+	for i, r := range rows {
+		list[i] = r.delivery()
+	}
+	return n, list, nil
+}
+
+// guards are the states that each operation starts from.
+var guards = map[Operation]string{
+	OpRequeue: "(d.state IN ('failed', 'expired', 'cancelled', 'suppressed') OR d.state = 'queued' AND (d.attempts > 0 OR d.deferred_since IS NOT NULL)) AND m.body IS NOT NULL",
+	OpHold:    "d.state = 'queued'",
+	OpRelease: "d.state = 'held'",
+	OpCancel:  "d.state IN ('queued', 'held')",
+	OpResolve: "d.state = 'uncertain'",
+	OpPurge:   "d.finished_at IS NOT NULL",
+}
+
+// operable is the predicate of a filter narrowed to the states that the operation starts from.
+func operable(op Operation, f Filter) (*predicate, error) {
+	guard, ok := guards[op]
+	if !ok {
+		return nil, fmt.Errorf("%q is not an operation", string(op))
+	}
+	if op == OpRequeue && slices.Contains(f.States, outbox.StateSent) {
+		guard = strings.Replace(guard, "('failed',", "('sent', 'failed',", 1)
+	}
+	p, err := f.predicate()
+	if err != nil {
+		return nil, err
+	}
+	p.term("(%s)", guard)
+	return p, nil
+}
+
+// bulk is one run of an operation.
+type bulk struct {
+	op       Operation
+	filter   Filter
+	set      string
+	progress func(int64)
+	done     int64
+	action   int64 // the row of outbox_actions
+	last     *key
+}
+
+// run works through what the operation may change, in the order of the keys, a batch in each transaction. The first batch
+// that changes something notes the action, the others add to it.
+func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOption, set string) (int64, error) {
+	b := &bulk{op: op, filter: f, set: strings.ReplaceAll(set, "@now", s.now()), progress: func(int64) {}}
+	for _, opt := range opts {
+		opt(b)
+	}
+	for {
+		size := bulkBatch
+		if f.Limit > 0 {
+			size = min(size, f.Limit-int(b.done))
+		}
+		var changed []key
+		err := s.atomically(ctx, func(c conn) (err error) {
+			if changed, err = s.batch(ctx, c, b, size); err != nil || len(changed) == 0 {
+				return err
+			}
+			return s.note(ctx, c, b, int64(len(changed)))
+		})
+		if err != nil {
+			return b.done, fmt.Errorf("%s: %w", op, err)
+		}
+		if len(changed) == 0 {
+			return b.done, nil
+		}
+		b.done += int64(len(changed))
+		last := slices.MaxFunc(changed, compareKeys)
+		b.last = &last
+		b.progress(b.done)
+		if len(changed) < size || f.Limit > 0 && b.done >= int64(f.Limit) {
+			return b.done, nil
+		}
+	}
+}
+
+func compareKeys(a, b key) int {
+	if c := strings.Compare(string(a.ID), string(b.ID)); c != 0 {
+		return c
+	}
+	return a.Seq - b.Seq
+}
+
+// now is the clock of the database in an expression.
+func (s *Store) now() string {
+	if s.dialect == schema.Postgres {
+		return "now()"
+	}
+	return "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+}
+
+// batch changes the next deliveries and returns their keys. They are chosen in a CTE because a subquery with LIMIT may be
+// run more than once by a join. SQLite needs no row locks.
+func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, error) {
+	p, err := operable(b.op, b.filter)
+	if err != nil {
+		return nil, err
+	}
+	if b.last != nil {
+		p.term("(d.message_id, d.seq) > (%s, %s)", p.arg(string(b.last.ID)), p.arg(b.last.Seq))
+	}
+	lock := ""
+	if s.dialect == schema.Postgres {
+		lock = "FOR UPDATE OF d"
+	}
+	change := "UPDATE outbox_deliveries SET " + b.set
+	if b.op == OpPurge {
+		change = "DELETE FROM outbox_deliveries"
+	}
+	changed, err := collect[key](ctx, c, fmt.Sprintf(`WITH chosen AS MATERIALIZED (
+  SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
+  WHERE %s ORDER BY d.message_id, d.seq LIMIT %s %s
+)
+%s WHERE (message_id, seq) IN (SELECT message_id, seq FROM chosen) RETURNING message_id AS id, seq`,
+		p.sql(), p.arg(size), lock, change), p.args...)
+	if err != nil || b.op != OpPurge || len(changed) == 0 {
+		return changed, err
+	}
+	return changed, s.forget(ctx, c, changed)
+}
+
+// forget removes what belonged to deliveries that were purged. The messages are locked before it looks whether a delivery
+// is left, because another purge may be removing the others.
+func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
+	list := make([]refJSON, len(gone))
+	for i, k := range gone {
+		list[i] = refJSON{ID: k.ID, Seq: k.Seq}
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	names := []string{"forget_attempts", "forget_messages"}
+	if s.dialect == schema.Postgres {
+		names = slices.Insert(names, 1, "lock_messages")
+	}
+	for _, name := range names {
+		if _, err := c.ExecContext(ctx, s.queries.get(name), string(text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note writes or amends the audit of an operation.
+func (s *Store) note(ctx context.Context, c conn, b *bulk, changed int64) error {
+	if b.action != 0 {
+		n, err := affected(ctx, c, s.queries.get("amend_action"), b.action, b.done+changed)
+		if err == nil && n != 1 {
+			err = errors.New("the audit of the operation is gone")
+		}
+		return err
+	}
+	id, err := s.audit(ctx, c, string(b.op), b.filter, changed)
+	b.action = id
+	return err
+}
+
+// audit notes what an operator did and returns the row.
+func (s *Store) audit(ctx context.Context, c conn, verb string, subject any, changed int64) (int64, error) {
+	text, err := json.Marshal(subject)
+	if err != nil {
+		return 0, err
+	}
+	var id int64
+	err = sqlx.GetContext(ctx, c, &id, s.queries.get("record_action"), s.actor, verb, string(text), changed)
+	return id, err
+}

@@ -1,0 +1,74 @@
+-- Statements that read the same on every dialect.
+
+-- name: body
+-- $1 id.
+SELECT body FROM outbox_messages WHERE id = $1;
+
+-- name: message
+-- $1 id.
+SELECT CAST(id AS text) AS id, message_id AS rfc_id, coalesce(idempotency_key, '') AS idempotency_key, route, priority, sender,
+       CAST(recipients AS text) AS recipients, subject, size, not_before, expires_at, on_uncertain, CAST(tags AS text) AS tags,
+       CAST(metadata AS text) AS metadata, coalesce(trace_parent, '') AS trace_parent, created_at,
+       body IS NULL AS scrubbed
+FROM outbox_messages WHERE id = $1;
+
+-- name: deliveries
+-- $1 id.
+SELECT CAST(d.message_id AS text) AS id, d.seq, d.recipient, d.route, d.priority, d.state, d.due_at, d.expires_at, d.attempts,
+       d.deferred_since, d.lease_until, coalesce(d.lease_owner, '') AS lease_owner, coalesce(d.class, '') AS class,
+       coalesce(d.code, 0) AS code, coalesce(d.enhanced, '') AS enhanced, coalesce(d.reply, '') AS reply,
+       coalesce(d.relay, '') AS relay, coalesce(d.provider_id, '') AS provider_id, d.finished_at,
+       m.message_id AS rfc_id, m.sender, m.subject, m.size, m.created_at, coalesce(m.idempotency_key, '') AS idempotency_key,
+       d.due_at > c.now AS later
+FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c
+WHERE d.message_id = $1 ORDER BY d.seq;
+
+-- name: attempts
+-- $1 id.
+SELECT seq, attempt, verb, started_at, duration_ms, owner, coalesce(relay, '') AS relay, coalesce(stage, '') AS stage,
+       coalesce(class, '') AS class, coalesce(code, 0) AS code, coalesce(enhanced, '') AS enhanced, coalesce(reply, '') AS reply
+FROM outbox_attempts WHERE message_id = $1 ORDER BY id;
+
+-- name: counts
+-- Counts by route and state. Each state has its own index, so nothing is counted by reading the table.
+SELECT route, state, count(*) AS deliveries FROM outbox_deliveries WHERE state = 'queued' GROUP BY route, state
+UNION ALL SELECT route, state, count(*) FROM outbox_deliveries WHERE state = 'sending' GROUP BY route, state
+UNION ALL SELECT route, state, count(*) FROM outbox_deliveries WHERE state = 'uncertain' GROUP BY route, state
+UNION ALL SELECT route, state, count(*) FROM outbox_deliveries WHERE state = 'held' GROUP BY route, state
+UNION ALL SELECT route, state, count(*) FROM outbox_deliveries WHERE finished_at IS NOT NULL GROUP BY route, state;
+
+-- name: waiting
+-- What of the queued is due, scheduled for later, or deferred after an attempt, and since when the oldest is due.
+SELECT count(*) FILTER (WHERE due_at <= c.now) AS due,
+       count(*) FILTER (WHERE due_at > c.now AND attempts = 0) AS scheduled,
+       count(*) FILTER (WHERE due_at > c.now AND attempts > 0) AS deferred,
+       min(due_at) AS oldest
+FROM outbox_deliveries CROSS JOIN outbox_clock c WHERE state = 'queued';
+
+-- name: record_action
+-- $1 actor, $2 verb, $3 filter, $4 affected.
+INSERT INTO outbox_actions (actor, verb, filter, affected) VALUES ($1, $2, $3, $4) RETURNING id;
+
+-- name: amend_action
+-- $1 id, $2 affected.
+UPDATE outbox_actions SET affected = $2 WHERE id = $1;
+
+-- name: pauses
+SELECT route, paused_at, paused_by, reason FROM outbox_routes ORDER BY route;
+
+-- name: pause
+-- $1 route, $2 actor, $3 reason.
+INSERT INTO outbox_routes (route, paused_at, paused_by, reason) SELECT $1, now, $2, $3 FROM outbox_clock WHERE TRUE
+ON CONFLICT (route) DO UPDATE SET paused_by = excluded.paused_by, reason = excluded.reason;
+
+-- name: resume
+-- $1 route.
+DELETE FROM outbox_routes WHERE route = $1;
+
+-- name: messages_between
+-- $1 and $2, the first and the last id that a prefix stands for.
+SELECT CAST(id AS text) AS id FROM outbox_messages WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT 3;
+
+-- name: messages_ending
+-- $1 the end of an id as a pattern.
+SELECT CAST(id AS text) AS id FROM outbox_messages WHERE CAST(id AS text) LIKE $1 ORDER BY id LIMIT 3;

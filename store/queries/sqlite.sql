@@ -1,0 +1,151 @@
+-- Statements for SQLite. Each states its guard; the number of rows that it changed is checked.
+-- Differs by necessity from PostgreSQL: no statement changes rows inside a WITH, one statement is atomic by itself and
+-- needs no row locks, RETURNING has no order, and times are fixed-width text.
+
+-- name: due
+-- What waits on each (route, priority). It walks from route to route over the index of what is queued, so that neither
+-- the backlog nor anything finished costs anything. $1: the routes wanted as a JSON array, NULL for all.
+WITH RECURSIVE seen (route) AS (
+  SELECT min(route) FROM outbox_deliveries WHERE state = 'queued' AND $1 IS NULL
+  UNION ALL
+  SELECT (SELECT min(d.route) FROM outbox_deliveries d WHERE d.state = 'queued' AND d.route > seen.route)
+  FROM seen WHERE seen.route IS NOT NULL
+), wanted (route) AS (
+  SELECT route FROM seen WHERE route IS NOT NULL
+  UNION ALL
+  SELECT value FROM json_each($1)
+), priorities (priority, place) AS (VALUES ('high', 1), ('normal', 2), ('bulk', 3)),
+ranges AS (
+  SELECT w.route, p.priority, p.place,
+         (SELECT min(d.due_at) FROM outbox_deliveries d
+          WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority) AS due_at
+  FROM wanted w, priorities p
+)
+SELECT route, priority, (julianday(due_at) - julianday('now')) * 86400.0 AS due_in,
+       EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route) AS paused
+FROM ranges WHERE due_at IS NOT NULL
+ORDER BY place, due_at;
+
+-- name: claim
+-- $1 route, $2 priority, $3 limit, $4 token, $5 lease as '+60.000 seconds', $6 owner, $7 bytes at most (0: no bound).
+WITH due AS MATERIALIZED (
+  SELECT message_id, seq, due_at FROM outbox_deliveries
+  WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+    AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
+  ORDER BY due_at, message_id, seq LIMIT $3
+), sized AS (
+  SELECT due.message_id, m.size, sum(m.size) OVER (ORDER BY due.due_at, due.message_id, due.seq) AS total
+  FROM due JOIN outbox_messages m ON m.id = due.message_id
+)
+UPDATE outbox_deliveries
+SET state = 'sending', stage = 0, attempts = attempts + 1,
+    lease_token = $4, lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5), lease_owner = $6
+WHERE message_id IN (SELECT message_id FROM sized WHERE $7 = 0 OR total - size < $7) -- the recipients of a message go together
+  AND state = 'queued' AND route = $1 AND priority = $2 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+  AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+RETURNING message_id AS id, seq, recipient, attempts, due_at,
+  coalesce((julianday('now') - julianday(deferred_since)) * 86400.0, 0.0) AS deferred_for,
+  coalesce(class, '') AS class, coalesce(relay, '') AS relay,
+  coalesce((julianday(expires_at) - julianday('now')) * 86400.0, 0.0) AS expires_in;
+
+-- name: claimed_messages
+-- $1 ids, $2 largest body to return at once. Messages do not change, so this needs no transaction with the claim.
+SELECT m.id, (julianday('now') - julianday(max(m.created_at, coalesce(m.not_before, m.created_at)))) * 86400.0 AS age,
+       m.message_id AS rfc_id, coalesce(m.idempotency_key, '') AS idempotency_key, m.route, m.priority, m.sender, m.subject, m.size,
+       m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent,
+       CASE WHEN m.size <= $2 THEN m.body END AS body
+FROM json_each($1) AS x CROSS JOIN outbox_messages m ON m.id = x.value;
+
+-- name: commit_stage
+-- $1 refs. Written before the final dot may leave; what it does not return must not be sent.
+UPDATE outbox_deliveries SET stage = 1
+FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token FROM json_each($1)) AS x
+WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND state = 'sending' AND lease_token = x.token
+  AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+RETURNING message_id AS id, seq;
+
+-- name: renew
+-- $1 refs, $2 lease as '+60.000 seconds'.
+UPDATE outbox_deliveries SET lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2)
+FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token FROM json_each($1)) AS x
+WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND state = 'sending' AND lease_token = x.token
+RETURNING message_id AS id, seq;
+
+-- name: settle
+-- $1 settlements. Evidence that is not given leaves the last outcome as it is. The attempts are noted by the next statement,
+-- in the same transaction, because RETURNING cannot see x.
+UPDATE outbox_deliveries
+SET state = x.state, stage = 0,
+    lease_token = NULL, lease_until = NULL, lease_owner = NULL,
+    attempts = attempts - CASE WHEN x.uncounted AND attempts > 0 THEN 1 ELSE 0 END,
+    due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', x.delay) ELSE due_at END,
+    deferred_since = CASE WHEN x.verb IN ('recycle', 'reap') THEN deferred_since
+                          WHEN x.verb = 'defer' AND x.uncounted THEN coalesce(deferred_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) END,
+    finished_at = CASE WHEN x.finished THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END,
+    relay       = CASE WHEN x.evidence THEN x.relay       ELSE outbox_deliveries.relay       END,
+    class       = CASE WHEN x.evidence THEN x.class       ELSE outbox_deliveries.class       END,
+    code        = CASE WHEN x.evidence THEN x.code        ELSE outbox_deliveries.code        END,
+    enhanced    = CASE WHEN x.evidence THEN x.enhanced    ELSE outbox_deliveries.enhanced    END,
+    reply       = CASE WHEN x.evidence THEN x.reply       ELSE outbox_deliveries.reply       END,
+    provider_id = CASE WHEN x.evidence THEN x.provider_id ELSE outbox_deliveries.provider_id END
+FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token, value ->> 'verb' AS verb,
+             value ->> 'state' AS state, value ->> 'delay' AS delay, value ->> 'uncounted' AS uncounted,
+             value ->> 'finished' AS finished, value ->> 'evidence' AS evidence, value ->> 'relay' AS relay,
+             value ->> 'class' AS class, value ->> 'code' AS code, value ->> 'enhanced' AS enhanced,
+             value ->> 'reply' AS reply, value ->> 'provider_id' AS provider_id
+      FROM json_each($1)) AS x
+WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND outbox_deliveries.state = 'sending' AND lease_token = x.token
+RETURNING message_id AS id, seq, attempts;
+
+-- name: note_attempts
+-- $1 settlements that took effect, with their owner and the number of their attempt.
+INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, code, enhanced, reply)
+SELECT value ->> 'id', value ->> 'seq', value ->> 'attempt', value ->> 'verb',
+       strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (-(value ->> 'duration_ms') / 1000.0) || ' seconds'), value ->> 'duration_ms', value ->> 'owner',
+       value ->> 'relay', value ->> 'stage', value ->> 'class', value ->> 'code', value ->> 'enhanced', value ->> 'reply'
+FROM json_each($1);
+
+-- name: lapsed
+-- $1 rows at most. Read and settled in one transaction, so that no holder renews in between. A lease that lapsed after its
+-- stage was committed leaves a message in doubt, any other goes back.
+SELECT message_id AS id, seq, lease_token AS token, stage, lease_owner AS owner FROM outbox_deliveries
+WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') LIMIT $1;
+
+-- name: resend_uncertain
+-- $1 rows at most. The policy of the message resolves the doubt once its delay is over.
+UPDATE outbox_deliveries SET state = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+WHERE state = 'uncertain' AND (message_id, seq) IN (
+  SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
+  WHERE d.state = 'uncertain' AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND m.on_uncertain = 'resend' LIMIT $1);
+
+-- name: expire
+-- $1 rows at most.
+UPDATE outbox_deliveries SET state = 'expired', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+WHERE state IN ('queued', 'held') AND (message_id, seq) IN (
+  SELECT message_id, seq FROM outbox_deliveries
+  WHERE expires_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND expires_at IS NOT NULL AND finished_at IS NULL AND state IN ('queued', 'held')
+  ORDER BY expires_at LIMIT $1);
+
+-- name: reapable
+-- Whether any of the three statements above would find something, read without the write lock.
+SELECT EXISTS (SELECT 1 FROM outbox_deliveries
+               WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) AS lapsed,
+       EXISTS (SELECT 1 FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
+               WHERE d.state = 'uncertain' AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND m.on_uncertain = 'resend') AS doubtful,
+       EXISTS (SELECT 1 FROM outbox_deliveries
+               WHERE expires_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND expires_at IS NOT NULL
+                 AND finished_at IS NULL AND state IN ('queued', 'held')) AS overdue;
+
+-- name: forget_attempts
+-- $1 keys of deliveries that were purged.
+DELETE FROM outbox_attempts WHERE (message_id, seq) IN (SELECT value ->> 'id', value ->> 'seq' FROM json_each($1));
+
+-- name: forget_messages
+-- $1 keys of deliveries that were purged.
+DELETE FROM outbox_messages WHERE id IN (SELECT value ->> 'id' FROM json_each($1))
+  AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.message_id = outbox_messages.id);
+
+-- name: message_by_rfc_id
+-- $1 Message-ID with its brackets, of a message that brought its own: the condition is that of the index.
+SELECT id FROM outbox_messages WHERE message_id = $1 AND instr(message_id, id) = 0 LIMIT 3;

@@ -1,0 +1,111 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/schema"
+)
+
+// reapBatch bounds each transaction of [Store.Reap].
+const reapBatch = 500
+
+// Reap does what time has made due: leases that lapsed are taken back (sending → queued, or uncertain where the stage was
+// committed), uncertain deliveries whose message asks for it are queued again, and deliveries past their deadline expire.
+// It first looks without a lock, so that an idle caller writes nothing. Any number of dispatchers may call it at once.
+func (s *Store) Reap(ctx context.Context) (outbox.ReapReport, error) {
+	var total outbox.ReapReport
+	for {
+		found, err := s.reapable(ctx)
+		if err != nil {
+			return total, fmt.Errorf("reap: %w", err)
+		}
+		before := total
+		if found.Lapsed {
+			requeued, uncertain, err := s.reapLapsed(ctx)
+			if err != nil {
+				return total, fmt.Errorf("reap lapsed leases: %w", err)
+			}
+			total.Requeued += requeued
+			total.Uncertain += uncertain
+		}
+		if found.Lapsed || found.Doubtful {
+			n, err := affected(ctx, s.db, s.queries.get("resend_uncertain"), reapBatch)
+			if err != nil {
+				return total, fmt.Errorf("resend what is uncertain: %w", err)
+			}
+			total.Resent += int(n)
+		}
+		if found.Overdue {
+			n, err := affected(ctx, s.db, s.queries.get("expire"), reapBatch)
+			if err != nil {
+				return total, fmt.Errorf("expire: %w", err)
+			}
+			total.Expired += int(n)
+		}
+		if total == before { // nothing there, or another dispatcher has it locked
+			return total, nil
+		}
+	}
+}
+
+type reapable struct{ Lapsed, Doubtful, Overdue bool }
+
+func (s *Store) reapable(ctx context.Context) (reapable, error) {
+	found, err := collect[reapable](ctx, s.db, s.queries.get("reapable"))
+	if err != nil {
+		return reapable{}, err
+	}
+	return found[0], nil
+}
+
+// reapLapsed takes back one batch of lapsed leases.
+func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err error) {
+	if s.dialect == schema.Postgres {
+		type counts struct{ Requeued, Uncertain int }
+		list, err := collect[counts](ctx, s.db, s.queries.get("reap_lapsed"), reapBatch)
+		if err != nil {
+			return 0, 0, err
+		}
+		return list[0].Requeued, list[0].Uncertain, nil
+	}
+	err = s.atomically(ctx, func(c conn) error {
+		type row struct {
+			ID    outbox.ID
+			Seq   int
+			Token string
+			Stage int
+			Owner string
+		}
+		lapsed, err := collect[row](ctx, c, s.queries.get("lapsed"), reapBatch)
+		if err != nil || len(lapsed) == 0 {
+			return err
+		}
+		list := make([]settlementJSON, len(lapsed))
+		for i, l := range lapsed {
+			j := settlementJSON{
+				refJSON: refJSON{ID: l.ID, Seq: l.Seq, Token: l.Token}, Verb: verbReap, State: outbox.StateQueued,
+				Delay: s.interval(time.Duration(0)), Evidence: true, Class: optional("unreachable"),
+				Reply: optional("the lease of dispatcher " + l.Owner + " lapsed"), Owner: l.Owner,
+			}
+			if l.Stage == 1 {
+				j.State, j.Class, j.Stage = outbox.StateUncertain, optional("ambiguous"), optional("dot")
+				uncertain++
+			} else {
+				requeued++
+			}
+			list[i] = j
+		}
+		done, err := s.settleSQLite(ctx, c, list)
+		if err == nil && len(done) != len(list) {
+			err = fmt.Errorf("%d of %d lapsed leases taken back", len(done), len(list))
+		}
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	return requeued, uncertain, nil
+}

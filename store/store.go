@@ -1,0 +1,169 @@
+// Package store keeps the deliveries of outbox in SQLite or PostgreSQL and moves them from state to state.
+//
+// What a dispatcher holds is a lease: a token that is new at every claim, and a time by the clock of the database. Every
+// write that a holder makes names its token in the statement, so that a holder whose lease lapsed and went to another
+// changes nothing; what such a call did not change it returns, and the caller must not act on it. The clock of the
+// application is never asked.
+//
+// The verbs of operators ([Store.Requeue], [Store.Cancel], [Store.Purge] …) take the same [Filter] as [Store.List] and
+// translate it to the same predicate: what was listed is what changes. They work in batches, are noted in outbox_actions,
+// and may be interrupted between two batches.
+//
+// A Store is safe for concurrent use, by any number of goroutines and processes.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"sync/atomic"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox/schema"
+)
+
+// Store reads and writes the tables of one database.
+type Store struct {
+	db      *sqlx.DB
+	dialect schema.Dialect
+	queries queries
+	actor   string
+	claims  atomic.Uint64 // counts them, so that each priority has its turn
+}
+
+// Option changes a default of [New].
+type Option func(*Store) error
+
+// Actor names who is behind the operator verbs in the audit. Defaults to the user and host of the process.
+func Actor(name string) Option {
+	return func(s *Store) error {
+		if name == "" {
+			return errors.New("the name of an actor must not be empty")
+		}
+		s.actor = name
+		return nil
+	}
+}
+
+// New returns a Store for db, whose dialect it takes from the name of the driver: "sqlite" (modernc.org/sqlite) or
+// "sqlite3", "postgres" (lib/pq) or "pgx" (pgx/stdlib). It does not touch the database; see [Store.Check].
+func New(db *sqlx.DB, opts ...Option) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("store: no database given")
+	}
+	d, err := dialectOf(db.DriverName())
+	if err != nil {
+		return nil, err
+	}
+	q, err := loadQueries(d)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	s := &Store{db: db, dialect: d, queries: q, actor: processName()}
+	for _, opt := range opts {
+		if err := opt(s); err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// dialectOf knows the drivers by the names under which they register.
+func dialectOf(driverName string) (schema.Dialect, error) {
+	switch driverName {
+	case "sqlite", "sqlite3":
+		return schema.SQLite, nil
+	case "postgres", "pgx":
+		return schema.Postgres, nil
+	default:
+		return "", fmt.Errorf("store: driver %q is not known: use sqlite, postgres (lib/pq) or pgx", driverName)
+	}
+}
+
+// processName is who acts unless [Actor] says otherwise.
+func processName() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}
+
+// Dialect says which database is behind the store.
+func (s *Store) Dialect() schema.Dialect { return s.dialect }
+
+// Check returns nil when the database can be reached and its tables are those that this program knows; see [schema.Check].
+func (s *Store) Check(ctx context.Context) error { return schema.Check(ctx, s.db.DB, s.dialect) }
+
+// conn is what a statement runs on: the pool, or a transaction.
+type conn interface {
+	sqlx.QueryerContext
+	sqlx.ExecerContext
+}
+
+// atomically runs fn in one transaction and commits it unless fn fails. Everything that changes more than one table goes
+// through here. On SQLite the transaction takes the write lock at once: one that began by reading could not wait for
+// another writer (SQLITE_BUSY_SNAPSHOT). On PostgreSQL it is READ COMMITTED whatever the default of the database,
+// because the statements lock the rows that they mean (SKIP LOCKED) and would only fail to serialise.
+func (s *Store) atomically(ctx context.Context, fn func(c conn) error) (err error) {
+	if s.dialect == schema.Postgres {
+		tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }() // does nothing after the commit
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
+
+	c, err := s.db.Connx(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := c.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		// A connection that cannot roll back must not go back to the pool.
+		if _, rollback := c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rollback != nil {
+			_ = c.Raw(func(any) error { return driver.ErrBadConn })
+		}
+	}()
+	if err := fn(c); err != nil {
+		return err
+	}
+	_, err = c.ExecContext(ctx, "COMMIT")
+	return err
+}
+
+// collect runs a query and scans every row into a T.
+func collect[T any](ctx context.Context, c conn, query string, args ...any) ([]T, error) {
+	var list []T
+	if err := sqlx.SelectContext(ctx, c, &list, query, args...); err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// affected runs a statement and returns how many rows it changed.
+func affected(ctx context.Context, c conn, query string, args ...any) (int64, error) {
+	res, err := c.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
