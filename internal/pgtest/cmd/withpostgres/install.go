@@ -1,0 +1,67 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+)
+
+// policyFile, where it exists, decides for Debian's packages whether a service may be started.
+const policyFile = "/usr/sbin/policy-rc.d"
+
+// install installs Debian's package of PostgreSQL and says whether it did. It does so as root alone, and without
+// starting the cluster that the package makes.
+func install() (installed bool, err error) {
+	if os.Geteuid() != 0 {
+		return false, nil
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return false, nil // another system: the user installs what it has
+	}
+	sayf("PostgreSQL is not installed; installing Debian's package `postgresql`")
+	allow, err := forbidServices(policyFile)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, allow()) }()
+	for _, args := range [][]string{
+		{"update", "-q"},
+		{"install", "-q", "-y", "--no-install-recommends", "postgresql"},
+	} {
+		if err := aptGet(args...); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func aptGet(args ...string) error {
+	cmd := exec.Command("apt-get", args...) //nolint:noctx // the package manager must not be cut off
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("apt-get %s: %w", args[0], err)
+	}
+	return nil
+}
+
+// forbidServices writes a policy that keeps packages from starting services until the function that it returns is called. A policy that the
+// machine has already stays as it is.
+func forbidServices(policy string) (allow func() error, err error) {
+	file, err := os.OpenFile(policy, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755) //nolint:gosec // a program
+	if errors.Is(err, os.ErrExist) {
+		return func() error { return nil }, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	allow = func() error { return os.Remove(policy) }
+	_, err = file.WriteString("#!/bin/sh\nexit 101\n")
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, errors.Join(err, allow())
+	}
+	return allow, nil
+}

@@ -1,0 +1,83 @@
+//go:build unix
+
+package pgtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// owner is the user that a server runs as. Nil stands for the user of this process.
+type owner struct {
+	name     string
+	uid, gid int
+}
+
+// serverOwner chooses the user. Root, as whom PostgreSQL refuses to run, gives way to postgres or nobody.
+func serverOwner() (*owner, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil //nolint:nilnil // nil is this process's own user
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, uidErr := strconv.Atoi(u.Uid)
+		gid, gidErr := strconv.Atoi(u.Gid)
+		if uidErr == nil && gidErr == nil {
+			return &owner{name: name, uid: uid, gid: gid}, nil
+		}
+	}
+	return nil, errors.New("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody to run it")
+}
+
+// run makes cmd run as the owner.
+func (o *owner) run(cmd *exec.Cmd) {
+	if o != nil {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.gid)}
+	}
+}
+
+// own gives a file or folder to the owner.
+func (o *owner) own(path string) error {
+	if o == nil {
+		return nil
+	}
+	return os.Chown(path, o.uid, o.gid)
+}
+
+// canReach says why the owner cannot get to dir, if that is so: each folder on the way must be open to all.
+func (o *owner) canReach(dir string) error {
+	if o == nil {
+		return nil
+	}
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for ; ; path = filepath.Dir(path) {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.Mode()&0o001 == 0 {
+			return fmt.Errorf("%s is closed to the user %s", path, o.name)
+		}
+		if path == filepath.Dir(path) {
+			return nil
+		}
+	}
+}
+
+// detach takes cmd out of the process group, so that an interrupt at the terminal reaches the tests and not the server
+// under them.
+func detach(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+}
