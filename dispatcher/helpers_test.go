@@ -1,0 +1,308 @@
+package dispatcher_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"go.uber.org/goleak"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/schema"
+	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/store"
+	"github.com/outboxmail/outbox/store/postgres"
+	"github.com/outboxmail/outbox/store/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// queue is a real store with what tests need to fill and read it.
+type queue struct {
+	*store.Store
+	t  *testing.T
+	db *sqlx.DB
+}
+
+// eachQueue runs a test on SQLite and on PostgreSQL.
+func eachQueue(t *testing.T, test func(t *testing.T, q *queue)) {
+	t.Helper()
+	for _, engine := range []struct {
+		name string
+		open func(t *testing.T) *sqlx.DB
+	}{{"sqlite", openSQLite}, {"postgres", openPostgres}} {
+		t.Run(engine.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newQueue(t, engine.open(t)))
+		})
+	}
+}
+
+func openSQLite(t *testing.T) *sqlx.DB {
+	t.Helper()
+	db, err := sqlite.Open(filepath.Join(t.TempDir(), "app.db"), sqlite.RelaxedSync())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func openPostgres(t *testing.T) *sqlx.DB {
+	t.Helper()
+	db, err := postgres.Open(pgtest.DSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func newQueue(t *testing.T, db *sqlx.DB) *queue {
+	t.Helper()
+	t.Cleanup(func() { _ = db.Close() })
+	st, err := store.New(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Migrate(t.Context(), db.DB, st.Dialect()); err != nil {
+		t.Fatal(err)
+	}
+	return &queue{Store: st, t: t, db: db}
+}
+
+// enqueue commits messages, each with the change that edit makes to a plain one.
+func (q *queue) enqueue(n int, edit func(m *outbox.Message)) []outbox.ID {
+	q.t.Helper()
+	tx, err := q.db.BeginTx(q.t.Context(), nil)
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	ids := make([]outbox.ID, n)
+	for i := range ids {
+		m := &outbox.Message{
+			From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ada@example.org"}},
+			Subject: "Your order", Text: "Thank you.",
+		}
+		if edit != nil {
+			edit(m)
+		}
+		receipt, err := outbox.Enqueue(q.t.Context(), tx, m)
+		if err != nil {
+			q.t.Fatal(err)
+		}
+		ids[i] = receipt.ID
+	}
+	if err := tx.Commit(); err != nil {
+		q.t.Fatal(err)
+	}
+	return ids
+}
+
+// exec changes the database behind everybody's back.
+func (q *queue) exec(query string, args ...any) {
+	q.t.Helper()
+	if _, err := q.db.ExecContext(context.WithoutCancel(q.t.Context()), query, args...); err != nil {
+		q.t.Fatalf("%s: %v", query, err)
+	}
+}
+
+// past is a time that has passed on every clock, as both databases read it.
+const past = "2000-01-01T00:00:00.000Z"
+
+// get reads a message.
+func (q *queue) get(id outbox.ID) *store.Message {
+	q.t.Helper()
+	m, err := q.Get(context.WithoutCancel(q.t.Context()), id)
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	return m
+}
+
+// wantStates fails unless the deliveries of a message are in these states, in the order of its recipients.
+func (q *queue) wantStates(id outbox.ID, want ...outbox.State) {
+	q.t.Helper()
+	m := q.get(id)
+	if len(m.Deliveries) != len(want) {
+		q.t.Fatalf("%d deliveries, want %d", len(m.Deliveries), len(want))
+	}
+	for i, d := range m.Deliveries {
+		if d.State != want[i] {
+			q.t.Errorf("delivery %d (%s) is %s, want %s; last reply %q", d.Seq, d.Recipient, d.State, want[i], d.Reply)
+		}
+	}
+}
+
+// sender is a relay made of a function. It keeps what it accepted.
+type sender struct {
+	send func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error)
+
+	mu   sync.Mutex
+	sent []sentMessage
+}
+
+type sentMessage struct {
+	to   []string
+	body string
+}
+
+func (s *sender) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+	if s.send != nil {
+		return s.send(ctx, env, body)
+	}
+	return s.accept(ctx, env, body)
+}
+
+// accept takes a message for all of its recipients, as a client would: with the stage committed first.
+func (s *sender) accept(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+	if env.Commit != nil {
+		if err := env.Commit(ctx); err != nil {
+			return refuse(env, &smtpx.Error{Stage: smtpx.StageData, Class: smtpx.ClassRecycle, Err: err})
+		}
+	}
+	s.mu.Lock()
+	s.sent = append(s.sent, sentMessage{to: env.To, body: string(body)})
+	s.mu.Unlock()
+	res := smtpx.Result{ProviderID: "q1", Reply: smtpx.Reply{Code: 250, Enhanced: "2.0.0", Lines: []string{"Ok: queued as q1"}}}
+	for _, to := range env.To {
+		res.Outcomes = append(res.Outcomes, smtpx.Outcome{Recipient: to, Accepted: true})
+	}
+	return res, nil
+}
+
+func (s *sender) messages() []sentMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]sentMessage(nil), s.sent...)
+}
+
+// refuse gives every recipient the same verdict.
+func refuse(env smtpx.Envelope, e *smtpx.Error) (smtpx.Result, error) {
+	var res smtpx.Result
+	for _, to := range env.To {
+		res.Outcomes = append(res.Outcomes, smtpx.Outcome{Recipient: to, Err: e})
+	}
+	return res, e
+}
+
+// reply is a refusal by the relay.
+func reply(stage smtpx.Stage, class smtpx.Class, code int, text string) *smtpx.Error {
+	return &smtpx.Error{Stage: stage, Class: class, Reply: smtpx.Reply{Code: code, Lines: []string{text}}}
+}
+
+// faulty is a queue whose calls fail on demand: what each func is given first it may answer with an error.
+type faulty struct {
+	dispatcher.Queue
+	claim, body, commitStage, renew, settle func() error
+}
+
+func call(fault func() error) error {
+	if fault == nil {
+		return nil
+	}
+	return fault()
+}
+
+func (f *faulty) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
+	if err := call(f.claim); err != nil {
+		return nil, err
+	}
+	return f.Queue.Claim(ctx, req)
+}
+
+func (f *faulty) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
+	if err := call(f.body); err != nil {
+		return nil, err
+	}
+	return f.Queue.Body(ctx, id)
+}
+
+func (f *faulty) CommitStage(ctx context.Context, refs []outbox.Ref) ([]outbox.Ref, error) {
+	if err := call(f.commitStage); err != nil {
+		return nil, err
+	}
+	return f.Queue.CommitStage(ctx, refs)
+}
+
+func (f *faulty) Renew(ctx context.Context, refs []outbox.Ref, lease time.Duration) ([]outbox.Ref, error) {
+	if err := call(f.renew); err != nil {
+		return nil, err
+	}
+	return f.Queue.Renew(ctx, refs, lease)
+}
+
+func (f *faulty) Settle(ctx context.Context, owner string, list []outbox.Settlement) ([]outbox.Ref, error) {
+	if err := call(f.settle); err != nil {
+		return nil, err
+	}
+	return f.Queue.Settle(ctx, owner, list)
+}
+
+// failFirst fails the first n calls.
+func failFirst(n int, err error) func() error {
+	var mu sync.Mutex
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		n--
+		return err
+	}
+}
+
+var errDatabase = errors.New("the database is away")
+
+// newDispatcher completes a configuration with a silent logger and one relay.
+func newDispatcher(t *testing.T, cfg dispatcher.Config, s dispatcher.Sender) *dispatcher.Dispatcher {
+	t.Helper()
+	if cfg.Relays == nil {
+		cfg.Relays = []dispatcher.Relay{{Name: "main", Sender: s}}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	d, err := dispatcher.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// flush delivers what is due.
+func flush(t *testing.T, d *dispatcher.Dispatcher) dispatcher.Report {
+	t.Helper()
+	report, err := d.Flush(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// start runs the dispatcher until the returned function stops it and waits for it.
+func start(t *testing.T, d *dispatcher.Dispatcher) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
