@@ -1,0 +1,164 @@
+package smtptest
+
+import (
+	"context"
+	"time"
+)
+
+// TLSMode says how a server protects its sessions.
+type TLSMode string
+
+// The modes.
+const (
+	// StartTLS offers STARTTLS, and AUTH only behind it. It is the default.
+	StartTLS TLSMode = "starttls"
+	// ImplicitTLS begins with the handshake.
+	ImplicitTLS TLSMode = "implicit"
+	// NoTLS speaks in clear and offers AUTH in clear.
+	NoTLS TLSMode = "none"
+)
+
+// DefaultExtensions are offered when Config.Extensions is nil. STARTTLS and AUTH are added as the configuration says.
+var DefaultExtensions = []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"}
+
+// Config describes a server. The zero value listens on a free port of 127.0.0.1, offers STARTTLS and asks for no AUTH.
+type Config struct {
+	// Addr is where to listen. Defaults to 127.0.0.1:0.
+	Addr string
+	// NoListen makes a server that can be reached by [Server.Dial] only.
+	NoListen bool
+	// Hostname is the name in the greeting and in the certificate. Defaults to relay.test.
+	Hostname string
+	// TLS is the mode. Defaults to StartTLS.
+	TLS TLSMode
+	// MaxTLSVersion is the highest version of TLS, such as tls.VersionTLS12. Defaults to the highest that Go has.
+	MaxTLSVersion uint16
+	// User and Password, when User is set, are asked for before MAIL.
+	User, Password string
+	// Mechanisms are those that AUTH offers. Defaults to PLAIN and LOGIN.
+	Mechanisms []string
+	// Extensions are the lines of the EHLO reply. nil means DefaultExtensions; CHUNKING must be asked for.
+	Extensions []string
+
+	// MaxRecipients per message; the next gets 452 4.5.3. Defaults to no limit.
+	MaxRecipients int
+	// MaxMessages per session; the next MAIL gets 421 and the session ends. Defaults to no limit.
+	MaxMessages int
+	// MaxSessions at a time; the next is greeted with 421. Defaults to no limit.
+	MaxSessions int
+	// IdleTimeout is how long a session may say nothing before it gets 421 and ends. Defaults to no limit.
+	IdleTimeout time.Duration
+	// Latency is waited for before every flight of replies. Defaults to none.
+	Latency time.Duration
+
+	// Hook, when set, is asked at every stage of every session and may change what the server does. It is called by many
+	// goroutines at a time. It may block; ctx is done when the server closes.
+	Hook func(ctx context.Context, e Event) Action
+	// Discard keeps the bodies out of the ledger: Message.Data is nil, Size is right. It is for load.
+	Discard bool
+}
+
+// Stage is a place in the dialogue at which Config.Hook is asked.
+type Stage string
+
+// The stages. Unless a comment says otherwise the hook is asked when the command has been read, before it is carried out.
+const (
+	StageBanner   Stage = "banner" // before the greeting, in TLS already where it is implicit
+	StageEHLO     Stage = "ehlo"
+	StageStartTLS Stage = "starttls"
+	StageTLS      Stage = "tls" // before the handshake; Reply and Raw are sent in clear in its place
+	StageAuth     Stage = "auth"
+	StageMail     Stage = "mail"
+	StageRcpt     Stage = "rcpt"
+	StageData     Stage = "data" // DATA, before the 354, or BDAT
+	StageBody     Stage = "body" // before the first octet of the body is read; see Action.After
+	StageDot      Stage = "dot"  // the body is complete; Event.Message is set
+	StageIdle     Stage = "idle" // the reply to the final dot has left; Reply is sent unasked
+	StageReset    Stage = "rset"
+	StageNoop     Stage = "noop"
+	StageQuit     Stage = "quit"
+	StageOther    Stage = "other" // any other command
+)
+
+// Event is what the hook is asked about.
+type Event struct {
+	Stage   Stage
+	Session Session
+	// Line is the command as it was received, without its line ending, "" where there is none.
+	Line string
+	// Message is what was received, at StageDot only.
+	Message *Message
+}
+
+// Session says who is connected, as far as is known at the stage.
+type Session struct {
+	// ID numbers the sessions of a server from 1.
+	ID int
+	// EHLO is the name that the client gave.
+	EHLO string
+	// TLS is the version, such as "TLS 1.3", "" in clear. Resumed tells whether the handshake was short.
+	TLS     string
+	Resumed bool
+	// User is who authenticated, and Mechanism how.
+	User, Mechanism string
+	// Messages counts those that were accepted before.
+	Messages int
+}
+
+// Action is what a server does at a stage. The zero value is the normal course.
+type Action struct {
+	// Delay is waited for first.
+	Delay time.Duration
+	// Reply is sent instead of the normal reply, and the command is not carried out. Lines are separated by "\n"; each must
+	// bear its code. At StageDot a reply that begins with 2 accepts the message.
+	Reply string
+	// Raw is sent instead of a reply as it is.
+	Raw string
+	// Trickle sends the reply, whichever it is, one octet at a time.
+	Trickle bool
+	// After makes the other fields act when so many octets of the body were read. At StageBody only. Without an End the rest
+	// of the body is read and thrown away, and gets no other reply.
+	After int
+	// Withhold records the message as accepted, but sends no reply. At StageDot only; End says what follows.
+	Withhold bool
+	// End ends the session after what was said above.
+	End End
+}
+
+// End is a way of ending a session.
+type End int
+
+// The ways. The zero value goes on.
+const (
+	_     End = iota
+	Close     // end the stream in an orderly manner (FIN)
+	Reset     // abort the connection (RST)
+	Stall     // keep the connection, read nothing more, say nothing more
+)
+
+// acts reports whether the action replaces the normal course.
+func (a Action) acts() bool { return a.Reply != "" || a.Raw != "" || a.End != 0 || a.Withhold }
+
+// At makes a hook that takes an action the first n times that a stage is reached, counted over all sessions; n < 0 means
+// every time.
+func At(stage Stage, n int, action Action) func(context.Context, Event) Action {
+	var taken counter
+	return func(_ context.Context, e Event) Action {
+		if e.Stage != stage || !taken.below(n) {
+			return Action{}
+		}
+		return action
+	}
+}
+
+// Hooks asks several hooks in turn and takes the first action that is not zero.
+func Hooks(hooks ...func(context.Context, Event) Action) func(context.Context, Event) Action {
+	return func(ctx context.Context, e Event) Action {
+		for _, h := range hooks {
+			if a := h(ctx, e); a != (Action{}) {
+				return a
+			}
+		}
+		return Action{}
+	}
+}

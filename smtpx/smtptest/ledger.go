@@ -1,0 +1,145 @@
+package smtptest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/mail"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Message is one that the server accepted.
+type Message struct {
+	// From is the reverse-path without brackets, "" for the null one. To are the recipients that were accepted.
+	From string
+	To   []string
+	// Params are the ESMTP parameters of MAIL, RcptParams those of each RCPT, as they were received.
+	Params     string
+	RcptParams []string
+	// Data is the body as received, dots unstuffed, the final dot not included. It is nil where Config.Discard is set.
+	Data []byte
+	// Size is the number of octets of the body.
+	Size int
+	// MessageID is the header field with its brackets, "" if there is none.
+	MessageID string
+	// ID is the name that the server gave the message in its reply.
+	ID string
+	// Received is when it was complete.
+	Received time.Time
+	// Withheld tells that the server accepted the message but did not say so.
+	Withheld bool
+	// Session is the session that brought it.
+	Session Session
+}
+
+// Header returns a header field of the message, decoded by nothing, "" if it is absent or Data is nil.
+func (m *Message) Header(name string) string {
+	parsed, err := mail.ReadMessage(bytes.NewReader(m.Data))
+	if err != nil {
+		return ""
+	}
+	return parsed.Header.Get(name)
+}
+
+// ledger keeps what was accepted.
+type ledger struct {
+	mu       sync.Mutex
+	messages []Message
+	changed  chan struct{} // closed and replaced when something was added
+}
+
+func (l *ledger) add(m Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.messages = append(l.messages, m)
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+}
+
+// snapshot returns the messages, and a channel that is closed when there are more.
+func (l *ledger) snapshot() ([]Message, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.messages[:len(l.messages):len(l.messages)], l.changed
+}
+
+// Messages returns what the server has accepted so far, in the order of acceptance, withheld ones included. The caller must
+// not change what the messages point to.
+func (s *Server) Messages() []Message {
+	messages, _ := s.ledger.snapshot()
+	return messages
+}
+
+// Count returns how many messages the server has accepted.
+func (s *Server) Count() int { return len(s.Messages()) }
+
+// WaitMessages returns when the server has accepted at least n messages, or with an error that counts them when ctx is done.
+func (s *Server) WaitMessages(ctx context.Context, n int) ([]Message, error) {
+	for {
+		messages, changed := s.ledger.snapshot()
+		if len(messages) >= n {
+			return messages, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return messages, fmt.Errorf("smtptest: %d of %d messages arrived: %w", len(messages), n, ctx.Err())
+		}
+	}
+}
+
+// Clear empties the ledger.
+func (s *Server) Clear() {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	s.ledger.messages = nil
+}
+
+// Stats counts what a server has seen.
+type Stats struct {
+	// Sessions is how many were begun, Open how many are open, Peak how many were at a time.
+	Sessions, Open, Peak int
+	// Flights counts the turns of the dialogue: the times that clients sent something after having been answered. A body of
+	// any length is part of one flight. Handshakes of TLS are not counted.
+	Flights int
+	// MessageFlights are those from a session's first MAIL on.
+	MessageFlights int
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	return Stats{
+		Sessions:       int(s.stats.sessions.Load()),
+		Open:           int(s.stats.open.Load()),
+		Peak:           int(s.stats.peak.Load()),
+		Flights:        int(s.stats.flights.Load()),
+		MessageFlights: int(s.stats.messageFlights.Load()),
+	}
+}
+
+type counters struct {
+	sessions, open, peak, flights, messageFlights atomic.Int64
+}
+
+// enter counts a session and returns its number and how many are open.
+func (c *counters) enter() (id, open int) {
+	n := c.open.Add(1)
+	for {
+		peak := c.peak.Load()
+		if n <= peak || c.peak.CompareAndSwap(peak, n) {
+			return int(c.sessions.Add(1)), int(n)
+		}
+	}
+}
+
+// counter counts up to a limit.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) below(limit int) bool { return limit < 0 || c.n.Add(1) <= int64(limit) }

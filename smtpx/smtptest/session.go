@@ -1,0 +1,347 @@
+package smtptest
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxLine is the longest command line: RFC 5321 §4.5.3.1.4 has 512, the extensions that are offered add to it, and AUTH
+// may have 12288 (RFC 4954 §4).
+const maxLine = 16 << 10
+
+// errEnd ends a session that has nothing more to say.
+var errEnd = errors.New("end of session")
+
+// session is the server's side of one connection. One goroutine does everything.
+type session struct {
+	server *Server
+	config *Config
+	raw    net.Conn
+	nc     net.Conn
+	br     *bufio.Reader
+	bw     *bufio.Writer
+
+	info     Session
+	answered bool // something was said since the client last spoke
+	mailed   bool // there was a MAIL
+	tlsDone  bool
+
+	from    *string // of the open transaction
+	message Message
+	chunks  []byte // of BDAT
+	bdat    bool   // BDAT has begun
+	failed  bool   // a chunk was refused: so are the others
+}
+
+func newSession(server *Server, nc net.Conn, id int) *session {
+	s := &session{server: server, config: &server.config, raw: nc}
+	s.info.ID = id
+	s.attach(nc)
+	return s
+}
+
+func (s *session) attach(nc net.Conn) {
+	s.nc = nc
+	s.br = bufio.NewReaderSize(nc, 32<<10)
+	s.bw = bufio.NewWriter(nc)
+}
+
+// run holds the dialogue until either side ends it.
+func (s *session) run(ctx context.Context, open int) {
+	if s.config.TLS == ImplicitTLS {
+		if err := s.handshake(ctx); err != nil {
+			return
+		}
+	}
+	if limit := s.config.MaxSessions; limit > 0 && open > limit {
+		s.reply("421 4.7.0 " + s.config.Hostname + " too many connections, try again later")
+		_ = s.flush(ctx)
+		return
+	}
+	if err := s.answer(ctx, StageBanner, "", "220 "+s.config.Hostname+" ESMTP smtptest"); err != nil {
+		return
+	}
+	for {
+		line, err := s.readLine(ctx)
+		if err != nil {
+			return
+		}
+		if err := s.command(ctx, line); err != nil {
+			return
+		}
+	}
+}
+
+// readLine flushes what there is to say if the client waits for it, and reads a command.
+func (s *session) readLine(ctx context.Context) (string, error) {
+	waited := s.br.Buffered() == 0
+	if waited {
+		if err := s.flush(ctx); err != nil {
+			return "", err
+		}
+		if limit := s.config.IdleTimeout; limit > 0 {
+			s.raw.SetReadDeadline(time.Now().Add(limit))
+		}
+	}
+	line, err := s.br.ReadString('\n')
+	if err != nil {
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			s.reply("421 4.4.2 " + s.config.Hostname + " idle for too long")
+			_ = s.flush(ctx)
+		}
+		return "", err
+	}
+	if len(line) > maxLine {
+		s.reply("500 5.5.6 line too long")
+		_ = s.flush(ctx)
+		return "", errEnd
+	}
+	line = strings.TrimRight(line, "\r\n")
+	if s.answered {
+		s.answered = false
+		s.server.stats.flights.Add(1)
+		if s.mailed || verb(line) == "MAIL" {
+			s.server.stats.messageFlights.Add(1)
+		}
+	}
+	return line, nil
+}
+
+func verb(line string) string {
+	v, _, _ := strings.Cut(line, " ")
+	return strings.ToUpper(v)
+}
+
+func (s *session) command(ctx context.Context, line string) error {
+	v := verb(line)
+	_, args, _ := strings.Cut(line, " ")
+	switch v {
+	case "EHLO", "HELO":
+		return s.ehlo(ctx, line, v, args)
+	case "STARTTLS":
+		return s.startTLS(ctx, line)
+	case "AUTH":
+		return s.auth(ctx, line, args)
+	case "MAIL":
+		return s.mail(ctx, line, args)
+	case "RCPT":
+		return s.rcpt(ctx, line, args)
+	case "DATA":
+		return s.data(ctx, line)
+	case "BDAT":
+		return s.chunk(ctx, line, args)
+	case "RSET":
+		return s.do(ctx, StageReset, line, func() string {
+			s.resetMail()
+			return "250 2.0.0 reset"
+		})
+	case "NOOP":
+		return s.answer(ctx, StageNoop, line, "250 2.0.0 ok")
+	case "QUIT":
+		if err := s.answer(ctx, StageQuit, line, "221 2.0.0 bye"); err != nil {
+			return err
+		}
+		_ = s.flush(ctx)
+		return errEnd
+	}
+	return s.answer(ctx, StageOther, line, "500 5.5.2 command not known")
+}
+
+// ask asks the hook.
+func (s *session) ask(ctx context.Context, stage Stage, line string, m *Message) Action {
+	if s.config.Hook == nil {
+		return Action{}
+	}
+	return s.config.Hook(ctx, Event{Stage: stage, Session: s.info, Line: line, Message: m})
+}
+
+// do asks the hook, and does what is normal unless that acts.
+func (s *session) do(ctx context.Context, stage Stage, line string, normal func() string) error {
+	a := s.ask(ctx, stage, line, nil)
+	if err := s.delay(ctx, a.Delay); err != nil {
+		return err
+	}
+	if a.acts() {
+		return s.act(ctx, a)
+	}
+	return s.say(ctx, normal(), a.Trickle)
+}
+
+func (s *session) answer(ctx context.Context, stage Stage, line, reply string) error {
+	return s.do(ctx, stage, line, func() string { return reply })
+}
+
+// act carries out an action that replaces the normal course.
+func (s *session) act(ctx context.Context, a Action) error {
+	if a.Reply != "" {
+		if err := s.say(ctx, a.Reply, a.Trickle); err != nil {
+			return err
+		}
+	}
+	if a.Raw != "" {
+		s.answered = true
+		s.bw.WriteString(a.Raw)
+	}
+	if a.End == 0 {
+		return nil
+	}
+	if a.End != Reset || a.Reply != "" || a.Raw != "" {
+		_ = s.flush(ctx)
+	}
+	return s.finish(ctx, a.End)
+}
+
+// finish ends the session in one of the ways.
+func (s *session) finish(ctx context.Context, end End) error {
+	switch end {
+	case Reset:
+		if t, ok := s.raw.(*net.TCPConn); ok {
+			t.SetLinger(0)
+		}
+	case Stall:
+		<-ctx.Done()
+	case Close:
+		if t, ok := s.raw.(*net.TCPConn); ok {
+			t.CloseWrite()
+			_, _ = io.Copy(io.Discard, t) // what is not read would turn the FIN into a RST
+		}
+	}
+	return errEnd
+}
+
+// say queues a reply of one or several lines.
+func (s *session) say(ctx context.Context, reply string, trickle bool) error {
+	if !trickle {
+		s.reply(reply)
+		return nil
+	}
+	if err := s.flush(ctx); err != nil {
+		return err
+	}
+	s.answered = true
+	for _, c := range []byte(strings.ReplaceAll(reply, "\n", "\r\n") + "\r\n") {
+		if _, err := s.nc.Write([]byte{c}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) reply(reply string) {
+	s.answered = true
+	s.bw.WriteString(strings.ReplaceAll(reply, "\n", "\r\n"))
+	s.bw.WriteString("\r\n")
+}
+
+func (s *session) flush(ctx context.Context) error {
+	if s.bw.Buffered() == 0 {
+		return nil
+	}
+	if err := s.delay(ctx, s.config.Latency); err != nil {
+		return err
+	}
+	return s.bw.Flush()
+}
+
+// delay waits, but not beyond the server's end.
+func (s *session) delay(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *session) ehlo(ctx context.Context, line, v, name string) error {
+	return s.do(ctx, StageEHLO, line, func() string {
+		if strings.TrimSpace(name) == "" {
+			return "501 5.5.4 " + v + " needs a name"
+		}
+		s.info.EHLO = name
+		s.resetMail()
+		if v == "HELO" {
+			return "250 " + s.config.Hostname
+		}
+		lines := []string{s.config.Hostname + " greets you"}
+		if s.config.TLS == StartTLS && !s.tlsDone {
+			lines = append(lines, "STARTTLS")
+		}
+		if s.config.User != "" && s.authOffered() {
+			lines = append(lines, "AUTH "+strings.Join(s.config.Mechanisms, " "))
+		}
+		lines = append(lines, s.config.Extensions...)
+		if limit := s.config.MaxRecipients; limit > 0 && slices.Contains(s.config.Extensions, "LIMITS") {
+			lines[slices.Index(lines, "LIMITS")] = "LIMITS RCPTMAX=" + strconv.Itoa(limit)
+		}
+		for i := range lines {
+			sep := "-"
+			if i == len(lines)-1 {
+				sep = " "
+			}
+			lines[i] = "250" + sep + lines[i]
+		}
+		return strings.Join(lines, "\n")
+	})
+}
+
+// authOffered tells whether AUTH may be used in the present state.
+func (s *session) authOffered() bool { return s.tlsDone || s.config.TLS == NoTLS }
+
+func (s *session) startTLS(ctx context.Context, line string) error {
+	upgrade := false
+	err := s.do(ctx, StageStartTLS, line, func() string {
+		if s.config.TLS != StartTLS || s.tlsDone {
+			return "503 5.5.1 TLS is not offered or active"
+		}
+		upgrade = true
+		return "220 2.0.0 go ahead"
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.flush(ctx); err != nil || !upgrade {
+		return err
+	}
+	return s.handshake(ctx)
+}
+
+func (s *session) handshake(ctx context.Context) error {
+	a := s.ask(ctx, StageTLS, "", nil)
+	if err := s.delay(ctx, a.Delay); err != nil {
+		return err
+	}
+	if a.acts() {
+		if err := s.act(ctx, a); err != nil {
+			return err
+		}
+		_ = s.flush(ctx)
+		return errEnd
+	}
+	tc := tls.Server(s.raw, s.server.tls)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	state := tc.ConnectionState()
+	s.info.TLS, s.info.Resumed = tls.VersionName(state.Version), state.DidResume
+	s.info.EHLO = ""
+	s.tlsDone = true
+	s.answered = false
+	s.attach(tc)
+	return nil
+}
