@@ -1,0 +1,50 @@
+# The targets of this project; `make help` lists them. Every target works as root and as an ordinary user.
+
+GO ?= go
+
+# Tests need a PostgreSQL server; withpostgres starts one for the time of a command and says at the end whether it did.
+# testsum runs go test and ends with a list of what was skipped.
+TEST = bin/withpostgres -- bin/testsum
+TEST_TIMEOUT = 10m
+CAMPAIGN_TIMEOUT = 4h
+
+.PHONY: help build test check campaign bench lint fmt FORCE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile
+
+build: ## compile everything and put the programs into bin
+	$(GO) build ./...
+	if [ -d cmd/outboxctl ]; then $(GO) build -o bin/outboxctl ./cmd/outboxctl; fi
+
+test: bin/withpostgres bin/testsum ## run every test in its short form with the race detector, on SQLite and PostgreSQL
+	$(TEST) -race -timeout $(TEST_TIMEOUT) ./...
+
+check: lint test ## what a change must pass: lint and test
+
+campaign: bin/withpostgres bin/testsum ## run the long forms of the tests: hours of faults, kills and load
+	OUTBOX_CAMPAIGN=1 $(TEST) -race -count 1 -timeout $(CAMPAIGN_TIMEOUT) ./...
+
+bench: bin/withpostgres ## run the benchmarks
+	bin/withpostgres -- $(GO) test -run '^$$' -bench . -benchmem ./...
+
+lint: bin/golangci-lint ## run go vet and the linters
+	$(GO) vet ./...
+	cd tools && $(GO) vet ./... && $(GO) test ./...
+	bin/golangci-lint run ./...
+
+fmt: bin/golangci-lint ## format the code
+	bin/golangci-lint fmt
+
+# The linter is a tool of this repository at the version of tools/go.mod; the first build takes a minute or two.
+bin/golangci-lint: tools/go.mod tools/go.sum
+	cd tools && $(GO) build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bin/testsum: FORCE
+	cd tools && $(GO) build -o ../$@ ./testsum
+
+bin/withpostgres: FORCE
+	$(GO) build -o $@ ./internal/pgtest/cmd/withpostgres
+
+# go build knows by itself what has changed.
+FORCE:
