@@ -57,12 +57,12 @@ func (p *pool) enqueue(j *job, i int) {
 	}
 	j.state = jobWaiting
 	p.waiting = slices.Insert(p.waiting, i, j)
-	p.grow()
+	p.grow(0)
 }
 
-// grow opens connections for the jobs that wait. The caller holds mu.
-func (p *pool) grow() {
-	for !p.closed && len(p.waiting) > p.dialing && p.open < p.relay.Conns && (p.proven || p.dialing == 0) {
+// grow opens connections for the jobs that wait, apart from those that are served already. The caller holds mu.
+func (p *pool) grow(served int) {
+	for !p.closed && len(p.waiting) > p.dialing+served && p.open < p.relay.Conns && (p.proven || p.dialing == 0) {
 		if p.open > 0 && time.Now().Before(p.redialAt) {
 			return // the connections that there are serve the queue meanwhile
 		}
@@ -102,14 +102,14 @@ func (p *pool) connect() {
 	}
 	p.failures = 0
 	p.redialAt = time.Time{}
-	p.grow()
+	p.grow(1) // this connection takes the first
 	p.mu.Unlock()
 
 	newConn(s, p).serve()
 
 	p.mu.Lock()
 	p.open--
-	p.grow()
+	p.grow(0)
 	p.mu.Unlock()
 }
 
@@ -125,7 +125,7 @@ func (p *pool) dialFailed(err *Error) {
 		p.redial = time.AfterFunc(pause, func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.grow()
+			p.grow(0)
 		})
 		return
 	}

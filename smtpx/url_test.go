@@ -1,0 +1,118 @@
+package smtpx_test
+
+import (
+	"crypto/tls"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+func TestOpenReadsURL(t *testing.T) {
+	var got smtpx.Config
+	spy := func(c *smtpx.Config) { got = *c }
+	_, err := smtpx.Open("smtp://u%40x:p%2Fw@relay.example.com:2525?tls=opportunistic&ehlo=mx.example.org&auth=plain&conns=7&messages=9"+
+		"&rate=600/m&idle=5s&age=2m&local=127.0.0.2&clear-auth=true", spy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Host != "relay.example.com" || got.Port != 2525 || got.User != "u@x" || got.Password != "p/w" ||
+		got.TLS != smtpx.TLSOpportunistic || got.EHLO != "mx.example.org" || got.Auth != "PLAIN" || got.Conns != 7 ||
+		got.MaxMessages != 9 || got.Rate != 10 || got.Idle != 5*time.Second || got.MaxAge != 2*time.Minute ||
+		!got.LocalAddr.Equal(net.IPv4(127, 0, 0, 2)) || !got.ClearAuth {
+		t.Errorf("read %+v", got)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	const secret = "hunter2"
+	for _, tc := range []struct{ url, want string }{
+		{"", "scheme"},
+		{"http://relay.example.com", "scheme"},
+		{"relay.example.com:587", "scheme"},
+		{"smtp://", "host is missing"},
+		{"smtp:relay.example.com", "host is missing"},
+		{"smtp://u:hunter2@relay.example.com:99999", "port"},
+		{"smtp://u:hunter2@relay.example.com:0", "port"},
+		{"smtp://u:hunter2@relay.example.com:abc", "cannot be parsed"},
+		{"smtp://u:hunter2%zz@relay.example.com", "cannot be parsed"},
+		{"smtp://u:hunter2@relay.example.com/path", "nothing after the host"},
+		{"smtp://relay.example.com#x", "nothing after the host"},
+		{"smtp://relay.example.com?colour=blue", `unknown parameter "colour"`},
+		{"smtp://relay.example.com?conns=0", "conns: must be a whole number"},
+		{"smtp://relay.example.com?conns=2&conns=3", "conns must be given once"},
+		{"smtp://relay.example.com?conns=", "conns must be given once"},
+		{"smtp://relay.example.com?rate=NaN", "rate: must be"},
+		{"smtp://relay.example.com?rate=-1", "rate: must be"},
+		{"smtp://relay.example.com?rate=1/y", "rate: must be"},
+		{"smtp://relay.example.com?idle=5", "idle: must be a duration"},
+		{"smtp://relay.example.com?local=here", "local: must be an IP"},
+		{"smtp://relay.example.com?clear-auth=maybe", "clear-auth: must be"},
+		{"smtp://relay.example.com?tls=yes", "tls must be"},
+		{"smtps://relay.example.com?tls=none", "smtps means implicit TLS"},
+		{"smtp://relay.example.com?ca=/does/not/exist", "ca:"},
+		{"smtp://relay.example.com?ca=url_test.go", "holds no PEM"},
+		{"smtp://relay.example.com?provider=acme", "unknown provider"},
+		{"smtp://relay.example.com?auth=plain", "auth needs a user"},
+		{"smtp://u:hunter2@relay.example.com?tls=none", "not sent in clear"},
+		{"smtp://relay.example.com?ehlo=localhost", "localhost"},
+		{"smtp://relay.example.com?ehlo=myhost", "not fully qualified"},
+		{"smtp://relay.example.com?ehlo=my_host.example.com", "underscore"},
+		{"smtp://relay.example.com?ehlo=host.example.com.", "end in a dot"},
+		{"smtp://relay.example.com?ehlo=a%0d%0aRSET.example.com", "EHLO name"},
+		{"smtp://relay.example.com?ehlo=192.0.2.1", "literal"},
+		{"smtp://relay.example.com?ehlo=[300.0.2.1]", "literal"},
+	} {
+		client, err := smtpx.Open(tc.url)
+		if err == nil {
+			t.Errorf("Open(%q) made %v, want an error about %q", tc.url, client, tc.want)
+			continue
+		}
+		if !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("Open(%q): %v, want %q in it", tc.url, err, tc.want)
+		}
+		if strings.Contains(err.Error(), secret) {
+			t.Errorf("Open(%q) tells the password: %v", tc.url, err)
+		}
+		if strings.ContainsAny(err.Error(), "\r\n") {
+			t.Errorf("Open(%q): error of several lines: %q", tc.url, err)
+		}
+	}
+}
+
+func TestOpenChoosesPortAndMode(t *testing.T) {
+	for _, tc := range []struct{ url, want string }{
+		{"smtp://relay.example.com", "smtp://relay.example.com:587"},
+		{"smtps://relay.example.com", "smtps://relay.example.com:465"},
+		{"smtp://relay.example.com:465", "smtps://relay.example.com:465"},
+		{"smtp://relay.example.com:465?tls=starttls", "smtp://relay.example.com:465"},
+		{"smtps://relay.example.com:2465?tls=required", "smtps://relay.example.com:2465"},
+		{"smtp://user:pass@relay.example.com?tls=implicit", "smtps://user@relay.example.com:465"},
+		{"smtp://localhost:25?tls=none&ehlo=localhost", "smtp://localhost:25?ehlo=localhost&tls=none"},
+		{"smtp://[::1]:25?ehlo=[IPv6:2001:db8::1]", "smtp://[::1]:25?ehlo=%5BIPv6%3A2001%3Adb8%3A%3A1%5D"},
+	} {
+		client, err := smtpx.Open(tc.url)
+		if err != nil {
+			t.Errorf("Open(%q): %v", tc.url, err)
+			continue
+		}
+		if got := client.String(); got != tc.want {
+			t.Errorf("Open(%q) is %s, want %s", tc.url, got, tc.want)
+		}
+	}
+}
+
+func TestOpenAppliesOptionsAfterURL(t *testing.T) {
+	base := &tls.Config{NextProtos: []string{"smtp"}, MinVersion: tls.VersionTLS10}
+	if _, err := smtpx.Open("smtp://user@relay.example.com", smtpx.Password("p"), smtpx.TLSConfig(base)); err != nil {
+		t.Fatal(err)
+	}
+	if base.MinVersion != tls.VersionTLS10 || len(base.NextProtos) != 1 {
+		t.Error("the caller's TLS configuration was changed")
+	}
+	if _, err := smtpx.Open("smtp://relay.example.com", smtpx.Password("p")); err == nil {
+		t.Error("a password without a user was accepted")
+	}
+}
