@@ -1,0 +1,116 @@
+package outbox
+
+import (
+	"net/mail"
+	"strings"
+	"testing"
+)
+
+func TestMailboxes(t *testing.T) {
+	label := strings.Repeat("d", 63) + "."
+	long := label + label + label + strings.Repeat("d", 60) // 252 bytes
+	tests := []struct{ in, want string }{                   // an empty want means refused
+		{"ann@example.org", "ann@example.org"},
+		{"Ann.B+tag@Example.ORG", "Ann.B+tag@example.org"},
+		{"!#$%&'*+-/=?^_`{|}~@example.org", "!#$%&'*+-/=?^_`{|}~@example.org"},
+		{"a@localhost", "a@localhost"},
+		{"a@3com.example", "a@3com.example"},
+		{"a@x--y.example", "a@x--y.example"},
+		{"a@bücher.example", "a@xn--bcher-kva.example"},
+		{"a@BÜCHER.example", "a@xn--bcher-kva.example"},
+		{"a@例え。テスト", "a@xn--r8jz45g.xn--zckzah"},
+		{"a@xn--bcher-kva.example", "a@xn--bcher-kva.example"},
+		{strings.Repeat("l", 64) + "@example.org", strings.Repeat("l", 64) + "@example.org"},
+		{"a@" + long, "a@" + long},
+
+		{"", ""},
+		{"@", ""},
+		{"ann", ""},
+		{"ann@", ""},
+		{"@example.org", ""},
+		{"ann@@example.org", ""},
+		{"a@b@example.org", ""},
+		{" ann@example.org", ""},
+		{"ann@example.org ", ""},
+		{"ann @example.org", ""},
+		{"ann@exa mple.org", ""},
+		{"<ann@example.org>", ""},
+		{"Ann <ann@example.org>", ""},
+		{"ann@example.org, bob@example.org", ""},
+		{"ann(comment)@example.org", ""},
+		{`"ann b"@example.org`, ""},
+		{`"ann"@example.org`, ""},
+		{`ann\@example.org`, ""},
+		{".ann@example.org", ""},
+		{"ann.@example.org", ""},
+		{"ann..b@example.org", ""},
+		{"ann@.example.org", ""},
+		{"ann@example.org.", ""},
+		{"ann@example..org", ""},
+		{"ann@-example.org", ""},
+		{"ann@example-.org", ""},
+		{"ann@exa_mple.org", ""},
+		{"ann@exam!ple.org", ""},
+		{"ann@[192.0.2.1]", ""},
+		{"ann@192.0.2.1", ""},
+		{"ann@[IPv6:2001:db8::1]", ""},
+		{"jörg@example.org", ""},
+		{"a\xff@example.org", ""},
+		{"a@\xff.org", ""},
+		{"a@exa\u0000mple.org", ""},
+		{"a@xn--.example", ""},
+		{"a@xn--zzzzzzzzzzzz99999.example", ""},
+		{"a@ex\u2024ample\r.org", ""},
+		{"ann@example.org\r\nRCPT TO:<eve@example.net>", ""},
+		{"ann\n@example.org", ""},
+		{"ann\t@example.org", ""},
+		{"ann\x00@example.org", ""},
+		{"ann\x7f@example.org", ""},
+		{strings.Repeat("l", 65) + "@example.org", ""},
+		{"a@" + strings.Repeat("d", 64) + ".org", ""},
+		{"aa@" + long, ""},
+	}
+	for _, test := range tests {
+		m, err := checkMailbox(test.in)
+		switch {
+		case test.want == "" && err == nil:
+			t.Errorf("%q is accepted as %q", test.in, m.addr)
+		case test.want != "" && err != nil:
+			t.Errorf("%q is refused: %v", test.in, err)
+		case m.addr != test.want:
+			t.Errorf("%q becomes %q, want %q", test.in, m.addr, test.want)
+		}
+	}
+}
+
+// FuzzMailbox checks that what is accepted can stand in an SMTP command and in a header, and means the same in both.
+func FuzzMailbox(f *testing.F) {
+	for _, s := range []string{"ann@example.org", "a@bücher.example", "a@例え。テスト", `"a b"@example.org`, "a@[192.0.2.1]", "a@xn--bcher-kva.de"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := checkMailbox(s)
+		if err != nil {
+			return
+		}
+		for i := range len(m.addr) {
+			if c := m.addr[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`<>()[]\,;:"`, c) >= 0 {
+				t.Fatalf("%q becomes %q, which contains %q", s, m.addr, c)
+			}
+		}
+		if len(m.addr) > 254 || strings.Count(m.addr, "@") != 1 || !strings.HasSuffix(m.addr, "@"+m.domain) {
+			t.Fatalf("%q becomes %q with the domain %q", s, m.addr, m.domain)
+		}
+		if !strings.HasPrefix(s, m.addr[:strings.IndexByte(m.addr, '@')]+"@") {
+			t.Fatalf("%q becomes %q: the local part has changed", s, m.addr)
+		}
+		parsed, err := mail.ParseAddress(m.addr)
+		if err != nil || parsed.Address != m.addr {
+			t.Fatalf("%q becomes %q, which net/mail reads as %v (%v)", s, m.addr, parsed, err)
+		}
+		again, err := checkMailbox(m.addr)
+		if err != nil || again.addr != m.addr {
+			t.Fatalf("%q becomes %q and then %q (%v)", s, m.addr, again.addr, err)
+		}
+	})
+}

@@ -1,0 +1,67 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// InvalidError says that a value can never be sent or stored. Nothing was written and the transaction is as it was.
+// It is returned as *InvalidError; [errors.As] finds it as a value too.
+type InvalidError struct {
+	// Field is the field of [Message] or [Config] that is wrong, "Message" where it is the message as a whole, or "ID".
+	Field string
+	// Err says what is wrong with it.
+	Err error
+}
+
+// Error names the field and what is wrong with it.
+func (e InvalidError) Error() string { return "invalid " + e.Field + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e InvalidError) Unwrap() error { return e.Err }
+
+// As lets [errors.As] fill a variable of type InvalidError.
+func (e InvalidError) As(target any) bool {
+	if t, ok := target.(*InvalidError); ok {
+		*t = e
+		return true
+	}
+	return false
+}
+
+// invalid makes an InvalidError.
+func invalid(field, format string, args ...any) error {
+	return &InvalidError{Field: field, Err: fmt.Errorf(format, args...)}
+}
+
+// ErrNotMigrated says that the database has no outbox tables, or older ones than this program needs. Nothing was
+// written. On PostgreSQL the transaction has failed and can only be rolled back.
+var ErrNotMigrated = errors.New("the database has no outbox tables, or outdated ones: run `outboxctl migrate up` or call schema.Migrate")
+
+// The SQLSTATEs of a missing table and of a missing column.
+const (
+	undefinedTable  = "42P01"
+	undefinedColumn = "42703"
+)
+
+// explain wraps what a driver said about one of this package's statements.
+func explain(verb string, err error) error {
+	if notMigrated(err) {
+		return fmt.Errorf("%s: %w (%w)", verb, ErrNotMigrated, err)
+	}
+	return fmt.Errorf("%s: %w", verb, err)
+}
+
+// notMigrated says whether a statement failed because the tables are missing or old. The PostgreSQL drivers have a
+// typed code for it. SQLite has none: a missing table and a syntax error share SQLITE_ERROR, so its text decides.
+func notMigrated(err error) bool {
+	var coded interface{ SQLState() string }
+	if errors.As(err, &coded) {
+		state := coded.SQLState()
+		return state == undefinedTable || state == undefinedColumn
+	}
+	text := err.Error()
+	return strings.Contains(text, "no such table: outbox_") || strings.Contains(text, "no such table: main.outbox_") ||
+		strings.Contains(text, "table outbox_messages has no column named")
+}

@@ -1,0 +1,409 @@
+package outbox
+
+import (
+	"encoding/base64"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/emersion/go-message/textproto"
+)
+
+// Lengths of a line without its CRLF: the limit of RFC 5322 §2.1.1, and what a header line is folded at, for RFC 2047 §2
+// allows less than the 78 of RFC 5322. An encoded word is one byte shorter.
+const (
+	maxLine        = 998
+	preferredLine  = 76
+	maxEncodedWord = 75
+)
+
+// headerBlock collects header fields in the order in which they are written. Values must have been checked for line
+// breaks. Fields are folded here: go-message would break words that are longer than a line.
+type headerBlock struct {
+	buf     []byte
+	ends    []int // of each field in buf
+	line    int   // start of the current line in buf
+	longest int   // line so far, without its CRLF
+}
+
+// begin starts a field.
+func (b *headerBlock) begin(name string) {
+	b.line = len(b.buf)
+	b.buf = append(b.buf, name...)
+	b.buf = append(b.buf, ':')
+}
+
+// end finishes a field.
+func (b *headerBlock) end() {
+	b.longest = max(b.longest, len(b.buf)-b.line)
+	b.buf = append(b.buf, '\r', '\n')
+	b.ends = append(b.ends, len(b.buf))
+}
+
+// space puts white space before a word of n bytes: a new line where the word would pass the end of this one. The first
+// word always stays beside the name of the field.
+func (b *headerBlock) space(n int) {
+	if len(b.buf)-b.line+1+n > preferredLine && b.buf[len(b.buf)-1] != ':' {
+		b.fold()
+		return
+	}
+	b.buf = append(b.buf, ' ')
+}
+
+// fold starts a continuation line.
+func (b *headerBlock) fold() {
+	b.longest = max(b.longest, len(b.buf)-b.line)
+	b.buf = append(b.buf, '\r', '\n')
+	b.line = len(b.buf)
+	b.buf = append(b.buf, ' ')
+}
+
+// raw writes a field whose value is short and has no words to fold at.
+func (b *headerBlock) raw(name, value string) {
+	b.begin(name)
+	b.buf = append(b.buf, ' ')
+	b.buf = append(b.buf, value...)
+	b.end()
+}
+
+// text writes an unstructured field (RFC 5322 §2.2.1), encoded where it is not plain ASCII, would be read as something
+// else than what it says, or has words that are longer than a line.
+func (b *headerBlock) text(name, value string) {
+	b.begin(name)
+	if isPlain(value) && !hasLongWord(value) {
+		b.words(value)
+	} else {
+		b.buf = append(b.buf, ' ')
+		b.encoded(value)
+	}
+	b.end()
+}
+
+// opaque writes a field whose syntax is the caller's: ASCII as it is, anything else encoded.
+func (b *headerBlock) opaque(name, value string) {
+	b.begin(name)
+	switch {
+	case value == "":
+	case isASCII(value):
+		b.words(value)
+	default:
+		b.buf = append(b.buf, ' ')
+		b.encoded(value)
+	}
+	b.end()
+}
+
+// words writes ASCII text, folded at single spaces: readers disagree about what a fold inside a run of spaces means.
+func (b *headerBlock) words(value string) {
+	b.buf = append(b.buf, ' ')
+	for {
+		i := nextFold(value)
+		if i < 0 {
+			b.buf = append(b.buf, value...)
+			return
+		}
+		b.buf = append(b.buf, value[:i]...)
+		value = value[i+1:]
+		next := nextFold(value)
+		if next < 0 {
+			next = len(value)
+		}
+		b.space(next)
+	}
+}
+
+// nextFold returns the place of the first space in s that stands alone between two words, or -1.
+func nextFold(s string) int {
+	for i := 1; i < len(s)-1; i++ {
+		if s[i] == ' ' && s[i-1] != ' ' && s[i+1] != ' ' {
+			return i
+		}
+	}
+	return -1
+}
+
+// addresses writes an address list (RFC 5322 §3.4). Addresses are written by hand and never quoted, for they have been
+// checked to need none.
+func (b *headerBlock) addresses(name string, list []mailbox) {
+	b.begin(name)
+	for i := range list {
+		if i > 0 {
+			b.buf = append(b.buf, ',')
+		}
+		m := &list[i]
+		if m.name == "" {
+			b.space(len(m.addr) + 1)
+			b.buf = append(b.buf, m.addr...)
+			continue
+		}
+		// A mailbox stays on one line where it fits, and a name in one encoded word: some readers show the white space
+		// between two.
+		plain, n := isPlain(m.name), len(m.name)+2
+		if !plain || n > maxEncodedWord {
+			plain = false
+			_, n = wordLength(m.name)
+			n = min(n, maxEncodedWord)
+		}
+		if whole := n + 1 + len(m.addr) + 3; whole < preferredLine {
+			n = whole
+		}
+		b.space(n)
+		if plain {
+			b.quoted(m.name)
+		} else {
+			b.encoded(m.name)
+		}
+		b.space(len(m.addr) + 3) // with the brackets and the comma that may follow
+		b.buf = append(b.buf, '<')
+		b.buf = append(b.buf, m.addr...)
+		b.buf = append(b.buf, '>')
+	}
+	b.end()
+}
+
+// quoted writes a quoted-string (RFC 5322 §3.2.4).
+func (b *headerBlock) quoted(s string) {
+	b.buf = append(b.buf, '"')
+	for i := range len(s) {
+		if s[i] == '"' || s[i] == '\\' {
+			b.buf = append(b.buf, '\\')
+		}
+		b.buf = append(b.buf, s[i])
+	}
+	b.buf = append(b.buf, '"')
+}
+
+const (
+	wordStartQ = "=?utf-8?q?"
+	wordStartB = "=?utf-8?b?"
+	wordEnd    = "?="
+	// minEncodedWord has room for one character of four bytes in the Q encoding.
+	minEncodedWord = len(wordStartQ) + 12 + len(wordEnd)
+)
+
+// encoded writes encoded words (RFC 2047), each with whole characters, in the shorter of the two encodings.
+func (b *headerBlock) encoded(s string) {
+	if inBase64, _ := wordLength(s); inBase64 {
+		b.encodedB(s)
+	} else {
+		b.encodedQ(s)
+	}
+}
+
+// wordLength says which of the two encodings is shorter, and how long s is as one encoded word.
+func wordLength(s string) (inBase64 bool, n int) {
+	q := len(s)
+	for i := range len(s) {
+		if !isWordSafe(s[i]) && s[i] != ' ' {
+			q += 2
+		}
+	}
+	b := base64.StdEncoding.EncodedLen(len(s))
+	return b < q, min(b, q) + len(wordStartQ) + len(wordEnd)
+}
+
+// room says how much of an encoded word fits on the current line, on a new one where this one is nearly full.
+func (b *headerBlock) room() int {
+	left := min(preferredLine-(len(b.buf)-b.line), maxEncodedWord)
+	if left < minEncodedWord {
+		b.fold()
+		left = maxEncodedWord
+	}
+	return left - len(wordStartQ) - len(wordEnd)
+}
+
+func (b *headerBlock) encodedQ(s string) {
+	for first := true; len(s) > 0; first = false {
+		if !first {
+			b.fold()
+		}
+		left := b.room()
+		b.buf = append(b.buf, wordStartQ...)
+		for len(s) > 0 {
+			_, n := utf8.DecodeRuneInString(s)
+			cost := 3 * n
+			if n == 1 && (isWordSafe(s[0]) || s[0] == ' ') {
+				cost = 1
+			}
+			if cost > left {
+				break
+			}
+			left -= cost
+			switch {
+			case s[0] == ' ':
+				b.buf = append(b.buf, '_')
+			case cost == 1:
+				b.buf = append(b.buf, s[0])
+			default:
+				for i := range n {
+					b.buf = append(b.buf, '=', upperHex[s[i]>>4], upperHex[s[i]&15])
+				}
+			}
+			s = s[n:]
+		}
+		b.buf = append(b.buf, wordEnd...)
+	}
+}
+
+func (b *headerBlock) encodedB(s string) {
+	for first := true; len(s) > 0; first = false {
+		if !first {
+			b.fold()
+		}
+		most := b.room() / 4 * 3
+		n := 0
+		for n < len(s) {
+			_, size := utf8.DecodeRuneInString(s[n:])
+			if n+size > most {
+				break
+			}
+			n += size
+		}
+		b.buf = append(b.buf, wordStartB...)
+		b.buf = base64.StdEncoding.AppendEncode(b.buf, []byte(s[:n]))
+		b.buf = append(b.buf, wordEnd...)
+		s = s[n:]
+	}
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// isWordSafe says whether c may stand for itself in an encoded word wherever one may appear (RFC 2047 §5 (3)).
+func isWordSafe(c byte) bool {
+	return isAlphanumeric(c) || c == '!' || c == '*' || c == '+' || c == '-' || c == '/'
+}
+
+// isPlain says whether s can be written without encoding and is then read as it is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return !strings.Contains(s, "=?") && strings.TrimSpace(s) == s
+}
+
+// hasLongWord says whether s has a stretch without a place to fold that is longer than a line should be.
+func hasLongWord(s string) bool {
+	for {
+		i := nextFold(s)
+		if i < 0 {
+			return len(s) > preferredLine-1
+		}
+		if i > preferredLine-1 {
+			return true
+		}
+		s = s[i+1:]
+	}
+}
+
+// maxPlainParam is the longest value of a parameter that is written in one piece.
+const maxPlainParam = 60
+
+// param writes a parameter of a structured field. A value that is not short plain ASCII is written as RFC 2231 says.
+func (b *headerBlock) param(name, value string) {
+	b.buf = append(b.buf, ';')
+	if isPlain(value) && len(value) <= maxPlainParam {
+		b.space(len(name) + len(value) + 3)
+		b.buf = append(b.buf, name...)
+		b.buf = append(b.buf, '=')
+		b.quoted(value)
+		return
+	}
+	b.param2231(name, value)
+}
+
+// param2231 writes a parameter in UTF-8, in numbered pieces where it is longer than a line (RFC 2231 §3 and §4).
+func (b *headerBlock) param2231(name, value string) {
+	const charset = "utf-8''"
+	const perLine = 48
+	cost := 0
+	for i := range len(value) {
+		cost += cost2231(value[i])
+	}
+	if cost <= perLine {
+		b.space(len(name) + len("*=") + len(charset) + cost)
+		b.buf = append(b.buf, name...)
+		b.buf = append(b.buf, "*="...)
+		b.buf = append(b.buf, charset...)
+		for i := range len(value) {
+			b.byte2231(value[i])
+		}
+		return
+	}
+	for section, i := 0, 0; i < len(value); section++ {
+		if section > 0 {
+			b.buf = append(b.buf, ';')
+		}
+		b.fold()
+		b.buf = append(b.buf, name...)
+		b.buf = append(b.buf, '*')
+		b.buf = strconv.AppendInt(b.buf, int64(section), 10)
+		b.buf = append(b.buf, "*="...)
+		if section == 0 {
+			b.buf = append(b.buf, charset...)
+		}
+		for left := perLine; i < len(value); {
+			_, n := utf8.DecodeRuneInString(value[i:])
+			cost := 0
+			for j := range n {
+				cost += cost2231(value[i+j])
+			}
+			if cost > left {
+				break
+			}
+			left -= cost
+			for j := range n {
+				b.byte2231(value[i+j])
+			}
+			i += n
+		}
+	}
+}
+
+// cost2231 is the length of a byte in an extended parameter.
+func cost2231(c byte) int {
+	if isAttributeChar(c) {
+		return 1
+	}
+	return 3
+}
+
+// byte2231 writes a byte of an extended parameter.
+func (b *headerBlock) byte2231(c byte) {
+	if isAttributeChar(c) {
+		b.buf = append(b.buf, c)
+		return
+	}
+	b.buf = append(b.buf, '%', upperHex[c>>4], upperHex[c&15])
+}
+
+// isAttributeChar says whether c stands for itself in an extended parameter; RFC 2231 §7 would allow more.
+func isAttributeChar(c byte) bool {
+	return isAlphanumeric(c) || c == '-' || c == '.' || c == '_'
+}
+
+// encodedParam writes a parameter as encoded words between quotes. RFC 2047 §5 forbids it, and it is the only form of a
+// file name in another script that Outlook and other old readers understand.
+func (b *headerBlock) encodedParam(name, value string) {
+	b.buf = append(b.buf, ';')
+	b.fold()
+	b.buf = append(b.buf, name...)
+	b.buf = append(b.buf, '=', '"')
+	b.encoded(value)
+	b.buf = append(b.buf, '"')
+}
+
+// header returns the fields for go-message, which keeps them byte for byte.
+func (b *headerBlock) header() textproto.Header {
+	var h textproto.Header
+	for i, end := range slices.Backward(b.ends) { // AddRaw puts a field before those that are there
+		start := 0
+		if i > 0 {
+			start = b.ends[i-1]
+		}
+		h.AddRaw(b.buf[start:end])
+	}
+	return h
+}

@@ -1,0 +1,141 @@
+// Package outbox stores e-mail in the transaction that gives rise to it.
+//
+//	tx, err := db.BeginTx(ctx, nil)
+//	…
+//	tx.ExecContext(ctx, "INSERT INTO orders …")
+//	receipt, err := outbox.Enqueue(ctx, tx, &outbox.Message{
+//		From:    outbox.Address{Name: "Shop", Address: "shop@example.com"},
+//		To:      []outbox.Address{{Address: "ann@example.org"}},
+//		Subject: "Your order",
+//		Text:    "Thank you. It is on its way.",
+//	})
+//	…
+//	tx.Commit()
+//
+// The message exists if and only if the transaction commits. From then on a dispatcher (package dispatcher, or the
+// command outboxctl) delivers it, and every recipient ends in a known state. Delivery is at least once, and as close to
+// once as SMTP allows: when a connection or a process is lost after the end of the message may have reached the relay
+// and before its answer was recorded, nobody can know whether it was accepted. [Message.OnUncertain] says what happens
+// then: it is sent again, with the same Message-ID and the same bytes, or it waits for an operator.
+//
+// Using it takes three steps: create the tables with package schema, call [Enqueue] where the application writes its
+// data, and run a dispatcher.
+//
+// A message is checked and rendered before anything is written, so an [InvalidError] leaves the transaction as it was.
+// Enqueueing is one portable INSERT, which SQLite and PostgreSQL understand alike; this package therefore needs no
+// driver and no dialect, and services in other languages can enqueue with the same statement.
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Defaults of [Config].
+const (
+	defaultMaxSize       = 25 << 20
+	defaultMaxHeaderSize = 64 << 10
+	defaultMaxRecipients = 100
+)
+
+// Config says what an [Outbox] fills in and what it accepts. The zero value is ready to use.
+type Config struct {
+	// From is the author of messages that name none. Defaults to none: then every message must have one.
+	From Address
+	// MessageIDDomain stands behind the @ of the Message-IDs (RFC 5322 §3.6.4). Defaults to the domain of the author.
+	MessageIDDomain string
+	// MaxSize is the largest message in bytes, as rendered. Defaults to 25 MiB, about what large providers accept.
+	MaxSize int64
+	// MaxHeaderSize is the largest header of a message in bytes. Defaults to 64 KiB.
+	MaxHeaderSize int
+	// MaxRecipients is the largest number of recipients of a message. Defaults to 100, the number that every SMTP server
+	// must accept at once (RFC 5321 §4.5.3.1.8).
+	MaxRecipients int
+	// AllowHeaders names header fields that steer an e-mail provider, such as X-SES-CONFIGURATION-SET, which are refused
+	// in messages otherwise: text that reached a header by mistake must not choose a template or another recipient.
+	// Names are complete and their case does not matter. Defaults to none.
+	AllowHeaders []string
+	// TraceParent returns the W3C traceparent of the request that enqueues, or nothing, so that the delivery can be linked
+	// to it. A value in another form is not stored. It must be safe for concurrent use. Defaults to none.
+	TraceParent func(ctx context.Context) string
+}
+
+// Outbox checks, renders and stores messages. It is made by [New] and safe for concurrent use.
+type Outbox struct {
+	from            Address
+	messageIDDomain string
+	maxSize         int64
+	maxHeaderSize   int
+	maxRecipients   int
+	allowed         map[string]bool // control fields by canonical name
+	traceParent     func(context.Context) string
+	now             func() time.Time
+}
+
+// plain serves the functions of the package.
+var plain = &Outbox{
+	maxSize:       defaultMaxSize,
+	maxHeaderSize: defaultMaxHeaderSize,
+	maxRecipients: defaultMaxRecipients,
+	now:           time.Now,
+}
+
+// New checks a configuration. It opens nothing and starts nothing. Its error is an [InvalidError].
+func New(c Config) (*Outbox, error) {
+	o := *plain
+	o.traceParent = c.TraceParent
+	if c.From != (Address{}) {
+		if _, err := checkAddress(c.From); err != nil {
+			return nil, invalid("From", "%w", err)
+		}
+		o.from = c.From
+	}
+	if c.MessageIDDomain != "" {
+		domain, err := checkDomain(c.MessageIDDomain)
+		if err != nil {
+			return nil, invalid("MessageIDDomain", "%s: %w", quote(c.MessageIDDomain), err)
+		}
+		o.messageIDDomain = domain
+	}
+	if err := setLimit(&o.maxSize, c.MaxSize); err != nil {
+		return nil, invalid("MaxSize", "%w", err)
+	}
+	if err := setLimit(&o.maxHeaderSize, c.MaxHeaderSize); err != nil {
+		return nil, invalid("MaxHeaderSize", "%w", err)
+	}
+	if err := setLimit(&o.maxRecipients, c.MaxRecipients); err != nil {
+		return nil, invalid("MaxRecipients", "%w", err)
+	}
+	var err error
+	if o.allowed, err = allow(c.AllowHeaders); err != nil {
+		return nil, invalid("AllowHeaders", "%w", err)
+	}
+	return &o, nil
+}
+
+// setLimit puts a limit in the place of its default.
+func setLimit[N int | int64](limit *N, n N) error {
+	if n < 0 {
+		return fmt.Errorf("%d is negative", n)
+	}
+	if n > 0 {
+		*limit = n
+	}
+	return nil
+}
+
+// Enqueue stores a message in the caller's transaction, with the defaults of [Config]. See [Outbox.Enqueue].
+func Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, error) {
+	return plain.Enqueue(ctx, tx, msg)
+}
+
+// EnqueueMany stores messages in the caller's transaction, with the defaults of [Config]. See [Outbox.EnqueueMany].
+func EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Receipt, error) {
+	return plain.EnqueueMany(ctx, tx, msgs)
+}
+
+// Cancel withdraws a message in the caller's transaction. See [Outbox.Cancel].
+func Cancel(ctx context.Context, tx Tx, id ID) (CancelResult, error) {
+	return plain.Cancel(ctx, tx, id)
+}

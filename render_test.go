@@ -1,0 +1,523 @@
+package outbox
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"mime/quotedprintable"
+	"net/mail"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-message"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// reading is what a reader finds in a message.
+type reading struct {
+	Subject string     `json:"subject"`
+	From    []string   `json:"from"` // name and address in turn
+	To      []string   `json:"to"`
+	Parts   []leafPart `json:"parts"`
+}
+
+// leafPart is a part that is not a multipart.
+type leafPart struct {
+	Type     string `json:"type"`
+	File     string `json:"file"`
+	ID       string `json:"id"`
+	Digest   string `json:"digest"` // of the content
+	Parent   string `json:"parent"` // type of the multipart around it, empty for none
+	Inline   bool   `json:"inline"`
+	Encoding string `json:"encoding"`
+}
+
+// digest names content: text by what it says, so that a last line break does not matter.
+func digest(mediaType string, data []byte) string {
+	if mediaType == "text/plain" || mediaType == "text/html" {
+		data = bytes.TrimRight(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), "\n")
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// readWithStd reads a message with net/mail and mime/multipart.
+func readWithStd(t *testing.T, data []byte) reading {
+	t.Helper()
+	m, err := mail.ReadMessage(bytes.NewReader(data))
+	if err != nil {
+		t.Fatalf("net/mail: %v", err)
+	}
+	decoder := new(mime.WordDecoder)
+	var r reading
+	if r.Subject, err = decoder.DecodeHeader(m.Header.Get("Subject")); err != nil {
+		t.Fatalf("subject: %v", err)
+	}
+	r.From, r.To = readAddresses(t, m.Header, "From"), readAddresses(t, m.Header, "To")
+	readPart(t, &r, textproto.MIMEHeader(m.Header), m.Body, "")
+	return r
+}
+
+func readAddresses(t *testing.T, h mail.Header, key string) []string {
+	t.Helper()
+	if h.Get(key) == "" {
+		return nil
+	}
+	list, err := h.AddressList(key)
+	if err != nil {
+		t.Fatalf("%s: %v", key, err)
+	}
+	var flat []string
+	for _, a := range list {
+		flat = append(flat, a.Name, a.Address)
+	}
+	return flat
+}
+
+func readPart(t *testing.T, r *reading, h textproto.MIMEHeader, body io.Reader, parent string) {
+	t.Helper()
+	mediaType, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		t.Fatalf("content type %q: %v", h.Get("Content-Type"), err)
+	}
+	if strings.HasPrefix(mediaType, "multipart/") {
+		mr := multipart.NewReader(body, params["boundary"])
+		for {
+			p, err := mr.NextRawPart()
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", mediaType, err)
+			}
+			readPart(t, r, p.Header, p, mediaType)
+		}
+	}
+	encoding := h.Get("Content-Transfer-Encoding")
+	switch encoding {
+	case "quoted-printable":
+		body = quotedprintable.NewReader(body)
+	case "base64":
+		body = base64.NewDecoder(base64.StdEncoding, body)
+	case "7bit":
+	default:
+		t.Fatalf("encoding %q", encoding)
+	}
+	data, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatalf("%s: %v", mediaType, err)
+	}
+	p := leafPart{Type: mediaType, Parent: parent, Encoding: encoding, Digest: digest(mediaType, data)}
+	p.ID = strings.Trim(h.Get("Content-ID"), "<>")
+	if d := h.Get("Content-Disposition"); d != "" {
+		disposition, params, err := mime.ParseMediaType(d)
+		if err != nil {
+			t.Fatalf("disposition %q: %v", d, err)
+		}
+		p.File, p.Inline = params["filename"], disposition == "inline"
+		// Old readers take the name from here.
+		if named, err := new(mime.WordDecoder).DecodeHeader(params["name"]); err == nil && named != "" && named != p.File {
+			t.Errorf("name %q differs from filename %q", named, p.File)
+		}
+	}
+	r.Parts = append(r.Parts, p)
+}
+
+// expected is what a reader should find, taken from the message itself.
+func expected(m *Message) reading {
+	r := reading{Subject: m.Subject, From: flatten([]Address{m.From}), To: flatten(m.To)}
+	var text, html *leafPart
+	if m.Text != "" {
+		text = &leafPart{Type: "text/plain", Digest: digest("text/plain", toCRLF(m.Text))}
+	}
+	if m.HTML != "" {
+		html = &leafPart{Type: "text/html", Digest: digest("text/html", toCRLF(m.HTML))}
+	}
+	var inline, attached []leafPart
+	for _, a := range m.Attachments {
+		p := leafPart{File: a.Name, ID: a.ContentID, Inline: a.ContentID != "", Parent: "multipart/mixed"}
+		p.Type, _, _ = mime.ParseMediaType(a.ContentType)
+		if a.ContentType == "" {
+			p.Type = typeByName(a.Name)
+		}
+		data := a.Data
+		if p.Type == "message/rfc822" {
+			data = toCRLF(string(data))
+		}
+		p.Digest = digest(p.Type, data)
+		if p.Inline && html != nil {
+			p.Parent = "multipart/related"
+			inline = append(inline, p)
+		} else {
+			attached = append(attached, p)
+		}
+	}
+	mixed := ""
+	if len(attached) > 0 && (text != nil || html != nil || len(attached) > 1) {
+		mixed = "multipart/mixed"
+	}
+	for i := range attached {
+		attached[i].Parent = mixed
+	}
+	if text != nil {
+		text.Parent = mixed
+		if html != nil {
+			text.Parent = "multipart/alternative"
+		}
+		r.Parts = append(r.Parts, *text)
+	}
+	if html != nil {
+		html.Parent = mixed
+		if text != nil {
+			html.Parent = "multipart/alternative"
+		}
+		if len(inline) > 0 {
+			html.Parent = "multipart/related"
+		}
+		r.Parts = append(r.Parts, *html)
+	}
+	r.Parts = append(r.Parts, inline...)
+	r.Parts = append(r.Parts, attached...)
+	return r
+}
+
+func flatten(list []Address) []string {
+	var flat []string
+	for _, a := range list {
+		m, _ := checkAddress(a)
+		flat = append(flat, a.Name, m.addr)
+	}
+	return flat
+}
+
+// withoutEncodings leaves out what the sender is free to choose.
+func (r reading) withoutEncodings() reading {
+	r.Parts = append([]leafPart(nil), r.Parts...)
+	for i := range r.Parts {
+		r.Parts[i].Encoding = ""
+	}
+	return r
+}
+
+func TestRenderedSamplesReadBack(t *testing.T) {
+	for _, s := range samples() {
+		t.Run(s.name, func(t *testing.T) {
+			data := renderSample(t, &s.msg)
+			lint(t, data)
+			got, want := readWithStd(t, data).withoutEncodings(), expected(&s.msg)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("net/mail and mime/multipart read\n%+v\nwant\n%+v", got, want)
+			}
+			if n := leavesWithGoMessage(t, data); n != len(want.Parts) {
+				t.Errorf("go-message reads %d parts, want %d", n, len(want.Parts))
+			}
+		})
+	}
+}
+
+// leavesWithGoMessage counts the parts that go-message can decode.
+func leavesWithGoMessage(t *testing.T, data []byte) (n int) {
+	t.Helper()
+	e, err := message.Read(bytes.NewReader(data))
+	if err != nil && !message.IsUnknownCharset(err) {
+		t.Fatalf("go-message: %v", err)
+	}
+	err = e.Walk(func(_ []int, e *message.Entity, err error) error {
+		if err != nil && !message.IsUnknownCharset(err) {
+			return err
+		}
+		if e.MultipartReader() != nil {
+			return nil
+		}
+		n++
+		_, err = io.Copy(io.Discard, e.Body)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("go-message: %v", err)
+	}
+	return n
+}
+
+// lint checks the form of a rendered message: what a strict receiver looks at.
+func lint(t *testing.T, data []byte) {
+	t.Helper()
+	if !bytes.HasSuffix(data, []byte("\r\n")) {
+		t.Error("does not end with CRLF")
+	}
+	head, _, _ := bytes.Cut(data, []byte("\r\n\r\n"))
+	for i, line := range bytes.Split(bytes.TrimSuffix(data, []byte("\r\n")), []byte("\r\n")) {
+		if bytes.ContainsAny(line, "\r\n\x00") {
+			t.Errorf("line %d has a bare line break or a NUL: %q", i+1, line)
+		}
+		if len(line) > 998 {
+			t.Errorf("line %d has %d bytes", i+1, len(line))
+		}
+		for _, c := range line {
+			if c >= 0x80 {
+				t.Errorf("line %d is not ASCII: %q", i+1, line)
+				break
+			}
+		}
+	}
+	for line := range bytes.SplitSeq(head, []byte("\r\n")) {
+		if len(line) > 78 && bytes.Count(bytes.TrimSpace(line), []byte(" ")) > 1 {
+			t.Errorf("header line of %d bytes could be folded: %q", len(line), line)
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
+			t.Errorf("header line of white space only: %q", line)
+		}
+	}
+	m, err := mail.ReadMessage(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, values := range m.Header {
+		if len(values) > 1 && isSingle(key) {
+			t.Errorf("%s is there %d times", key, len(values))
+		}
+	}
+	for _, key := range []string{"Date", "From", "To", "Message-Id", "Mime-Version", "Content-Type"} {
+		if m.Header.Get(key) == "" && (key != "To" || m.Header.Get("Cc") == "") {
+			t.Errorf("%s is missing", key)
+		}
+	}
+	if m.Header.Get("Bcc") != "" {
+		t.Error("Bcc is there")
+	}
+	if d, err := m.Header.Date(); err != nil || !d.Equal(sampleDate) || !strings.HasSuffix(m.Header.Get("Date"), " +0000") {
+		t.Errorf("date %q: %v", m.Header.Get("Date"), err)
+	}
+}
+
+func TestBase64Columns(t *testing.T) {
+	for _, n := range []int{0, 1, 56, 57, 58, 57 * 63, 57 * 64, 57*64 + 1, 100_000} {
+		data := bytes.Repeat([]byte{0xa5}, n)
+		var out bytes.Buffer
+		if err := writeBase64(&out, data); err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSuffix(out.String(), "\r\n"), "\r\n")
+		for i, line := range lines {
+			if len(line) != 76 && i != len(lines)-1 || len(line) > 76 {
+				t.Errorf("%d bytes: line %d has %d columns", n, i, len(line))
+			}
+		}
+		got, err := base64.StdEncoding.DecodeString(strings.Join(lines, ""))
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes do not come back: %v", n, err)
+		}
+	}
+}
+
+func TestTextEncodings(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       encoding
+	}{
+		{"plain", "hello\nworld", sevenBit},
+		{"line of 78", strings.Repeat("x", 78), sevenBit},
+		{"line of 79", strings.Repeat("x", 79), quotedPrintable},
+		{"tab", "a\tb", sevenBit},
+		{"control", "a\x1bb", quotedPrintable},
+		{"few accents", "a café on the corner of the street", quotedPrintable},
+		{"mostly Chinese", "您的訂單已經寄出", base64Encoding},
+		{"like a boundary", "--=_x", quotedPrintable},
+	}
+	for _, test := range tests {
+		if got := textEntity("text/plain", test.text).encoding; got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+func TestLineBreaksBecomeCRLF(t *testing.T) {
+	for in, want := range map[string]string{
+		"":           "\r\n",
+		"a":          "a\r\n",
+		"a\n":        "a\r\n",
+		"a\r":        "a\r\n",
+		"a\r\n":      "a\r\n",
+		"a\n\nb":     "a\r\n\r\nb\r\n",
+		"a\r\rb":     "a\r\n\r\nb\r\n",
+		"a\r\r\nb":   "a\r\n\r\nb\r\n",
+		"a\n\rb\r\n": "a\r\n\r\nb\r\n",
+	} {
+		if got := string(toCRLF(in)); got != want {
+			t.Errorf("toCRLF(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestGolden compares whole messages, so that a change of the form is seen. Run with -update to accept it.
+func TestGolden(t *testing.T) {
+	golden := map[string]bool{
+		"text-ascii": true, "both-latin": true, "all-cjk": true, "all-long": true, "bcc-only": true, "forwarded": true,
+		"references": true, "international-domain": true, "boundary-in-text": true, "many-recipients": true,
+	}
+	for _, s := range samples() {
+		if !golden[s.name] {
+			continue
+		}
+		delete(golden, s.name)
+		t.Run(s.name, func(t *testing.T) {
+			got := renderSample(t, &s.msg)
+			if again := renderSample(t, &s.msg); !bytes.Equal(got, again) {
+				t.Fatal("the same message is rendered in two ways")
+			}
+			path := filepath.Join("testdata", "golden", s.name+".eml")
+			if *update {
+				if err := os.WriteFile(path, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("rendered\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+	for name := range golden {
+		t.Errorf("there is no sample %q", name)
+	}
+}
+
+func TestDateOfScheduledMessage(t *testing.T) {
+	o := *plain
+	o.now = func() time.Time { return sampleDate }
+	for _, test := range []struct{ notBefore, want time.Time }{
+		{time.Time{}, sampleDate},
+		{sampleDate.Add(-time.Hour), sampleDate},
+		{sampleDate.Add(48 * time.Hour), sampleDate.Add(48 * time.Hour)},
+	} {
+		d, err := o.draft(t.Context(), &Message{
+			From: Address{Address: "a@example.com"}, To: []Address{{Address: "b@example.com"}}, Text: "x", NotBefore: test.notBefore,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := mail.ReadMessage(bytes.NewReader(d.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := m.Header.Date(); err != nil || !got.Equal(test.want) {
+			t.Errorf("not before %v: date %v (%v), want %v", test.notBefore, got, err, test.want)
+		}
+	}
+}
+
+// pythonReader prints what Python's email package reads in the messages of a folder, as JSON by file name.
+const pythonReader = `
+import email, email.policy, hashlib, json, pathlib, sys
+
+def digest(kind, data):
+    if kind in ("text/plain", "text/html"):
+        data = data.replace(b"\r\n", b"\n").rstrip(b"\n")
+    return hashlib.sha256(data).hexdigest()[:16]
+
+def addresses(m, key):
+    flat = []
+    for a in (m[key].addresses if m[key] else ()):
+        # Python keeps the white space between the encoded words of a long name (python/cpython issue 128110).
+        flat += [a.display_name.replace(" ", ""), a.addr_spec]
+    return flat or None
+
+out = {}
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.eml")):
+    m = email.message_from_bytes(path.read_bytes(), policy=email.policy.strict.clone(linesep="\r\n"))
+    parts, defects = [], []
+    def walk(p, parent):
+        defects.extend(repr(d) for d in p.defects)
+        for name, value in p.items():
+            if name.lower() != "content-type":  # Outlook's form of a file name is a defect on purpose
+                defects.extend(name + ": " + repr(d) for d in value.defects)
+        kind = p.get_content_type()
+        if kind.startswith("multipart/"):
+            for child in p.iter_parts():
+                walk(child, kind)
+            return
+        if kind == "message/rfc822":
+            data = p.get_payload(0).as_bytes(policy=email.policy.SMTP)
+        else:
+            data = p.get_payload(decode=True)
+        parts.append({"type": kind, "file": p.get_filename() or "", "id": (p["content-id"] or "").strip("<>"),
+                      "digest": digest(kind, data), "parent": parent,
+                      "inline": p.get_content_disposition() == "inline", "encoding": ""})
+    walk(m, "")
+    out[path.name] = {"subject": str(m["subject"] or ""), "from": addresses(m, "from"), "to": addresses(m, "to"),
+                      "parts": parts, "defects": defects}
+json.dump(out, sys.stdout)
+`
+
+// TestPythonReadsTheSame compares with a reader that was written by others, in its strict mode.
+func TestPythonReadsTheSame(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("python3 is not installed")
+	}
+	dir := t.TempDir()
+	want := make(map[string]reading)
+	for _, s := range samples() {
+		r := expected(&s.msg)
+		for _, list := range [][]string{r.From, r.To} {
+			for i := range list {
+				list[i] = strings.ReplaceAll(list[i], " ", "")
+			}
+		}
+		want[s.name+".eml"] = r
+		if err := os.WriteFile(filepath.Join(dir, s.name+".eml"), renderSample(t, &s.msg), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := exec.CommandContext(t.Context(), python, "-c", pythonReader, dir)
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("python3: %v\n%s", err, stderr.String())
+	}
+	var got map[string]struct {
+		reading
+		Defects []string `json:"defects"`
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Errorf("python3 read %d messages of %d", len(got), len(want))
+	}
+	for name, w := range want {
+		g := got[name]
+		if len(g.Defects) > 0 {
+			t.Errorf("%s: defects %v", name, g.Defects)
+		}
+		if !reflect.DeepEqual(g.reading, w) {
+			t.Errorf("%s: python3 reads\n%s\nwant\n%s", name, asJSON(g.reading), asJSON(w))
+		}
+	}
+}
+
+func asJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(err)
+	}
+	return string(b)
+}
