@@ -3,15 +3,20 @@
 package sqlite
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/jmoiron/sqlx"
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
+	driver "modernc.org/sqlite"
 )
+
+// busyTimeout is how long a writer waits for another.
+const busyTimeout = 10 * time.Second
 
 // Option changes how [Open] opens the file.
 type Option func(*settings)
@@ -33,7 +38,8 @@ func RelaxedSync() Option { return func(s *settings) { s.synchronous = "NORMAL" 
 // write side by side, in one process or in several on one host:
 //
 //   - journal_mode WAL: readers and one writer do not hinder one another;
-//   - busy_timeout 10 s: a writer waits for another instead of failing;
+//   - writers of this process queue for the file, first come, first served, and wait for those of other processes by
+//     busy_timeout, 10 s each: they fail only after that;
 //   - transactions begin IMMEDIATE: one that reads first and then writes would fail at once with SQLITE_BUSY_SNAPSHOT when
 //     another wrote in between, and no timeout helps against that;
 //   - foreign keys are enforced.
@@ -61,12 +67,16 @@ func Open(path string, opts ...Option) (*sqlx.DB, error) {
 	query := url.Values{
 		"mode":    {set.mode},
 		"_txlock": {"immediate"},
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(" + set.synchronous + ")", "foreign_keys(1)"},
+		"_pragma": {
+			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
+			"journal_mode(WAL)", "synchronous(" + set.synchronous + ")", "foreign_keys(1)",
+		},
 	}
 	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
-	db, err := sqlx.Open("sqlite", dsn.String())
+	connector, err := driver.NewConnector(dsn.String())
 	if err != nil {
 		return nil, fmt.Errorf("open SQLite file %s: %w", path, err)
 	}
-	return db, nil
+	db := sql.OpenDB(&gatedConnector{Connector: connector, gate: gateOf(path), wait: busyTimeout})
+	return sqlx.NewDb(db, "sqlite"), nil
 }

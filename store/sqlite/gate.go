@@ -1,0 +1,205 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// SQLite has one writer at a time. Whoever finds the file locked sleeps and tries again, up to 100 ms later (its busy
+// handler), and is served in no order: with a dozen goroutines that write, the lock is free most of the time and some
+// wait until they fail with SQLITE_BUSY. So the writers of this process queue here, first come, first served, and only
+// other processes are left to the busy handler.
+
+// gates holds one gate for each file, shared by all pools of the process.
+var gates sync.Map // canonical path → *semaphore.Weighted
+
+// gateOf returns the gate of a file, by whichever name it is opened.
+func gateOf(path string) *semaphore.Weighted {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(dir, filepath.Base(path)) // the file itself may not exist yet
+	}
+	if file, err := filepath.EvalSymlinks(path); err == nil {
+		path = file
+	}
+	gate, _ := gates.LoadOrStore(path, semaphore.NewWeighted(1))
+	return gate.(*semaphore.Weighted) //nolint:forcetypeassert // nothing else is stored
+}
+
+// gatedConnector opens connections whose writers queue at a gate.
+type gatedConnector struct {
+	driver.Connector
+	gate *semaphore.Weighted
+	wait time.Duration
+	wal  atomic.Bool // a connection was made, and so the journal is what it should be
+}
+
+// sqliteConn is what the driver's connections can do and database/sql makes use of.
+type sqliteConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+}
+
+// Connect implements driver.Connector.
+func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	if !c.wal.Load() { // the first connection writes: it turns the journal to WAL
+		if err := enter(ctx, c.gate, c.wait); err != nil {
+			return nil, err
+		}
+		defer c.gate.Release(1)
+	}
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.wal.Store(true)
+	inner, ok := conn.(sqliteConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("the SQLite driver's connection is a %T, which lacks a method", conn), conn.Close())
+	}
+	return &gatedConn{sqliteConn: inner, gate: c.gate, wait: c.wait}, nil
+}
+
+// enter waits for the gate as long as a busy writer waits for a locked file.
+func enter(ctx context.Context, gate *semaphore.Weighted, wait time.Duration) error {
+	limited, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if err := gate.Acquire(limited, 1); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("database is locked: another writer of this process has held it for %v", wait)
+	}
+	return nil
+}
+
+// gatedConn passes the gate before it takes the write lock, and gives it back afterwards. Transactions that are not
+// read-only pass it, and statements outside one that change something. Statements that are prepared or return rows do
+// not, outside a transaction: they are left to the busy handler. Like every connection it is used by one goroutine at a
+// time.
+type gatedConn struct {
+	sqliteConn
+	gate   *semaphore.Weighted
+	wait   time.Duration
+	inside bool // holds the gate
+}
+
+func (c *gatedConn) enter(ctx context.Context) error {
+	if err := enter(ctx, c.gate, c.wait); err != nil {
+		return err
+	}
+	c.inside = true
+	return nil
+}
+
+func (c *gatedConn) leave() {
+	if c.inside {
+		c.inside = false
+		c.gate.Release(1)
+	}
+}
+
+// BeginTx implements driver.ConnBeginTx.
+func (c *gatedConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if opts.ReadOnly || c.inside {
+		return c.sqliteConn.BeginTx(ctx, opts)
+	}
+	if err := c.enter(ctx); err != nil {
+		return nil, err
+	}
+	tx, err := c.sqliteConn.BeginTx(ctx, opts)
+	if err != nil {
+		c.leave()
+		return nil, err
+	}
+	return &gatedTx{Tx: tx, conn: c}, nil
+}
+
+// gatedTx leaves the gate at its end, however it ends: database/sql does not use it again.
+type gatedTx struct {
+	driver.Tx
+	conn *gatedConn
+}
+
+// Commit implements driver.Tx.
+func (t *gatedTx) Commit() error {
+	defer t.conn.leave()
+	return t.Tx.Commit()
+}
+
+// Rollback implements driver.Tx.
+func (t *gatedTx) Rollback() error {
+	defer t.conn.leave()
+	return t.Tx.Rollback()
+}
+
+// ExecContext implements driver.ExecerContext.
+func (c *gatedConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	switch verb := firstWord(query); {
+	case verb == "BEGIN" && !c.inside:
+		if err := c.enter(ctx); err != nil {
+			return nil, err
+		}
+		res, err := c.sqliteConn.ExecContext(ctx, query, args)
+		if err != nil {
+			c.leave()
+		}
+		return res, err
+	case verb == "COMMIT" || verb == "END" || verb == "ROLLBACK" && !strings.Contains(strings.ToUpper(query), " TO "):
+		res, err := c.sqliteConn.ExecContext(ctx, query, args)
+		if err == nil { // else the transaction is still open, and so is the gate taken
+			c.leave()
+		}
+		return res, err
+	case c.inside, verb == "SELECT", verb == "PRAGMA", verb == "EXPLAIN":
+		return c.sqliteConn.ExecContext(ctx, query, args)
+	default:
+		if err := c.enter(ctx); err != nil {
+			return nil, err
+		}
+		defer c.leave()
+		return c.sqliteConn.ExecContext(ctx, query, args)
+	}
+}
+
+// Close implements driver.Conn.
+func (c *gatedConn) Close() error {
+	defer c.leave()
+	return c.sqliteConn.Close()
+}
+
+// firstWord returns the keyword that a statement begins with, in capitals, behind white space and comments.
+func firstWord(query string) string {
+	for {
+		query = strings.TrimLeft(query, " \t\r\n;")
+		switch {
+		case strings.HasPrefix(query, "--"):
+			_, query, _ = strings.Cut(query, "\n")
+		case strings.HasPrefix(query, "/*"):
+			_, query, _ = strings.Cut(query, "*/")
+		default:
+			end := strings.IndexFunc(query, func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') })
+			if end < 0 {
+				end = len(query)
+			}
+			return strings.ToUpper(query[:end])
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox/store/sqlite"
+)
+
+func open(t *testing.T, path string) *sqlx.DB {
+	t.Helper()
+	db, err := sqlite.Open(path, sqlite.RelaxedSync())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// Sixty-four writers over two pools of one file, each in its transaction that reads first: none fails, and every one
+// has its turn.
+func TestWritersQueue(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	pools := []*sqlx.DB{open(t, path), open(t, path)}
+	pools[0].MustExecContext(t.Context(), "CREATE TABLE counter (n integer)")
+	pools[0].MustExecContext(t.Context(), "INSERT INTO counter VALUES (0)")
+	const writers, turns = 64, 10
+	var wg sync.WaitGroup
+	for i := range writers {
+		db := pools[i%len(pools)]
+		wg.Go(func() {
+			for range turns {
+				if err := increment(t.Context(), db); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var n int
+	if err := pools[0].GetContext(t.Context(), &n, "SELECT n FROM counter"); err != nil || n != writers*turns {
+		t.Errorf("the counter says %d (%v), want %d", n, err, writers*turns)
+	}
+}
+
+func increment(ctx context.Context, db *sqlx.DB) error {
+	tx, err := db.BeginTxx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	var n int
+	if err := tx.GetContext(ctx, &n, "SELECT n FROM counter"); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "UPDATE counter SET n = ?", n+1); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// Whatever takes the write lock gives the gate back, however it ends: the next writer is not kept waiting.
+func TestTheGateIsGivenBack(t *testing.T) {
+	t.Parallel()
+	for name, use := range map[string]func(ctx context.Context, db *sqlx.DB) error{
+		"commit": func(ctx context.Context, db *sqlx.DB) error {
+			tx, err := db.BeginTx(ctx, nil)
+			return errors.Join(err, tx.Commit())
+		},
+		"rollback": func(ctx context.Context, db *sqlx.DB) error {
+			tx, err := db.BeginTx(ctx, nil)
+			return errors.Join(err, tx.Rollback())
+		},
+		"a context that ends": func(ctx context.Context, db *sqlx.DB) error {
+			ctx, cancel := context.WithCancel(ctx)
+			tx, err := db.BeginTx(ctx, nil)
+			cancel()
+			_ = tx.Rollback()
+			return err
+		},
+		"a statement": func(ctx context.Context, db *sqlx.DB) error {
+			_, err := db.ExecContext(ctx, "INSERT INTO t VALUES (1)")
+			return err
+		},
+		"a statement that fails": func(ctx context.Context, db *sqlx.DB) error {
+			if _, err := db.ExecContext(ctx, "INSERT INTO nowhere VALUES (1)"); err == nil {
+				return errors.New("the statement did not fail")
+			}
+			return nil
+		},
+		"typed by hand": func(ctx context.Context, db *sqlx.DB) error {
+			c, err := db.Connx(ctx)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = c.Close() }()
+			for _, statement := range []string{"BEGIN IMMEDIATE", "SAVEPOINT s", "INSERT INTO t VALUES (1)", "ROLLBACK TO s", "-- enough\n COMMIT"} {
+				if _, err := c.ExecContext(ctx, statement); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"a connection that is closed inside": func(ctx context.Context, db *sqlx.DB) error {
+			c, err := db.Connx(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = c.ExecContext(ctx, "BEGIN IMMEDIATE")
+			_ = c.Raw(func(any) error { return driver.ErrBadConn })
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := open(t, filepath.Join(t.TempDir(), "app.db"))
+			db.MustExecContext(t.Context(), "CREATE TABLE t (n integer)")
+			if err := use(t.Context(), db); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if _, err := db.ExecContext(ctx, "INSERT INTO t VALUES (2)"); err != nil {
+				t.Errorf("the next writer: %v", err)
+			}
+		})
+	}
+}
+
+// Readers do not queue, and one who waits in vain hears why.
+func TestTheGateWhileATransactionIsOpen(t *testing.T) {
+	t.Parallel()
+	db := open(t, filepath.Join(t.TempDir(), "app.db"))
+	db.MustExecContext(t.Context(), "CREATE TABLE t (n integer)")
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	var n int
+	if err := db.GetContext(t.Context(), &n, "SELECT count(*) FROM t"); err != nil {
+		t.Errorf("a reader beside a writer: %v", err)
+	}
+	reading, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		t.Errorf("a read-only transaction beside a writer: %v", err)
+	} else if err := reading.Rollback(); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := db.ExecContext(ctx, "INSERT INTO t VALUES (1)"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a writer whose context ends: %v", err)
+	}
+	began := time.Now()
+	if _, err := db.ExecContext(t.Context(), "INSERT INTO t VALUES (1)"); err == nil || !strings.Contains(err.Error(), "database is locked") {
+		t.Errorf("a second writer after %v: %v", time.Since(began), err)
+	}
+}
