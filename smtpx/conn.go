@@ -85,35 +85,41 @@ func (c *conn) readReplies() {
 // serve sends jobs until the connection is used up, then ends it.
 func (c *conn) serve() {
 	defer c.end()
-	var t *transaction
-	for {
-		if t == nil {
-			if t = c.next(); t == nil {
-				return
-			}
-		}
+	t := c.next(nil)
+	for t != nil {
 		rider := c.run(t)
 		j := t.job
-		j.todo = t.left()
-		done := len(j.todo) == 0
-		if done {
-			close(j.done) // its caller need not wait for RSET
+		if j.todo = t.left(); len(j.todo) == 0 {
+			t = c.after(j, rider)
+			continue
 		}
+		// There are recipients that the transaction had no room for, or nothing was sent at all.
 		if c.dirty && !c.dead {
 			c.reset()
 		}
-		switch {
-		case done:
-			t = c.board(rider)
-		case c.dead:
+		if c.dead {
 			c.pool.requeue(j)
-			t = nil
-		default:
-			if t = c.begin(j); t == nil { // the recipients that the transaction had no room for
-				close(j.done)
-			}
+			return
+		}
+		if t = c.begin(j); t == nil {
+			t = c.next(j)
 		}
 	}
+}
+
+// after goes on from a job that is done.
+func (c *conn) after(j *job, rider *transaction) *transaction {
+	if rider == nil && !c.dirty {
+		return c.next(j)
+	}
+	close(j.done) // its caller need not wait for what follows
+	if c.dirty && !c.dead {
+		c.reset()
+	}
+	if t := c.board(rider); t != nil {
+		return t
+	}
+	return c.next(nil)
 }
 
 // board makes the message whose head rode behind the last dot the current one. It returns nil if there is none, or it was
@@ -133,13 +139,17 @@ func (c *conn) board(rider *transaction) *transaction {
 	return rider
 }
 
-// next waits for a job and begins its transaction. It returns nil when the connection should end.
-func (c *conn) next() *transaction {
+// next reports a job that is done, if any, waits for another and begins its transaction. It returns nil when the connection
+// should end.
+func (c *conn) next(done *job) *transaction {
 	for {
 		if c.dead || c.usedUp() {
+			if done != nil {
+				close(done.done)
+			}
 			return nil
 		}
-		j := c.pool.take(c)
+		j := c.pool.take(c, done)
 		if j == nil {
 			return nil
 		}
@@ -150,7 +160,7 @@ func (c *conn) next() *transaction {
 		if t := c.begin(j); t != nil {
 			return t
 		}
-		close(j.done)
+		done = j
 	}
 }
 

@@ -141,19 +141,22 @@ func (p *pool) dialFailed(err *Error) {
 }
 
 // take gives a connection its next job: one that waits, or one that arrives while the connection is parked. It returns
-// nil when the connection should end.
-func (p *pool) take(c *conn) *job {
+// nil when the connection should end. The job that the connection has done, if any, is reported only when the connection is
+// there to serve the next: its caller may come back at once.
+func (p *pool) take(c *conn, done *job) *job {
 	p.mu.Lock()
-	if j := p.pop(); j != nil {
-		p.mu.Unlock()
+	j := p.pop()
+	if j == nil && !p.closed {
+		p.idle = append(p.idle, c)
+	}
+	closed := p.closed
+	p.mu.Unlock()
+	if done != nil {
+		close(done.done)
+	}
+	if j != nil || closed {
 		return j
 	}
-	if p.closed {
-		p.mu.Unlock()
-		return nil
-	}
-	p.idle = append(p.idle, c)
-	p.mu.Unlock()
 
 	if j := c.park(); j != nil {
 		return j

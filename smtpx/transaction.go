@@ -304,8 +304,9 @@ func (c *conn) refuse(t *transaction, e *Error) {
 	if e.Reply.Code == 421 || e.Reply.Code < 400 {
 		c.dead = true
 	}
-	if e.Class == ClassRecycle && c.sent > 1 {
-		// The session was used up by earlier messages: this one goes on another without a word.
+	if c.sent > 1 && (e.Class == ClassRecycle || (e.Stage == StageMail && e.Reply.Code == 421 && e.Class == ClassTransient)) {
+		// The session was used up by earlier messages, or the server ends it while it was idle: this message goes on another
+		// without a word. What is wrong with the relay, if anything is, a new connection will hear.
 		c.dead = true
 		t.stale = true
 		t.accepted = nil

@@ -15,6 +15,12 @@ import (
 	"time"
 )
 
+// The certificates are valid under the fake clock of testing/synctest too, which begins in 2000.
+var (
+	validFrom  = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
+	validUntil = time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
 // authority signs the certificates of all servers of the process.
 type authority struct {
 	cert *x509.Certificate
@@ -30,8 +36,8 @@ var theAuthority = sync.OnceValues(func() (*authority, error) {
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "smtptest authority"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(24 * time.Hour),
+		NotBefore:             validFrom,
+		NotAfter:              validUntil,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
@@ -60,8 +66,8 @@ func (a *authority) issue(hostname string) (tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: hostname},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
+		NotBefore:    validFrom,
+		NotAfter:     validUntil,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:     []string{hostname, "localhost"},

@@ -136,9 +136,10 @@ func (s *Server) serve(nc net.Conn) {
 	s.conns[nc] = cancel
 	id, open := s.stats.enter()
 	s.wg.Go(func() {
-		newSession(s, nc, id).run(ctx, open)
+		session := newSession(s, nc, id)
+		session.run(ctx, open)
+		session.leave()
 		nc.Close()
-		s.stats.open.Add(-1)
 		cancel()
 		s.mu.Lock()
 		defer s.mu.Unlock()

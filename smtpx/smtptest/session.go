@@ -34,6 +34,7 @@ type session struct {
 	answered bool // something was said since the client last spoke
 	mailed   bool // there was a MAIL
 	tlsDone  bool
+	left     bool // it does not count as open any more
 
 	from    *string // of the open transaction
 	message Message
@@ -78,6 +79,14 @@ func (s *session) run(ctx context.Context, open int) {
 		if err := s.command(ctx, line); err != nil {
 			return
 		}
+	}
+}
+
+// leave takes the session out of the count of open ones.
+func (s *session) leave() {
+	if !s.left {
+		s.left = true
+		s.server.stats.open.Add(-1)
 	}
 }
 
@@ -151,6 +160,7 @@ func (s *session) command(ctx context.Context, line string) error {
 		if err := s.answer(ctx, StageQuit, line, "221 2.0.0 bye"); err != nil {
 			return err
 		}
+		s.leave() // the client may come back before the socket is closed
 		_ = s.flush(ctx)
 		return errEnd
 	}
