@@ -23,11 +23,11 @@ const MinLease = 10 * time.Millisecond
 func (s *Store) Due(ctx context.Context, routes []string) ([]outbox.Due, error) {
 	var wanted any
 	if len(routes) > 0 {
-		text, err := json.Marshal(routes)
+		list, err := json.Marshal(routes)
 		if err != nil {
 			return nil, fmt.Errorf("list what is due: %w", err)
 		}
-		wanted = string(text)
+		wanted = string(list)
 	}
 	type row struct {
 		Route    string
@@ -37,7 +37,7 @@ func (s *Store) Due(ctx context.Context, routes []string) ([]outbox.Due, error) 
 	}
 	rows, err := collect[row](ctx, s.db, s.queries.get("due"), wanted)
 	if err != nil {
-		return nil, fmt.Errorf("list what is due: %w", err)
+		return nil, s.failed(ctx, err, "list what is due")
 	}
 	due := make([]outbox.Due, len(rows))
 	for i, r := range rows {
@@ -80,7 +80,7 @@ func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Cl
 		got, err := s.claimEvenly(ctx, req, due[:n], &left)
 		claimed = append(claimed, got...)
 		if err != nil {
-			return claimed, fmt.Errorf("claim: %w", err)
+			return claimed, s.failed(ctx, err, "claim")
 		}
 		due = due[n:]
 	}
@@ -112,7 +112,11 @@ func (s *Store) claimEvenly(ctx context.Context, req outbox.ClaimRequest, ranges
 			}
 			waiting := len(ranges) - i
 			share := (left.rows + waiting - 1) / waiting
-			got, err := s.claimRange(ctx, req, d, share, left.bytes)
+			maxBytes := left.bytes
+			if req.MaxBytes == 0 {
+				maxBytes = 0
+			}
+			got, err := s.claimRange(ctx, req, d, share, maxBytes)
 			if err != nil {
 				return claimed, err
 			}
@@ -166,14 +170,14 @@ type messageRow struct {
 // claimRange claims from one (route, priority), whose rows are one stretch of the index.
 func (s *Store) claimRange(ctx context.Context, req outbox.ClaimRequest, d outbox.Due, limit int, maxBytes int64) ([]outbox.Claimed, error) {
 	token := uuid.NewString()
-	args := []any{d.Route, string(d.Priority), limit, token, s.interval(req.Lease), req.Owner, maxBytes}
+	args := []any{d.Route, string(d.Priority), limit, token, s.interval(req.Lease), clean(req.Owner), maxBytes}
 	if s.dialect == schema.Postgres {
 		type row struct {
 			leasedRow
 			messageRow
 			ID outbox.ID // both have one
 		}
-		rows, err := collect[row](ctx, s.db, s.queries.get("claim"), append(args, req.InlineBytes)...)
+		rows, err := change[row](ctx, s, "claim", append(args, req.InlineBytes)...)
 		if err != nil {
 			return nil, err
 		}
@@ -187,7 +191,7 @@ func (s *Store) claimRange(ctx context.Context, req outbox.ClaimRequest, d outbo
 		return group.list, nil
 	}
 
-	leased, err := collect[leasedRow](ctx, s.db, s.queries.get("claim"), args...)
+	leased, err := change[leasedRow](ctx, s, "claim", args...)
 	if err != nil || len(leased) == 0 {
 		return nil, err
 	}
@@ -270,9 +274,9 @@ func claimedMessage(token string, l leasedRow, m messageRow) (outbox.Claimed, er
 }
 
 // decode reads a JSON column that may be NULL.
-func decode(text []byte, into any) error {
-	if len(text) == 0 {
+func decode(column []byte, into any) error {
+	if len(column) == 0 {
 		return nil
 	}
-	return json.Unmarshal(text, into)
+	return json.Unmarshal(column, into)
 }

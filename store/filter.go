@@ -57,6 +57,11 @@ func (f Filter) check() error {
 			return fmt.Errorf("%s: %q is neither an address nor @domain", field.name, field.address)
 		}
 	}
+	for _, name := range slices.Concat(f.Routes, []string{f.From, f.To, f.Class, f.Relay, f.Key}) {
+		if name != clean(name) {
+			return fmt.Errorf("%q is not text", name)
+		}
+	}
 	if f.Limit < 0 {
 		return fmt.Errorf("limit: %d is negative", f.Limit)
 	}
@@ -124,10 +129,15 @@ func escapeLike(s string) string {
 // states adds the states as literals, so that the partial indexes match under any plan.
 func (p *predicate) states(states []outbox.State) {
 	quoted := make([]string, len(states))
+	terminal := true
 	for i, st := range states {
 		quoted[i] = "'" + string(st) + "'" // one of [outbox.States], checked
+		terminal = terminal && st.Terminal()
 	}
 	p.term("d.state IN (%s)", strings.Join(quoted, ", "))
+	if terminal {
+		p.term("d.finished_at IS NOT NULL") // follows from the states; the index wants to be told
+	}
 }
 
 // predicate translates the filter. It is the one translation that listing, counting and every verb use.

@@ -8,29 +8,13 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// AmbiguousError says that a shortened name stands for more than one message.
-type AmbiguousError struct {
-	// Name is what was given, and Candidates some of the messages that it may mean.
-	Name       string
-	Candidates []outbox.ID
-}
-
-// Error names the candidates.
-func (e *AmbiguousError) Error() string {
-	names := make([]string, len(e.Candidates))
-	for i, id := range e.Candidates {
-		names[i] = string(id)
-	}
-	return fmt.Sprintf("%q stands for more than one message: %s …", e.Name, strings.Join(names, ", "))
-}
-
 // Find returns the one message that a name stands for: an ID, the beginning or the end of one (four digits at least), or a
 // Message-ID with or without its brackets. It is [ErrNotFound] or an [*AmbiguousError] when there is not exactly one.
 // The end of an ID is looked for by reading every ID.
 func (s *Store) Find(ctx context.Context, name string) (outbox.ID, error) {
 	id, err := s.find(ctx, strings.TrimSpace(name))
 	if err != nil {
-		return "", fmt.Errorf("find %q: %w", name, err)
+		return "", s.failed(ctx, err, "find %q", name)
 	}
 	return id, nil
 }
@@ -71,7 +55,7 @@ func (s *Store) findMessageID(ctx context.Context, name string) (outbox.ID, erro
 	name = "<" + strings.Trim(name, "<>") + ">"
 	local, _, _ := strings.Cut(name[1:], "@")
 	if id, err := outbox.ParseID(local); err == nil {
-		if ids, err := collect[outbox.ID](ctx, s.db, s.queries.get("messages_between"), string(id), string(id)); err != nil || len(ids) == 1 {
+		if ids, err := collect[outbox.ID](ctx, s.db, s.queries.get("message_named"), string(id), name); err != nil || len(ids) == 1 {
 			return id, err
 		}
 	}

@@ -143,7 +143,7 @@ func (r *deliveryRow) delivery() Delivery {
 func (s *Store) Get(ctx context.Context, id outbox.ID) (*Message, error) {
 	m, err := s.get(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("read message %s: %w", id, err)
+		return nil, s.failed(ctx, err, "read message %s", id)
 	}
 	return m, nil
 }
@@ -194,7 +194,7 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 	if err := decode(r.Metadata, &m.Metadata); err != nil {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
-	deliveries, err := collect[deliveryRow](ctx, s.db, s.queries.get("deliveries"), string(canonical))
+	deliveries, err := collect[deliveryRow](ctx, s.db, selectDeliveries+" WHERE d.message_id = $1 ORDER BY d.seq", string(canonical))
 	if err != nil {
 		return nil, err
 	}
@@ -227,16 +227,44 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 	return m, nil
 }
 
+// Body returns the rendered message. It is [ErrNotFound] when there is no such message and [ErrNoBody] when its body
+// was scrubbed.
+func (s *Store) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
+	body, err := s.body(ctx, id)
+	if err != nil {
+		return nil, s.failed(ctx, err, "read the body of %s", id)
+	}
+	return body, nil
+}
+
+func (s *Store) body(ctx context.Context, id outbox.ID) ([]byte, error) {
+	canonical, err := outbox.ParseID(string(id))
+	if err != nil {
+		return nil, err
+	}
+	bodies, err := collect[[]byte](ctx, s.db, s.queries.get("body"), string(canonical))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(bodies) == 0:
+		return nil, ErrNotFound
+	case bodies[0] == nil:
+		return nil, ErrNoBody
+	}
+	return bodies[0], nil
+}
+
 // listPage is how many deliveries [Store.All] reads at a time.
 const listPage = 500
 
-// deliveryColumns are those of a deliveryRow, in a query over d, m and c.
-const deliveryColumns = `CAST(d.message_id AS text) AS id, d.seq, d.recipient, d.route, d.priority, d.state, d.due_at, d.expires_at, d.attempts,
-  d.deferred_since, d.lease_until, coalesce(d.lease_owner, '') AS lease_owner, coalesce(d.class, '') AS class,
+// selectDeliveries reads deliveryRows; what it selects from are the tables of a predicate.
+const selectDeliveries = `SELECT CAST(d.message_id AS text) AS id, d.seq, d.recipient, d.route, d.priority, d.state, d.due_at, d.expires_at,
+  d.attempts, d.deferred_since, d.lease_until, coalesce(d.lease_owner, '') AS lease_owner, coalesce(d.class, '') AS class,
   coalesce(d.code, 0) AS code, coalesce(d.enhanced, '') AS enhanced, coalesce(d.reply, '') AS reply,
   coalesce(d.relay, '') AS relay, coalesce(d.provider_id, '') AS provider_id, d.finished_at,
   m.message_id AS rfc_id, m.sender, m.subject, m.size, m.created_at, coalesce(m.idempotency_key, '') AS idempotency_key,
-  d.due_at > c.now AS later`
+  d.due_at > c.now AS later
+FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c`
 
 // List returns the deliveries that the filter selects, the newest message first, in memory: set Limit, or use [Store.All].
 func (s *Store) List(ctx context.Context, f Filter) ([]Delivery, error) {
@@ -263,7 +291,7 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[Delivery, error] {
 			}
 			page, err := s.page(ctx, f, last, size)
 			if err != nil {
-				yield(Delivery{}, fmt.Errorf("list: %w", err))
+				yield(Delivery{}, s.failed(ctx, err, "list"))
 				return
 			}
 			for _, r := range page {
@@ -291,8 +319,7 @@ func (s *Store) page(ctx context.Context, f Filter, last *Delivery, size int) ([
 	if last != nil {
 		p.term("(d.message_id, d.seq) < (%s, %s)", p.arg(string(last.ID)), p.arg(last.Seq))
 	}
-	query := fmt.Sprintf(`SELECT %s FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c
-WHERE %s ORDER BY d.message_id DESC, d.seq DESC LIMIT %s`, deliveryColumns, p.sql(), p.arg(size))
+	query := fmt.Sprintf("%s WHERE %s ORDER BY d.message_id DESC, d.seq DESC LIMIT %s", selectDeliveries, p.sql(), p.arg(size))
 	return collect[deliveryRow](ctx, s.db, query, p.args...)
 }
 
@@ -304,7 +331,7 @@ func (s *Store) Count(ctx context.Context, f Filter) (int64, error) {
 	}
 	n, err := s.count(ctx, p)
 	if err != nil {
-		return 0, fmt.Errorf("count: %w", err)
+		return 0, s.failed(ctx, err, "count")
 	}
 	return n, nil
 }

@@ -99,16 +99,16 @@ func (s *Store) Preview(ctx context.Context, op Operation, f Filter, samples int
 	}
 	n, err := s.count(ctx, p)
 	if err != nil {
-		return 0, nil, fmt.Errorf("preview %s: %w", op, err)
+		return 0, nil, s.failed(ctx, err, "preview %s", op)
 	}
 	if f.Limit > 0 {
 		n = min(n, int64(f.Limit))
 	}
-	query := fmt.Sprintf(`SELECT %s FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c
-WHERE %s ORDER BY d.message_id, d.seq LIMIT %s`, deliveryColumns, p.sql(), p.arg(min(n, int64(samples))))
+	query := fmt.Sprintf("%s WHERE %s ORDER BY d.message_id, d.seq LIMIT %s",
+		selectDeliveries, p.sql(), p.arg(max(0, min(n, int64(samples)))))
 	rows, err := collect[deliveryRow](ctx, s.db, query, p.args...)
 	if err != nil {
-		return 0, nil, fmt.Errorf("preview %s: %w", op, err)
+		return 0, nil, s.failed(ctx, err, "preview %s", op)
 	}
 	list := make([]Delivery, len(rows))
 	for i, r := range rows {
@@ -168,18 +168,21 @@ func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOpti
 			size = min(size, f.Limit-int(b.done))
 		}
 		var changed []key
+		action := b.action
 		err := s.atomically(ctx, func(c conn) (err error) {
 			if changed, err = s.batch(ctx, c, b, size); err != nil || len(changed) == 0 {
 				return err
 			}
-			return s.note(ctx, c, b, int64(len(changed)))
+			action, err = s.note(ctx, c, b, int64(len(changed)))
+			return err
 		})
 		if err != nil {
-			return b.done, fmt.Errorf("%s: %w", op, err)
+			return b.done, s.failed(ctx, err, "%s", op)
 		}
 		if len(changed) == 0 {
 			return b.done, nil
 		}
+		b.action = action
 		b.done += int64(len(changed))
 		last := slices.MaxFunc(changed, compareKeys)
 		b.last = &last
@@ -188,13 +191,6 @@ func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOpti
 			return b.done, nil
 		}
 	}
-}
-
-func compareKeys(a, b key) int {
-	if c := strings.Compare(string(a.ID), string(b.ID)); c != 0 {
-		return c
-	}
-	return a.Seq - b.Seq
 }
 
 // now is the clock of the database in an expression.
@@ -258,18 +254,16 @@ func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
 	return nil
 }
 
-// note writes or amends the audit of an operation.
-func (s *Store) note(ctx context.Context, c conn, b *bulk, changed int64) error {
-	if b.action != 0 {
-		n, err := affected(ctx, c, s.queries.get("amend_action"), b.action, b.done+changed)
-		if err == nil && n != 1 {
-			err = errors.New("the audit of the operation is gone")
-		}
-		return err
+// note writes or amends the audit of an operation and returns its row.
+func (s *Store) note(ctx context.Context, c conn, b *bulk, changed int64) (int64, error) {
+	if b.action == 0 {
+		return s.audit(ctx, c, string(b.op), b.filter, changed)
 	}
-	id, err := s.audit(ctx, c, string(b.op), b.filter, changed)
-	b.action = id
-	return err
+	n, err := affected(ctx, c, s.queries.get("amend_action"), b.action, b.done+changed)
+	if err == nil && n != 1 {
+		err = errors.New("the audit of the operation is gone")
+	}
+	return b.action, err
 }
 
 // audit notes what an operator did and returns the row.

@@ -20,30 +20,30 @@ func (s *Store) Reap(ctx context.Context) (outbox.ReapReport, error) {
 	for {
 		found, err := s.reapable(ctx)
 		if err != nil {
-			return total, fmt.Errorf("reap: %w", err)
+			return total, s.failed(ctx, err, "reap")
 		}
 		before := total
 		if found.Lapsed {
 			requeued, uncertain, err := s.reapLapsed(ctx)
 			if err != nil {
-				return total, fmt.Errorf("reap lapsed leases: %w", err)
+				return total, s.failed(ctx, err, "reap lapsed leases")
 			}
 			total.Requeued += requeued
 			total.Uncertain += uncertain
 		}
 		if found.Lapsed || found.Doubtful {
-			n, err := affected(ctx, s.db, s.queries.get("resend_uncertain"), reapBatch)
+			resent, err := change[key](ctx, s, "resend_uncertain", reapBatch)
 			if err != nil {
-				return total, fmt.Errorf("resend what is uncertain: %w", err)
+				return total, s.failed(ctx, err, "resend what is uncertain")
 			}
-			total.Resent += int(n)
+			total.Resent += len(resent)
 		}
 		if found.Overdue {
-			n, err := affected(ctx, s.db, s.queries.get("expire"), reapBatch)
+			expired, err := change[key](ctx, s, "expire", reapBatch)
 			if err != nil {
-				return total, fmt.Errorf("expire: %w", err)
+				return total, s.failed(ctx, err, "expire")
 			}
-			total.Expired += int(n)
+			total.Expired += len(expired)
 		}
 		if total == before { // nothing there, or another dispatcher has it locked
 			return total, nil
@@ -65,7 +65,7 @@ func (s *Store) reapable(ctx context.Context) (reapable, error) {
 func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err error) {
 	if s.dialect == schema.Postgres {
 		type counts struct{ Requeued, Uncertain int }
-		list, err := collect[counts](ctx, s.db, s.queries.get("reap_lapsed"), reapBatch)
+		list, err := change[counts](ctx, s, "reap_lapsed", reapBatch)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -79,6 +79,7 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 			Stage int
 			Owner string
 		}
+		requeued, uncertain = 0, 0
 		lapsed, err := collect[row](ctx, c, s.queries.get("lapsed"), reapBatch)
 		if err != nil || len(lapsed) == 0 {
 			return err

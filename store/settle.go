@@ -3,81 +3,12 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/schema"
 )
-
-// key names a delivery in the answer of a statement.
-type key struct {
-	ID  outbox.ID
-	Seq int
-}
-
-// refJSON is an [outbox.Ref] as a statement reads it.
-type refJSON struct {
-	ID    outbox.ID `json:"id"`
-	Seq   int       `json:"seq"`
-	Token string    `json:"token"`
-}
-
-// CommitStage marks deliveries as being past the point of no return: sending, stage 0 → 1, under their tokens and while
-// their leases hold. It is called before the final dot of a message may leave. It returns the refs that it did not mark:
-// their leases lapsed, and their messages must not be sent. After an error nothing may be sent either; the call may
-// have taken effect and may be repeated.
-func (s *Store) CommitStage(ctx context.Context, refs []outbox.Ref) (lost []outbox.Ref, err error) {
-	lost, err = s.fenced(ctx, "commit_stage", refs)
-	if err != nil {
-		return nil, fmt.Errorf("commit the stage: %w", err)
-	}
-	return lost, nil
-}
-
-// Renew extends leases to the given time from now, by the clock of the database. It returns the refs whose deliveries
-// are no longer held under their tokens.
-func (s *Store) Renew(ctx context.Context, refs []outbox.Ref, lease time.Duration) (lost []outbox.Ref, err error) {
-	if lease < MinLease {
-		return nil, fmt.Errorf("renew: the lease must be at least %v, not %v", MinLease, lease)
-	}
-	lost, err = s.fenced(ctx, "renew", refs, s.interval(lease))
-	if err != nil {
-		return nil, fmt.Errorf("renew: %w", err)
-	}
-	return lost, nil
-}
-
-// fenced runs a statement over refs and returns those that it did not change.
-func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, args ...any) ([]outbox.Ref, error) {
-	if len(refs) == 0 {
-		return nil, nil
-	}
-	list := make([]refJSON, len(refs))
-	for i, r := range refs {
-		list[i] = refJSON(r)
-	}
-	text, err := json.Marshal(list)
-	if err != nil {
-		return nil, err
-	}
-	changed, err := collect[key](ctx, s.db, s.queries.get(name), append([]any{string(text)}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	done := make(map[key]bool, len(changed))
-	for _, k := range changed {
-		done[k] = true
-	}
-	var lost []outbox.Ref
-	for _, r := range refs {
-		if !done[key{r.ID, r.Seq}] {
-			lost = append(lost, r)
-		}
-	}
-	return lost, nil
-}
 
 // settlementJSON is an [outbox.Settlement] as a statement reads it.
 type settlementJSON struct {
@@ -126,38 +57,56 @@ func stateAfter(v outbox.Verb) (outbox.State, error) {
 // Settle records the outcomes of attempts under their tokens, all of them or, on an error, none: sending → the state of
 // each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence. It returns
 // the refs whose deliveries are no longer held under their tokens: for those it changed nothing.
-// After an error the call may have taken effect; it may be repeated, and what it then returns as lost was settled.
-// Owner names the dispatcher.
+//
+// Bad input, such as two outcomes for one delivery, is refused before anything is written. After any other error the call
+// may have taken effect; it may be repeated, and what it then returns as lost was settled. Owner names the dispatcher.
 func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settlement) (lost []outbox.Ref, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	rows := make([]settlementJSON, len(list))
-	for i, st := range list {
+	owner = clean(owner)
+	rows := make([]settlementJSON, 0, len(list))
+	for _, st := range list {
 		row, err := s.settlementJSON(owner, st)
 		if err != nil {
 			return nil, fmt.Errorf("settle %s/%d: %w", st.Ref.ID, st.Ref.Seq, err)
 		}
-		rows[i] = row
+		if ref, ok := canonical(st.Ref); ok {
+			row.refJSON = ref
+			rows = append(rows, row)
+		}
 	}
-	var done map[key]bool
-	if s.dialect == schema.Postgres {
-		done, err = s.settlePostgres(ctx, owner, rows)
-	} else {
-		err = s.atomically(ctx, func(c conn) error {
-			done, err = s.settleSQLite(ctx, c, rows)
-			return err
-		})
+	slices.SortFunc(rows, func(a, b settlementJSON) int { return compareKeys(a.key(), b.key()) })
+	for i := range rows[:max(len(rows)-1, 0)] {
+		if rows[i].key() == rows[i+1].key() {
+			return nil, fmt.Errorf("settle %s/%d: two outcomes for one delivery", rows[i].ID, rows[i].Seq)
+		}
 	}
+	done, err := s.settle(ctx, owner, rows)
 	if err != nil {
-		return nil, fmt.Errorf("settle: %w", err)
+		return nil, s.failed(ctx, err, "settle")
 	}
 	for _, st := range list {
-		if !done[key{st.Ref.ID, st.Ref.Seq}] {
+		if ref, ok := canonical(st.Ref); !ok || !done[ref.key()] {
 			lost = append(lost, st.Ref)
 		}
 	}
 	return lost, nil
+}
+
+// settle writes the rows and returns the keys of those that took effect.
+func (s *Store) settle(ctx context.Context, owner string, rows []settlementJSON) (done map[key]bool, err error) {
+	switch {
+	case len(rows) == 0:
+		return nil, nil
+	case s.dialect == schema.Postgres:
+		return s.settlePostgres(ctx, owner, rows)
+	}
+	err = s.atomically(ctx, func(c conn) error {
+		done, err = s.settleSQLite(ctx, c, rows)
+		return err
+	})
+	return done, err
 }
 
 func (s *Store) settlementJSON(owner string, st outbox.Settlement) (settlementJSON, error) {
@@ -170,10 +119,10 @@ func (s *Store) settlementJSON(owner string, st outbox.Settlement) (settlementJS
 	}
 	e := st.Evidence
 	return settlementJSON{
-		refJSON: refJSON(st.Ref), Verb: st.Verb, State: state, Delay: s.interval(st.Delay),
+		Verb: st.Verb, State: state, Delay: s.interval(st.Delay),
 		Uncounted: st.Uncounted || st.Verb == outbox.VerbRecycle, Finished: state.Terminal(),
-		Evidence: e != outbox.Evidence{}, Relay: optional(e.Relay), Stage: optional(e.Stage), Class: optional(e.Class), Code: optional(e.Code),
-		Enhanced: optional(e.Enhanced), Reply: optional(e.Reply), ProviderID: optional(e.ProviderID), DurationMS: e.Duration.Milliseconds(),
+		Evidence: e != outbox.Evidence{}, Relay: text(e.Relay), Stage: text(e.Stage), Class: text(e.Class), Code: optional(e.Code),
+		Enhanced: text(e.Enhanced), Reply: text(e.Reply), ProviderID: text(e.ProviderID), DurationMS: e.Duration.Milliseconds(),
 		Owner: owner,
 	}, nil
 }
@@ -187,26 +136,25 @@ func optional[T comparable](v T) *T {
 	return &v
 }
 
+// text is an optional text from outside.
+func text(s string) *string { return optional(clean(s)) }
+
 // settlePostgres does all in one statement.
 func (s *Store) settlePostgres(ctx context.Context, owner string, rows []settlementJSON) (map[key]bool, error) {
-	text, err := json.Marshal(rows)
+	list, err := json.Marshal(rows)
 	if err != nil {
 		return nil, err
 	}
-	changed, err := collect[key](ctx, s.db, s.queries.get("settle"), string(text), owner)
+	changed, err := change[key](ctx, s, "settle", string(list), owner)
 	if err != nil {
 		return nil, err
 	}
-	done := make(map[key]bool, len(changed))
-	for _, k := range changed {
-		done[k] = true
-	}
-	return done, nil
+	return set(changed), nil
 }
 
 // settleSQLite settles and then notes the attempts; c is a transaction.
 func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON) (map[key]bool, error) {
-	text, err := json.Marshal(rows)
+	list, err := json.Marshal(rows)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +162,7 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON)
 		key
 		Attempts int
 	}
-	changed, err := collect[settled](ctx, c, s.queries.get("settle"), string(text))
+	changed, err := collect[settled](ctx, c, s.queries.get("settle"), string(list))
 	if err != nil {
 		return nil, err
 	}
@@ -225,11 +173,10 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON)
 	}
 	var notes []settlementJSON
 	for _, r := range rows {
-		k := key{r.ID, r.Seq}
-		if !done[k] || !r.Evidence || r.Verb == outbox.VerbSent {
+		if !done[r.key()] || !r.Evidence || r.Verb == outbox.VerbSent {
 			continue
 		}
-		r.Attempt = attempts[k]
+		r.Attempt = attempts[r.key()]
 		if r.Uncounted {
 			r.Attempt++
 		}
@@ -238,33 +185,12 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON)
 	if len(notes) == 0 {
 		return done, nil
 	}
-	if text, err = json.Marshal(notes); err != nil {
+	if list, err = json.Marshal(notes); err != nil {
 		return nil, err
 	}
-	n, err := affected(ctx, c, s.queries.get("note_attempts"), string(text))
+	n, err := affected(ctx, c, s.queries.get("note_attempts"), string(list))
 	if err == nil && n != int64(len(notes)) {
 		err = fmt.Errorf("%d attempts noted instead of %d", n, len(notes))
 	}
 	return done, err
-}
-
-// ErrNoBody says that a message has no body any more, because it was scrubbed.
-var ErrNoBody = errors.New("the body of the message was scrubbed")
-
-// ErrNotFound says that no message has the name that was given.
-var ErrNotFound = errors.New("no such message")
-
-// Body returns the rendered message. It is [ErrNotFound] when there is no such message and [ErrNoBody] when its body
-// was scrubbed.
-func (s *Store) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
-	bodies, err := collect[[]byte](ctx, s.db, s.queries.get("body"), string(id))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read the body of %s: %w", id, err)
-	case len(bodies) == 0:
-		return nil, fmt.Errorf("read the body of %s: %w", id, ErrNotFound)
-	case bodies[0] == nil:
-		return nil, fmt.Errorf("read the body of %s: %w", id, ErrNoBody)
-	}
-	return bodies[0], nil
 }

@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/outboxmail/outbox"
@@ -64,7 +64,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		return err
 	}()
 	if err != nil {
-		return Stats{}, fmt.Errorf("read the statistics: %w", err)
+		return Stats{}, s.failed(ctx, err, "read the statistics")
 	}
 	return st, nil
 }
@@ -72,6 +72,10 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 // Pause holds a route back: its deliveries are not claimed until [Store.Resume]; those that are being sent go on. Pausing
 // a route again changes the reason.
 func (s *Store) Pause(ctx context.Context, route, reason string) error {
+	if route == "" {
+		return errors.New("pause: no route given")
+	}
+	route, reason = clean(route), clean(reason)
 	err := s.atomically(ctx, func(c conn) error {
 		if _, err := c.ExecContext(ctx, s.queries.get("pause"), route, s.actor, reason); err != nil {
 			return err
@@ -80,13 +84,14 @@ func (s *Store) Pause(ctx context.Context, route, reason string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("pause %s: %w", route, err)
+		return s.failed(ctx, err, "pause %s", route)
 	}
 	return nil
 }
 
 // Resume lets a paused route go on, and says whether it was paused.
 func (s *Store) Resume(ctx context.Context, route string) (bool, error) {
+	route = clean(route)
 	var n int64
 	err := s.atomically(ctx, func(c conn) (err error) {
 		if n, err = affected(ctx, c, s.queries.get("resume"), route); err != nil || n == 0 {
@@ -96,7 +101,7 @@ func (s *Store) Resume(ctx context.Context, route string) (bool, error) {
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("resume %s: %w", route, err)
+		return false, s.failed(ctx, err, "resume %s", route)
 	}
 	return n > 0, nil
 }

@@ -109,23 +109,39 @@ type conn interface {
 	sqlx.ExecerContext
 }
 
-// atomically runs fn in one transaction and commits it unless fn fails. Everything that changes more than one table goes
-// through here. On SQLite the transaction takes the write lock at once: one that began by reading could not wait for
-// another writer (SQLITE_BUSY_SNAPSHOT). On PostgreSQL it is READ COMMITTED whatever the default of the database,
-// because the statements lock the rows that they mean (SKIP LOCKED) and would only fail to serialise.
-func (s *Store) atomically(ctx context.Context, fn func(c conn) error) (err error) {
-	if s.dialect == schema.Postgres {
-		tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-		if err != nil {
-			return err
-		}
-		defer func() { _ = tx.Rollback() }() // does nothing after the commit
-		if err := fn(tx); err != nil {
-			return err
-		}
-		return tx.Commit()
-	}
+// conflicts is how often a statement is repeated because another stood in its way.
+const conflicts = 5
 
+// atomically runs fn in one transaction and commits it unless fn fails. Everything that changes more than one table goes
+// through here. When PostgreSQL breaks the transaction off in favour of another, all of it is repeated.
+func (s *Store) atomically(ctx context.Context, fn func(c conn) error) error {
+	if s.dialect == schema.SQLite {
+		return s.immediately(ctx, fn)
+	}
+	for n := 1; ; n++ {
+		if err := s.committed(ctx, fn); n >= conflicts || !conflict(err) {
+			return err
+		}
+	}
+}
+
+// committed runs fn in a transaction of PostgreSQL. It is READ COMMITTED whatever the default of the database, because
+// the statements lock the rows that they mean and would only fail to serialise.
+func (s *Store) committed(ctx context.Context, fn func(c conn) error) error {
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // does nothing after the commit
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// immediately runs fn in a transaction of SQLite that takes the write lock at once: one that began by reading could not
+// wait for another writer (SQLITE_BUSY_SNAPSHOT).
+func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err error) {
 	c, err := s.db.Connx(ctx)
 	if err != nil {
 		return err
@@ -148,6 +164,28 @@ func (s *Store) atomically(ctx context.Context, fn func(c conn) error) (err erro
 	}
 	_, err = c.ExecContext(ctx, "COMMIT")
 	return err
+}
+
+// change runs one statement that changes rows, and returns what it says of them. It needs no transaction around it, which
+// saves two round trips on PostgreSQL. Where the default of the database is a stricter isolation than READ COMMITTED, a
+// statement may fail to serialise: it is repeated in a transaction.
+func change[T any](ctx context.Context, s *Store, name string, args ...any) ([]T, error) {
+	query := s.queries.get(name)
+	list, err := collect[T](ctx, s.db, query, args...)
+	if !conflict(err) {
+		return list, err
+	}
+	err = s.atomically(ctx, func(c conn) (err error) {
+		list, err = collect[T](ctx, c, query, args...)
+		return err
+	})
+	return list, err
+}
+
+// conflict says whether PostgreSQL broke a statement off in favour of another. Nothing was changed then.
+func conflict(err error) bool {
+	state := sqlState(err)
+	return state == stateSerializationFailure || state == stateDeadlock
 }
 
 // collect runs a query and scans every row into a T.

@@ -12,17 +12,6 @@ SELECT CAST(id AS text) AS id, message_id AS rfc_id, coalesce(idempotency_key, '
        body IS NULL AS scrubbed
 FROM outbox_messages WHERE id = $1;
 
--- name: deliveries
--- $1 id.
-SELECT CAST(d.message_id AS text) AS id, d.seq, d.recipient, d.route, d.priority, d.state, d.due_at, d.expires_at, d.attempts,
-       d.deferred_since, d.lease_until, coalesce(d.lease_owner, '') AS lease_owner, coalesce(d.class, '') AS class,
-       coalesce(d.code, 0) AS code, coalesce(d.enhanced, '') AS enhanced, coalesce(d.reply, '') AS reply,
-       coalesce(d.relay, '') AS relay, coalesce(d.provider_id, '') AS provider_id, d.finished_at,
-       m.message_id AS rfc_id, m.sender, m.subject, m.size, m.created_at, coalesce(m.idempotency_key, '') AS idempotency_key,
-       d.due_at > c.now AS later
-FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c
-WHERE d.message_id = $1 ORDER BY d.seq;
-
 -- name: attempts
 -- $1 id.
 SELECT seq, attempt, verb, started_at, duration_ms, owner, coalesce(relay, '') AS relay, coalesce(stage, '') AS stage,
@@ -40,8 +29,8 @@ UNION ALL SELECT route, state, count(*) FROM outbox_deliveries WHERE finished_at
 -- name: waiting
 -- What of the queued is due, scheduled for later, or deferred after an attempt, and since when the oldest is due.
 SELECT count(*) FILTER (WHERE due_at <= c.now) AS due,
-       count(*) FILTER (WHERE due_at > c.now AND attempts = 0) AS scheduled,
-       count(*) FILTER (WHERE due_at > c.now AND attempts > 0) AS deferred,
+       count(*) FILTER (WHERE due_at > c.now AND attempts = 0 AND deferred_since IS NULL) AS scheduled,
+       count(*) FILTER (WHERE due_at > c.now AND (attempts > 0 OR deferred_since IS NOT NULL)) AS deferred,
        min(due_at) AS oldest
 FROM outbox_deliveries CROSS JOIN outbox_clock c WHERE state = 'queued';
 
@@ -72,3 +61,7 @@ SELECT CAST(id AS text) AS id FROM outbox_messages WHERE id BETWEEN $1 AND $2 OR
 -- name: messages_ending
 -- $1 the end of an id as a pattern.
 SELECT CAST(id AS text) AS id FROM outbox_messages WHERE CAST(id AS text) LIKE $1 ORDER BY id LIMIT 3;
+
+-- name: message_named
+-- $1 id, $2 Message-ID with its brackets, which this library made from the id.
+SELECT CAST(id AS text) AS id FROM outbox_messages WHERE id = $1 AND message_id = $2;

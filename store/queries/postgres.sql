@@ -15,8 +15,10 @@ WITH RECURSIVE seen (route) AS (
   SELECT jsonb_array_elements_text($1::jsonb)
 ), ranges AS (
   SELECT w.route, p.priority, p.place,
-         (SELECT min(d.due_at) FROM outbox_deliveries d
-          WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority) AS due_at
+         (SELECT d.due_at FROM outbox_deliveries d
+          WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority
+            AND (d.expires_at IS NULL OR d.expires_at > now()) -- what is overdue is the reaper's
+          ORDER BY d.due_at LIMIT 1) AS due_at
   FROM wanted w, (VALUES ('high', 1), ('normal', 2), ('bulk', 3)) AS p (priority, place)
 )
 SELECT route, priority, extract(epoch FROM due_at - now())::float8 AS due_in,
@@ -34,13 +36,16 @@ WITH due AS MATERIALIZED (
   ORDER BY due_at, message_id, seq LIMIT $3
   FOR UPDATE SKIP LOCKED
 ), sized AS (
-  SELECT due.message_id, m.size, sum(m.size) OVER (ORDER BY due.due_at, due.message_id, due.seq) AS total
-  FROM due JOIN outbox_messages m ON m.id = due.message_id
-), whole AS MATERIALIZED ( -- the recipients of a message go together
-  SELECT d.message_id, d.seq FROM outbox_deliveries d
-  WHERE d.message_id IN (SELECT message_id FROM sized WHERE $7::bigint = 0 OR total - size < $7::bigint)
-    AND d.state = 'queued' AND d.route = $1 AND d.priority = $2 AND d.due_at <= now() AND (d.expires_at IS NULL OR d.expires_at > now())
-  FOR UPDATE SKIP LOCKED
+  SELECT x.message_id, m.size, sum(m.size) OVER (ORDER BY x.due_at, x.message_id) AS total
+  FROM (SELECT message_id, min(due_at) AS due_at FROM due GROUP BY message_id) AS x JOIN outbox_messages m ON m.id = x.message_id
+), whole AS MATERIALIZED ( -- the recipients of a message go together; LATERAL, so that they are looked up by their key
+  SELECT d.message_id, d.seq FROM sized CROSS JOIN LATERAL (
+    SELECT message_id, seq FROM outbox_deliveries
+    WHERE message_id = sized.message_id AND state = 'queued' AND route = $1 AND priority = $2 AND due_at <= now()
+      AND (expires_at IS NULL OR expires_at > now())
+    FOR UPDATE SKIP LOCKED
+  ) AS d
+  WHERE $7::bigint = 0 OR sized.total - sized.size < $7::bigint
 ), leased AS (
   UPDATE outbox_deliveries d
   SET state = 'sending', stage = 0, attempts = d.attempts + 1,
@@ -113,7 +118,7 @@ WITH lapsed AS MATERIALIZED (
   UPDATE outbox_deliveries d
   SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0, due_at = now(),
       lease_token = NULL, lease_until = NULL, lease_owner = NULL,
-      class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, code = NULL, enhanced = NULL, provider_id = NULL,
+      class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, relay = NULL, code = NULL, enhanced = NULL, provider_id = NULL,
       reply = 'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
   FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state = 'sending'
   RETURNING d.message_id, d.seq, d.attempts, d.state, d.class, d.reply, lapsed.stage, lapsed.lease_owner, lapsed.lease_until
@@ -131,7 +136,8 @@ WITH doubtful AS MATERIALIZED (
   FOR UPDATE OF d SKIP LOCKED
 )
 UPDATE outbox_deliveries d SET state = 'queued', due_at = now()
-FROM doubtful WHERE d.message_id = doubtful.message_id AND d.seq = doubtful.seq AND d.state = 'uncertain';
+FROM doubtful WHERE d.message_id = doubtful.message_id AND d.seq = doubtful.seq AND d.state = 'uncertain'
+RETURNING d.message_id AS id, d.seq;
 
 -- name: expire
 -- $1 rows at most.
@@ -142,7 +148,8 @@ WITH overdue AS MATERIALIZED (
   FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox_deliveries d SET state = 'expired', finished_at = now()
-FROM overdue WHERE d.message_id = overdue.message_id AND d.seq = overdue.seq AND d.state IN ('queued', 'held');
+FROM overdue WHERE d.message_id = overdue.message_id AND d.seq = overdue.seq AND d.state IN ('queued', 'held')
+RETURNING d.message_id AS id, d.seq;
 
 -- name: reapable
 -- Whether any of the three statements above would find something, read without a lock.

@@ -17,8 +17,10 @@ WITH RECURSIVE seen (route) AS (
 ), priorities (priority, place) AS (VALUES ('high', 1), ('normal', 2), ('bulk', 3)),
 ranges AS (
   SELECT w.route, p.priority, p.place,
-         (SELECT min(d.due_at) FROM outbox_deliveries d
-          WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority) AS due_at
+         (SELECT d.due_at FROM outbox_deliveries d
+          WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority
+            AND (d.expires_at IS NULL OR d.expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) -- what is overdue is the reaper's
+          ORDER BY d.due_at LIMIT 1) AS due_at
   FROM wanted w, priorities p
 )
 SELECT route, priority, (julianday(due_at) - julianday('now')) * 86400.0 AS due_in,
@@ -35,8 +37,8 @@ WITH due AS MATERIALIZED (
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
   ORDER BY due_at, message_id, seq LIMIT $3
 ), sized AS (
-  SELECT due.message_id, m.size, sum(m.size) OVER (ORDER BY due.due_at, due.message_id, due.seq) AS total
-  FROM due JOIN outbox_messages m ON m.id = due.message_id
+  SELECT x.message_id, m.size, sum(m.size) OVER (ORDER BY x.due_at, x.message_id) AS total
+  FROM (SELECT message_id, min(due_at) AS due_at FROM due GROUP BY message_id) AS x JOIN outbox_messages m ON m.id = x.message_id
 )
 UPDATE outbox_deliveries
 SET state = 'sending', stage = 0, attempts = attempts + 1,
@@ -117,7 +119,8 @@ WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 UPDATE outbox_deliveries SET state = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 WHERE state = 'uncertain' AND (message_id, seq) IN (
   SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
-  WHERE d.state = 'uncertain' AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND m.on_uncertain = 'resend' LIMIT $1);
+  WHERE d.state = 'uncertain' AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND m.on_uncertain = 'resend' LIMIT $1)
+RETURNING message_id AS id, seq;
 
 -- name: expire
 -- $1 rows at most.
@@ -125,7 +128,8 @@ UPDATE outbox_deliveries SET state = 'expired', finished_at = strftime('%Y-%m-%d
 WHERE state IN ('queued', 'held') AND (message_id, seq) IN (
   SELECT message_id, seq FROM outbox_deliveries
   WHERE expires_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND expires_at IS NOT NULL AND finished_at IS NULL AND state IN ('queued', 'held')
-  ORDER BY expires_at LIMIT $1);
+  ORDER BY expires_at LIMIT $1)
+RETURNING message_id AS id, seq;
 
 -- name: reapable
 -- Whether any of the three statements above would find something, read without the write lock.

@@ -1,0 +1,112 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outboxmail/outbox"
+)
+
+// key names a delivery in the answer of a statement.
+type key struct {
+	ID  outbox.ID
+	Seq int
+}
+
+func compareKeys(a, b key) int {
+	if c := strings.Compare(string(a.ID), string(b.ID)); c != 0 {
+		return c
+	}
+	return a.Seq - b.Seq
+}
+
+// set makes a set of keys.
+func set(keys []key) map[key]bool {
+	m := make(map[key]bool, len(keys))
+	for _, k := range keys {
+		m[k] = true
+	}
+	return m
+}
+
+// refJSON is an [outbox.Ref] as a statement reads it.
+type refJSON struct {
+	ID    outbox.ID `json:"id"`
+	Seq   int       `json:"seq"`
+	Token string    `json:"token"`
+}
+
+func (r refJSON) key() key { return key{r.ID, r.Seq} }
+
+// canonical returns a ref as the database writes it. One whose parts are no UUIDs cannot be held by anybody.
+func canonical(r outbox.Ref) (refJSON, bool) {
+	id, err := outbox.ParseID(string(r.ID))
+	if err != nil {
+		return refJSON{}, false
+	}
+	token, err := outbox.ParseID(r.Token)
+	if err != nil {
+		return refJSON{}, false
+	}
+	return refJSON{ID: id, Seq: r.Seq, Token: string(token)}, true
+}
+
+// CommitStage marks deliveries as being past the point of no return: sending, stage 0 → 1, under their tokens and while
+// their leases hold. It is called before the final dot of a message may leave. It returns the refs that it did not mark:
+// their leases lapsed, and their messages must not be sent. After an error nothing may be sent either; the call may
+// have taken effect and may be repeated.
+func (s *Store) CommitStage(ctx context.Context, refs []outbox.Ref) (lost []outbox.Ref, err error) {
+	lost, err = s.fenced(ctx, "commit_stage", refs)
+	if err != nil {
+		return nil, s.failed(ctx, err, "commit the stage")
+	}
+	return lost, nil
+}
+
+// Renew extends leases to the given time from now, by the clock of the database. It returns the refs whose deliveries
+// are no longer held under their tokens. A lease that lapsed and that nobody has taken back yet is renewed, too.
+func (s *Store) Renew(ctx context.Context, refs []outbox.Ref, lease time.Duration) (lost []outbox.Ref, err error) {
+	if lease < MinLease {
+		return nil, fmt.Errorf("renew: the lease must be at least %v, not %v", MinLease, lease)
+	}
+	lost, err = s.fenced(ctx, "renew", refs, s.interval(lease))
+	if err != nil {
+		return nil, s.failed(ctx, err, "renew")
+	}
+	return lost, nil
+}
+
+// fenced runs a statement over refs and returns those that it did not change. The refs are put in the order of their keys,
+// in which the statements lock the rows: two calls over the same rows wait for one another and do not deadlock.
+func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, args ...any) ([]outbox.Ref, error) {
+	list := make([]refJSON, 0, len(refs))
+	for _, r := range refs {
+		if ref, ok := canonical(r); ok {
+			list = append(list, ref)
+		}
+	}
+	if len(list) == 0 {
+		return refs, nil
+	}
+	slices.SortFunc(list, func(a, b refJSON) int { return compareKeys(a.key(), b.key()) })
+	text, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := change[key](ctx, s, name, append([]any{string(text)}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	done := set(changed)
+	var lost []outbox.Ref
+	for _, r := range refs {
+		if ref, ok := canonical(r); !ok || !done[ref.key()] {
+			lost = append(lost, r)
+		}
+	}
+	return lost, nil
+}

@@ -1,0 +1,268 @@
+package storetest
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/outboxmail/outbox"
+)
+
+func settleRules() []rule {
+	list := []rule{
+		{"defer-delay", "A deferred delivery is due after its delay, by the clock of the database.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbDefer, after(time.Hour))
+			w.near("due", w.one(c.ID).DueAt, w.now().Add(time.Hour))
+		}},
+		{"recycle-at-once", "A recycled delivery is due at once and its attempt does not count.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbRecycle)
+			d := w.one(c.ID)
+			want(w, "attempts", d.Attempts, 0)
+			want(w, "attempt of the next claim", w.claimOne().Deliveries[0].Attempt, 1)
+		}},
+		{"uncounted", "An attempt that is not counted gives its number back.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbDefer, uncounted)
+			want(w, "attempts", w.one(c.ID).Attempts, 0)
+			again := w.claimOne()
+			w.settle(again, outbox.VerbDefer)
+			want(w, "attempts after one that counts", w.one(c.ID).Attempts, 1)
+		}},
+		{"deferred-since", "An outage is timed from its first uncounted deferral; recycling does not end it, an answer does.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbDefer, uncounted)
+			w.near("start of the outage", w.one(c.ID).DeferredSince, w.now())
+			w.exec("UPDATE outbox_deliveries SET deferred_since = $1", longAgo)
+			w.settle(w.claimOne(), outbox.VerbDefer, uncounted)
+			want(w, "start after a second deferral", w.one(c.ID).DeferredSince.Year(), 2000)
+			w.settle(w.claimOne(), outbox.VerbRecycle)
+			want(w, "start after recycling", w.one(c.ID).DeferredSince.Year(), 2000)
+			w.settle(w.claimOne(), outbox.VerbDefer)
+			want(w, "start after an answer", w.one(c.ID).DeferredSince.IsZero(), true)
+		}},
+		{"uncertain-delay", "An uncertain delivery waits for its delay before its policy applies.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbUncertain, after(time.Hour))
+			want(w, "report", w.reap(), outbox.ReapReport{})
+			w.near("due", w.one(c.ID).DueAt, w.now().Add(time.Hour))
+		}},
+		{"partial", "Each recipient of a message has its own outcome.", func(w *world) {
+			c := w.leased(to("a@example.org", "b@example.org", "c@example.org", "d@example.org"))
+			lost, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{
+				{Ref: c.Ref(0), Verb: outbox.VerbSent},
+				{Ref: c.Ref(1), Verb: outbox.VerbFail, Evidence: refusal()},
+				{Ref: c.Ref(2), Verb: outbox.VerbDefer, Delay: time.Hour, Evidence: refusal()},
+			})
+			w.must(err)
+			want(w, "lost", lost, nil)
+			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent, outbox.StateFailed, outbox.StateQueued, outbox.StateSending})
+		}},
+		{"all-or-none", "Bad input is refused before anything is written: an unknown verb, a negative delay, two outcomes for one delivery.", func(w *world) {
+			w.many(2)
+			claimed := w.claim()
+			good := outbox.Settlement{Ref: claimed[0].Ref(0), Verb: outbox.VerbSent}
+			w.unchanged(func() {
+				for word, bad := range map[string]outbox.Settlement{
+					"verb":         {Ref: claimed[1].Ref(0), Verb: "forget"},
+					"negative":     {Ref: claimed[1].Ref(0), Verb: outbox.VerbDefer, Delay: -time.Second},
+					"two outcomes": {Ref: claimed[0].Ref(0), Verb: outbox.VerbFail},
+				} {
+					_, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{good, bad})
+					w.refused(err, word)
+				}
+			})
+		}},
+		{"many-at-once", "A thousand outcomes of every kind are settled in one call.", settleMany},
+		{"none", "Settling nothing does nothing.", func(w *world) {
+			lost, err := w.store.Settle(w.Context(), "d1", nil)
+			w.must(err)
+			want(w, "lost", lost, nil)
+		}},
+		{"finished", "Only terminal states have a time at which they were reached.", func(w *world) {
+			for verb := range verbsAndStates() {
+				c := w.leased()
+				w.settle(c, verb, after(time.Hour))
+				d := w.one(c.ID)
+				want(w, "is finished after "+string(verb), !d.FinishedAt.IsZero(), d.State.Terminal())
+				if d.State.Terminal() {
+					w.near("the end after "+string(verb), d.FinishedAt, w.now())
+				}
+				w.exec("UPDATE outbox_deliveries SET due_at = '2100-01-01T00:00:00.000Z' WHERE message_id = $1", string(c.ID))
+			}
+		}},
+		{"lease-ends", "Settling ends the lease.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbDefer)
+			d := w.one(c.ID)
+			want(w, "end of the lease", d.LeaseUntil.IsZero(), true)
+			want(w, "owner", d.LeaseOwner, "")
+		}},
+	}
+	for verb, state := range verbsAndStates() {
+		list = append(list, rule{
+			"verb-" + string(verb), fmt.Sprintf("The verb %s leads from sending to %s.", verb, state), func(w *world) {
+				c := w.leased(to("a@example.org", "b@example.org"))
+				w.settle(c, verb)
+				want(w, "states", w.states(c.ID), []outbox.State{state, state})
+			},
+		})
+	}
+	return list
+}
+
+func verbsAndStates() map[outbox.Verb]outbox.State {
+	return map[outbox.Verb]outbox.State{
+		outbox.VerbSent: outbox.StateSent, outbox.VerbDefer: outbox.StateQueued, outbox.VerbFail: outbox.StateFailed,
+		outbox.VerbRecycle: outbox.StateQueued, outbox.VerbUncertain: outbox.StateUncertain, outbox.VerbExpire: outbox.StateExpired,
+		outbox.VerbHold: outbox.StateHeld,
+	}
+}
+
+func settleMany(w *world) {
+	w.many(1000)
+	claimed := w.claim(func(r *outbox.ClaimRequest) { r.Limit = 1000 })
+	want(w, "claimed", len(claimed), 1000)
+	verbs := []outbox.Verb{outbox.VerbSent, outbox.VerbFail, outbox.VerbDefer, outbox.VerbHold}
+	var list []outbox.Settlement
+	for i, c := range claimed {
+		list = append(list, outbox.Settlement{Ref: c.Ref(0), Verb: verbs[i%len(verbs)], Delay: time.Hour, Evidence: refusal()})
+	}
+	lost, err := w.store.Settle(w.Context(), "d1", list)
+	w.must(err)
+	want(w, "lost", len(lost), 0)
+	for _, state := range []outbox.State{outbox.StateSent, outbox.StateFailed, outbox.StateQueued, outbox.StateHeld} {
+		want(w, "deliveries that are "+string(state), w.number("SELECT count(*) FROM outbox_deliveries WHERE state = $1", string(state)), 250)
+	}
+	want(w, "attempts", w.number("SELECT count(*) FROM outbox_attempts"), 750)
+}
+
+// fenceRules are about holders that no longer hold.
+func fenceRules() []rule {
+	return []rule{
+		{"stale-token", "A holder whose delivery went to another changes nothing by settling it.", func(w *world) {
+			c := w.retaken()
+			for verb := range verbsAndStates() {
+				w.unchanged(func() { want(w, "lost by "+string(verb), w.trySettle(c, verb, evidence(refusal())), refs(c)) })
+			}
+		}},
+		{"second-settle", "A delivery is settled once: the second outcome changes nothing.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbSent)
+			for verb := range verbsAndStates() {
+				w.unchanged(func() { want(w, "lost by "+string(verb), w.trySettle(c, verb, evidence(refusal())), refs(c)) })
+			}
+		}},
+		{"settle-after-requeue", "An outcome that comes after its delivery was taken back and queued changes nothing.", func(w *world) {
+			c := w.leased()
+			w.lapse(c.ID)
+			w.reap()
+			w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
+		}},
+		{"settle-uncertain", "An outcome that comes after its delivery became uncertain changes nothing: an operator may have resolved it.", func(w *world) {
+			c := w.leased(doubt(outbox.Hold))
+			w.commit(refs(c)...)
+			w.lapse(c.ID)
+			w.reap()
+			w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
+		}},
+		{"lapsed-but-held", "An outcome counts as long as nobody took the delivery back, even after the lease lapsed: it is the truth.", func(w *world) {
+			c := w.leased()
+			w.lapse(c.ID)
+			w.settle(c, outbox.VerbSent)
+			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
+		}},
+		{"wrong-place", "A token settles the recipients that it was claimed for and no other.", func(w *world) {
+			c := w.leased(to("a@example.org", "b@example.org"))
+			w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, outbox.VerbRecycle)
+			w.claimOne(func(r *outbox.ClaimRequest) { r.Owner = "d2" })
+			second := outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: []outbox.ClaimedDelivery{{Seq: 2}, {Seq: 9}}}
+			w.unchanged(func() { want(w, "lost", w.trySettle(second, outbox.VerbSent), refs(second)) })
+		}},
+		{"other-message", "A token settles its own message and no other.", func(w *world) {
+			w.many(2)
+			claimed := w.claim(func(r *outbox.ClaimRequest) { r.Limit = 1 })
+			other := w.claim()
+			swapped := outbox.Claimed{ID: other[0].ID, Token: claimed[0].Token, Deliveries: other[0].Deliveries}
+			w.unchanged(func() { want(w, "lost", w.trySettle(swapped, outbox.VerbSent), refs(swapped)) })
+		}},
+		{"odd-refs", "Refs of unknown messages and of no sensible form are lost, and the others of the call are settled.", func(w *world) {
+			c := w.leased()
+			odd := []outbox.Ref{{ID: outbox.ID(uuid.NewString()), Seq: 1, Token: c.Token}, {ID: "x", Seq: 1, Token: "y"}, {ID: c.ID, Seq: 1, Token: ""}}
+			list := []outbox.Settlement{{Ref: c.Ref(0), Verb: outbox.VerbSent}}
+			for _, ref := range odd {
+				list = append(list, outbox.Settlement{Ref: ref, Verb: outbox.VerbSent, Evidence: refusal()})
+			}
+			lost, err := w.store.Settle(w.Context(), "d1", list)
+			w.must(err)
+			want(w, "lost", lost, odd)
+			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
+			want(w, "attempts", w.number("SELECT count(*) FROM outbox_attempts"), 0)
+		}},
+		{"one-winner", "Of outcomes that are settled at once for one delivery exactly one counts.", func(w *world) {
+			c := w.leased(to("a@example.org", "b@example.org"))
+			var (
+				wg   sync.WaitGroup
+				wins atomic.Int64
+			)
+			for _, verb := range []outbox.Verb{outbox.VerbSent, outbox.VerbFail, outbox.VerbDefer, outbox.VerbHold} {
+				wg.Go(func() {
+					if len(w.trySettle(c, verb, after(time.Hour), evidence(refusal()))) == 0 {
+						wins.Add(1)
+					}
+				})
+			}
+			wg.Wait()
+			want(w, "winners", wins.Load(), 1)
+			states := w.states(c.ID)
+			want(w, "both recipients have the same outcome", states[0], states[1])
+		}},
+		{"reap-or-settle", "When a lease is taken back while its holder settles, one of the two counts.", reapOrSettle},
+		{"renew-and-commit-at-once", "Renewing, committing and settling the same deliveries at once never fails.", func(w *world) {
+			w.many(100)
+			var list []outbox.Ref
+			for _, c := range w.claim() {
+				list = append(list, refs(c)...)
+			}
+			reversed := make([]outbox.Ref, len(list))
+			for i, ref := range list {
+				reversed[len(list)-1-i] = ref
+			}
+			var wg sync.WaitGroup
+			for range 5 {
+				wg.Go(func() { want(w, "lost by renewing", w.renew(time.Minute, list...), nil) })
+				wg.Go(func() { want(w, "lost by committing", w.commit(reversed...), nil) })
+			}
+			wg.Wait()
+		}},
+	}
+}
+
+func reapOrSettle(w *world) {
+	w.many(50)
+	claimed := w.claim()
+	for _, c := range claimed {
+		w.lapse(c.ID)
+	}
+	var (
+		wg      sync.WaitGroup
+		settled atomic.Int64
+		report  outbox.ReapReport
+	)
+	wg.Go(func() { report = w.reap() })
+	for _, c := range claimed {
+		wg.Go(func() {
+			if len(w.trySettle(c, outbox.VerbSent)) == 0 {
+				settled.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	want(w, "settled and taken back", int(settled.Load())+report.Requeued, 50)
+	want(w, "sent", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'sent'"), int(settled.Load()))
+	want(w, "queued", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'queued'"), report.Requeued)
+}

@@ -1,0 +1,128 @@
+package storetest
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/outboxmail/outbox"
+)
+
+// shareRules are about who gets how much of what is due.
+func shareRules() []rule {
+	return []rule{
+		{"urgent-first", "The more urgent priority is claimed first.", func(w *world) {
+			bulk, normal, high := w.enqueue(mail(with(outbox.Bulk))), w.enqueue(mail()), w.enqueue(mail(with(outbox.High)))
+			want(w, "order", claimedIDs(w.claim()), []outbox.ID{high, normal, bulk})
+		}},
+		{"urgent-uses-the-limit", "While urgent deliveries fill the limit, others wait.", func(w *world) {
+			w.enqueue(mail(with(outbox.Bulk)))
+			w.many(3, with(outbox.High))
+			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 3 }) {
+				want(w, "priority", c.Priority, outbox.High)
+			}
+		}},
+		{"bulk-is-not-starved", "Whatever urgent mail waits, every sixteenth claim of a store begins with the least urgent.", func(w *world) {
+			bulk := w.enqueue(mail(with(outbox.Bulk)))
+			w.many(40, with(outbox.High))
+			for n := 1; n <= 16; n++ {
+				if w.claimOne(func(r *outbox.ClaimRequest) { r.Limit = 1 }).ID == bulk {
+					want(w, "turn of the bulk message", n, 16)
+					return
+				}
+			}
+			w.violated("sixteen claims passed the bulk message by")
+		}},
+		{"routes-share", "Routes of one priority share a claim evenly, however long their backlogs are.", func(w *world) {
+			w.many(30, on("a"))
+			w.many(30, on("b"))
+			w.many(30, on("c"))
+			perRoute := make(map[string]int)
+			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 9 }) {
+				perRoute[c.Route]++
+			}
+			want(w, "claimed by route", perRoute, map[string]int{"a": 3, "b": 3, "c": 3})
+		}},
+		{"leftovers-are-used", "What one route leaves of its share another takes.", func(w *world) {
+			w.many(30, on("a"))
+			w.many(1, on("b"))
+			perRoute := make(map[string]int)
+			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 10 }) {
+				perRoute[c.Route]++
+			}
+			want(w, "claimed by route", perRoute, map[string]int{"a": 9, "b": 1})
+		}},
+		{"bytes-bound", "A claim takes no more messages once their sizes reach its bound on bytes.", func(w *world) {
+			w.many(10, text(strings.Repeat("0123456789 ", 100)))
+			first := w.claimOne(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })
+			want(w, "claimed with room for two and a half", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = first.Size*2 + first.Size/2 })), 3)
+			want(w, "claimed with room for exactly two", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = first.Size * 2 })), 2)
+		}},
+		{"bytes-at-least-one", "A bound on bytes never keeps a claim from taking one message.", func(w *world) {
+			w.many(2, text(strings.Repeat("x ", 5000)))
+			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 10 })), 1)
+		}},
+		{"bytes-over-ranges", "The bound on bytes holds over all routes and priorities of a claim; without one it bounds none of them.", func(w *world) {
+			for _, p := range outbox.Priorities() {
+				w.many(2, with(p), on("a"))
+				w.many(2, with(p), on("b"))
+			}
+			want(w, "claimed with a bound of one byte", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })), 1)
+			want(w, "claimed without a bound", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 0 })), 11)
+		}},
+		{"bytes-count-messages", "A message with several recipients counts its size once.", func(w *world) {
+			w.many(4, to("a@example.org", "b@example.org", "c@example.org"))
+			first := w.claimOne(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })
+			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = first.Size * 3 })), 3)
+		}},
+		{"claims-never-share", "Claims that run at once never get the same delivery, and together they get all.", claimsNeverShare},
+	}
+}
+
+func claimsNeverShare(w *world) {
+	const messages, workers = 240, 8
+	w.many(messages/2, to("a@example.org", "b@example.org"))
+	w.many(messages / 2)
+	var (
+		mu     sync.Mutex
+		holder = make(map[outbox.Ref]string)
+		wg     sync.WaitGroup
+	)
+	for n := range workers {
+		owner := string(rune('a' + n))
+		wg.Go(func() {
+			for {
+				claimed, err := w.store.Claim(w.Context(), outbox.ClaimRequest{Owner: owner, Limit: 7, Lease: request().Lease})
+				if err != nil {
+					w.violated("claim: %v", err)
+					return
+				}
+				mu.Lock()
+				for _, c := range claimed {
+					for _, d := range c.Deliveries {
+						ref := outbox.Ref{ID: c.ID, Seq: d.Seq}
+						if other, taken := holder[ref]; taken {
+							w.violated("%s/%d went to %s and to %s", c.ID, d.Seq, other, owner)
+						}
+						holder[ref] = owner
+					}
+				}
+				mu.Unlock()
+				if len(claimed) == 0 {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	// A claim that found only rows that another was taking came back empty; what is left is taken now.
+	for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = messages * 2 }) {
+		for _, d := range c.Deliveries {
+			ref := outbox.Ref{ID: c.ID, Seq: d.Seq}
+			if other, taken := holder[ref]; taken {
+				w.violated("%s/%d went to %s and was claimed again", c.ID, d.Seq, other)
+			}
+			holder[ref] = "d1"
+		}
+	}
+	want(w, "deliveries claimed", len(holder), messages/2*3)
+}

@@ -1,0 +1,169 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/outboxmail/outbox"
+)
+
+func stageRules() []rule {
+	return []rule{
+		{"marks", "Committing the stage marks the deliveries as past the point of no return, and nothing else.", func(w *world) {
+			c := w.leased(to("a@example.org", "b@example.org"))
+			before := w.rest(c.ID)
+			want(w, "lost", w.commit(refs(c)...), nil)
+			want(w, "marked", w.marked(), 2)
+			want(w, "the rest of the row", w.rest(c.ID), before)
+		}},
+		{"repeatable", "Committing the stage twice is the same as once.", func(w *world) {
+			c := w.leased()
+			want(w, "lost", w.commit(refs(c)...), nil)
+			w.unchanged(func() { want(w, "lost the second time", w.commit(refs(c)...), nil) })
+		}},
+		{"stale-token", "A holder whose delivery went to another cannot commit its stage.", func(w *world) {
+			c := w.retaken()
+			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
+		}},
+		{"lapsed-lease", "A holder whose lease lapsed cannot commit the stage, even while nobody else has the delivery.", func(w *world) {
+			c := w.leased()
+			w.lapse(c.ID)
+			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
+		}},
+		{"wrong-place", "A token is good for the recipients that it was claimed for and for no other.", func(w *world) {
+			c := w.leased(to("a@example.org", "b@example.org"))
+			w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, outbox.VerbDefer, after(time.Hour))
+			other := []outbox.Ref{{ID: c.ID, Seq: 2, Token: c.Token}, {ID: c.ID, Seq: 3, Token: c.Token}}
+			w.unchanged(func() { want(w, "lost", w.commit(other...), other) })
+		}},
+		{"only-the-lost", "Of several refs those that are lost are returned and the others are marked.", func(w *world) {
+			w.many(3)
+			claimed := w.claim()
+			w.lapse(claimed[1].ID)
+			want(w, "lost", w.commit(claimed[0].Ref(0), claimed[1].Ref(0), claimed[2].Ref(0)), []outbox.Ref{claimed[1].Ref(0)})
+			want(w, "marked", w.marked(), 2)
+		}},
+		{"settled", "What was settled has no stage to commit.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbSent)
+			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
+		}},
+		{"unknown", "Refs of unknown messages and of no sensible form are lost, and harm no other.", func(w *world) {
+			c := w.leased()
+			odd := []outbox.Ref{
+				{ID: outbox.ID(uuid.NewString()), Seq: 1, Token: uuid.NewString()},
+				{ID: "x", Seq: 1, Token: c.Token}, {ID: c.ID, Seq: 1, Token: "'"}, {ID: c.ID, Seq: -1, Token: c.Token},
+			}
+			want(w, "lost", w.commit(append(odd, refs(c)...)...), odd)
+			want(w, "marked", w.marked(), 1)
+		}},
+		{"none", "Committing nothing does nothing.", func(w *world) {
+			want(w, "lost", w.commit(), nil)
+		}},
+		{"ends-with-the-claim", "The stage ends with its claim: the next one begins before the point of no return.", func(w *world) {
+			c := w.leased()
+			w.commit(refs(c)...)
+			w.settle(c, outbox.VerbDefer)
+			w.claimOne()
+			want(w, "marked", w.marked(), 0)
+		}},
+	}
+}
+
+func renewRules() []rule {
+	return []rule{
+		{"extends", "Renewing extends the lease to the given time from now, and changes nothing else.", func(w *world) {
+			c := w.leased()
+			before := w.rest(c.ID)
+			want(w, "lost", w.renew(time.Hour, refs(c)...), nil)
+			w.near("the end of the lease", w.one(c.ID).LeaseUntil, w.now().Add(time.Hour))
+			want(w, "the rest of the row", w.rest(c.ID), before)
+		}},
+		{"keeps-stage", "Renewing keeps the stage.", func(w *world) {
+			c := w.leased()
+			w.commit(refs(c)...)
+			w.renew(time.Hour, refs(c)...)
+			want(w, "marked", w.marked(), 1)
+		}},
+		{"stale-token", "A holder whose delivery went to another cannot renew, and the other's lease stays as it is.", func(w *world) {
+			c := w.retaken()
+			w.unchanged(func() { want(w, "lost", w.renew(time.Hour, refs(c)...), refs(c)) })
+		}},
+		{"lapsed-but-not-taken", "A lease that lapsed and that nobody took back is renewed: its holder is alive.", func(w *world) {
+			c := w.leased()
+			w.lapse(c.ID)
+			want(w, "lost", w.renew(time.Hour, refs(c)...), nil)
+			want(w, "lost by committing", w.commit(refs(c)...), nil)
+		}},
+		{"taken-back", "A lease that was taken back cannot be renewed.", func(w *world) {
+			c := w.leased()
+			w.lapse(c.ID)
+			w.reap()
+			w.unchanged(func() { want(w, "lost", w.renew(time.Hour, refs(c)...), refs(c)) })
+		}},
+		{"settled", "What was settled has no lease to renew.", func(w *world) {
+			c := w.leased()
+			w.settle(c, outbox.VerbFail)
+			w.unchanged(func() { want(w, "lost", w.renew(time.Hour, refs(c)...), refs(c)) })
+		}},
+		{"only-the-lost", "Of several refs those that are lost are returned and the others are renewed.", func(w *world) {
+			w.many(3)
+			claimed := w.claim()
+			w.settle(claimed[1], outbox.VerbSent)
+			want(w, "lost", w.renew(time.Hour, claimed[0].Ref(0), claimed[1].Ref(0), claimed[2].Ref(0)), []outbox.Ref{claimed[1].Ref(0)})
+			w.near("the end of the last lease", w.one(claimed[2].ID).LeaseUntil, w.now().Add(time.Hour))
+		}},
+		{"too-short", "A lease that would end at once is refused.", func(w *world) {
+			c := w.leased()
+			w.unchanged(func() {
+				_, err := w.store.Renew(w.Context(), refs(c), 0)
+				w.refused(err, "lease")
+			})
+		}},
+	}
+}
+
+// retaken returns a claim whose lease lapsed and whose delivery another dispatcher holds since.
+func (w *world) retaken() outbox.Claimed {
+	w.Helper()
+	c := w.leased()
+	w.lapse(c.ID)
+	w.reap()
+	w.claimOne(func(r *outbox.ClaimRequest) { r.Owner = "d2" })
+	return c
+}
+
+func (w *world) commit(list ...outbox.Ref) []outbox.Ref {
+	w.Helper()
+	lost, err := w.store.CommitStage(w.Context(), list)
+	w.must(err)
+	return lost
+}
+
+func (w *world) renew(lease time.Duration, list ...outbox.Ref) []outbox.Ref {
+	w.Helper()
+	lost, err := w.store.Renew(w.Context(), list, lease)
+	w.must(err)
+	return lost
+}
+
+func (w *world) reap() outbox.ReapReport {
+	w.Helper()
+	report, err := w.store.Reap(w.Context())
+	w.must(err)
+	return report
+}
+
+// marked counts the deliveries whose stage was committed.
+func (w *world) marked() int {
+	w.Helper()
+	return w.number("SELECT count(*) FROM outbox_deliveries WHERE stage = 1")
+}
+
+// rest is what neither the stage nor a renewal may change of a message's deliveries.
+func (w *world) rest(id outbox.ID) string {
+	w.Helper()
+	return w.rows(`SELECT seq, state, due_at, attempts, lease_token, lease_owner, class, finished_at FROM outbox_deliveries
+WHERE message_id = $1 ORDER BY seq`, string(id))
+}

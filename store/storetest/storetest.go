@@ -1,0 +1,104 @@
+// Package storetest is the conformance suite of package store. It states, as named rules, what every database behind a
+// [store.Store] must do, and checks each of them on a real one. A check that fails prints the rule that is violated.
+//
+// The project runs it for modernc.org/sqlite, lib/pq and pgx/stdlib. Run it for another driver, another version of a
+// database, or one that is compatible with PostgreSQL:
+//
+//	func TestStore(t *testing.T) {
+//		storetest.Run(t, func(t *testing.T) *sqlx.DB {
+//			return sqlx.MustOpen("pgx", newEmptyDatabase(t))
+//		})
+//	}
+package storetest
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox/schema"
+	"github.com/outboxmail/outbox/store"
+)
+
+// rule is one thing that a store promises.
+type rule struct {
+	name string
+	says string
+	// check reports every way in which the promise is broken.
+	check func(w *world)
+}
+
+// topic is a group of rules that share a database.
+type topic struct {
+	name  string
+	rules []rule
+}
+
+// topics lists all of them.
+func topics() []topic {
+	return []topic{
+		{"claim", claimRules()},
+		{"share", shareRules()},
+		{"due", dueRules()},
+		{"stage", stageRules()},
+		{"renew", renewRules()},
+		{"settle", settleRules()},
+		{"fence", fenceRules()},
+		{"evidence", evidenceRules()},
+		{"reap", reapRules()},
+		{"read", readRules()},
+		{"filter", filterRules()},
+		{"find", findRules()},
+		{"operate", operateRules()},
+		{"bulk", bulkRules()},
+		{"purge", purgeRules()},
+		{"stats", statsRules()},
+	}
+}
+
+// Run checks every rule. It calls open once for each topic, more than once at a time: open returns an empty database that
+// nobody else uses, and closes and removes it when its test ends. Run creates the tables.
+func Run(t *testing.T, open func(t *testing.T) *sqlx.DB) {
+	t.Helper()
+	for _, topic := range topics() {
+		t.Run(topic.name, func(t *testing.T) {
+			t.Parallel()
+			db := open(t)
+			s, err := store.New(db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Migrate(t.Context(), db.DB, s.Dialect()); err != nil {
+				t.Fatal(err)
+			}
+			for i, r := range topic.rules {
+				t.Run(r.name, func(t *testing.T) {
+					w := &world{T: t, says: r.says, db: db}
+					if i > 0 {
+						w.reset()
+					}
+					w.store = w.newStore()
+					r.check(w)
+				})
+			}
+		})
+	}
+	t.Run("unmigrated", func(t *testing.T) {
+		t.Parallel()
+		w := &world{T: t, says: "A database without the tables is named as such by every method, with what to run.", db: open(t)}
+		w.store = w.newStore()
+		checkUnmigrated(w)
+	})
+}
+
+// Rules returns the name and the sentence of every rule, for documentation.
+func Rules() [][2]string {
+	var list [][2]string
+	for _, topic := range topics() {
+		for _, r := range topic.rules {
+			list = append(list, [2]string{topic.name + "/" + r.name, r.says})
+		}
+	}
+	return slices.Clip(list)
+}

@@ -1,0 +1,402 @@
+package storetest
+
+import (
+	"database/sql"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/store"
+)
+
+// world is what a rule is checked in: a database with empty tables, and a store over it.
+type world struct {
+	*testing.T
+
+	says  string
+	db    *sqlx.DB
+	store *store.Store
+}
+
+// tables in an order in which they may be emptied.
+var tables = []string{"messages", "deliveries", "attempts", "routes", "relays", "dispatchers", "suppressions", "actions"}
+
+func (w *world) reset() {
+	w.Helper()
+	for _, table := range tables {
+		w.exec("DELETE FROM outbox_" + table)
+	}
+}
+
+func (w *world) newStore(opts ...store.Option) *store.Store {
+	w.Helper()
+	s, err := store.New(w.db, opts...)
+	w.must(err)
+	return s
+}
+
+// violated reports that the rule does not hold, and goes on.
+func (w *world) violated(format string, args ...any) {
+	w.Helper()
+	w.Errorf("violated: %s\n%s", w.says, fmt.Sprintf(format, args...))
+}
+
+// must ends the rule on an error that it does not expect.
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatalf("violated: %s\nunexpected error: %v", w.says, err)
+	}
+}
+
+// refused wants an error that says each of the words.
+func (w *world) refused(err error, words ...string) {
+	w.Helper()
+	if err == nil {
+		w.violated("there was no error")
+		return
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			w.violated("the error %q does not say %q", err, word)
+		}
+	}
+}
+
+// want compares two values.
+func want[V any](w *world, what string, got, expected V) {
+	w.Helper()
+	if !reflect.DeepEqual(got, expected) {
+		w.violated("%s: got %v, want %v", what, got, expected)
+	}
+}
+
+func (w *world) exec(query string, args ...any) {
+	w.Helper()
+	if _, err := w.db.ExecContext(w.Context(), query, args...); err != nil {
+		w.Fatalf("%s: %v", query, err)
+	}
+}
+
+// number reads one number.
+func (w *world) number(query string, args ...any) int {
+	w.Helper()
+	var n int
+	if err := w.db.GetContext(w.Context(), &n, query, args...); err != nil {
+		w.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// edit changes a message under construction.
+type edit func(m *outbox.Message)
+
+// mail is a message to one recipient.
+func mail(edits ...edit) *outbox.Message {
+	m := &outbox.Message{
+		From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ann@example.org"}},
+		Subject: "Your order", Text: "It is on its way.",
+	}
+	for _, e := range edits {
+		e(m)
+	}
+	return m
+}
+
+func to(addresses ...string) edit {
+	return func(m *outbox.Message) {
+		m.To = nil
+		for _, a := range addresses {
+			m.To = append(m.To, outbox.Address{Address: a})
+		}
+	}
+}
+
+func on(route string) edit        { return func(m *outbox.Message) { m.Route = route } }
+func with(p outbox.Priority) edit { return func(m *outbox.Message) { m.Priority = p } }
+func keyed(key string) edit       { return func(m *outbox.Message) { m.Key = key } }
+func later(d time.Duration) edit  { return func(m *outbox.Message) { m.NotBefore = time.Now().Add(d) } }
+func until(d time.Duration) edit  { return func(m *outbox.Message) { m.Expires = time.Now().Add(d) } }
+func doubt(policy outbox.UncertainPolicy) edit {
+	return func(m *outbox.Message) { m.OnUncertain = policy }
+}
+func from(address string) edit { return func(m *outbox.Message) { m.From.Address = address } }
+func text(s string) edit       { return func(m *outbox.Message) { m.Text = s } }
+func raw(message string) edit {
+	return func(m *outbox.Message) { *m = outbox.Message{Raw: []byte(message)} }
+}
+func labelled(tag, k, v string) edit {
+	return func(m *outbox.Message) { m.Tags, m.Metadata = []string{tag}, map[string]string{k: v} }
+}
+func (w *world) enqueue(m *outbox.Message) outbox.ID { w.Helper(); return w.enqueueAll(m)[0] }
+
+// enqueueAll stores messages in one transaction.
+func (w *world) enqueueAll(list ...*outbox.Message) []outbox.ID {
+	w.Helper()
+	tx, err := w.db.BeginTxx(w.Context(), nil)
+	w.must(err)
+	defer func() { _ = tx.Rollback() }()
+	receipts, err := outbox.EnqueueMany(w.Context(), tx, list)
+	w.must(err)
+	w.must(tx.Commit())
+	ids := make([]outbox.ID, len(receipts))
+	for i, r := range receipts {
+		ids[i] = r.ID
+	}
+	return ids
+}
+
+// many enqueues n messages that look alike.
+func (w *world) many(n int, edits ...edit) []outbox.ID {
+	w.Helper()
+	list := make([]*outbox.Message, n)
+	for i := range list {
+		list[i] = mail(edits...)
+	}
+	return w.enqueueAll(list...)
+}
+
+// request is a claim of up to 100 deliveries by d1.
+func request() outbox.ClaimRequest {
+	return outbox.ClaimRequest{Owner: "d1", Limit: 100, Lease: time.Minute, InlineBytes: 1 << 20}
+}
+
+// claim claims as request says, changed by the edits.
+func (w *world) claim(edits ...func(*outbox.ClaimRequest)) []outbox.Claimed {
+	w.Helper()
+	return w.claimFrom(w.store, edits...)
+}
+
+func (w *world) claimFrom(s *store.Store, edits ...func(*outbox.ClaimRequest)) []outbox.Claimed {
+	w.Helper()
+	req := request()
+	for _, e := range edits {
+		e(&req)
+	}
+	claimed, err := s.Claim(w.Context(), req)
+	w.must(err)
+	return claimed
+}
+
+// claimOne claims what must be one message.
+func (w *world) claimOne(edits ...func(*outbox.ClaimRequest)) outbox.Claimed {
+	w.Helper()
+	claimed := w.claim(edits...)
+	if len(claimed) != 1 {
+		w.Fatalf("violated: %s\n%d messages were claimed, want 1", w.says, len(claimed))
+	}
+	return claimed[0]
+}
+
+// leased enqueues a message and claims it.
+func (w *world) leased(edits ...edit) outbox.Claimed {
+	w.Helper()
+	w.enqueue(mail(edits...))
+	return w.claimOne()
+}
+
+func refs(c outbox.Claimed) []outbox.Ref {
+	list := make([]outbox.Ref, len(c.Deliveries))
+	for i := range list {
+		list[i] = c.Ref(i)
+	}
+	return list
+}
+
+// settle settles every delivery of a claim alike and wants none to be lost.
+func (w *world) settle(c outbox.Claimed, verb outbox.Verb, edits ...func(*outbox.Settlement)) {
+	w.Helper()
+	want(w, "lost by settling", w.trySettle(c, verb, edits...), nil)
+}
+
+func (w *world) trySettle(c outbox.Claimed, verb outbox.Verb, edits ...func(*outbox.Settlement)) []outbox.Ref {
+	w.Helper()
+	var list []outbox.Settlement
+	for _, ref := range refs(c) {
+		st := outbox.Settlement{Ref: ref, Verb: verb}
+		for _, e := range edits {
+			e(&st)
+		}
+		list = append(list, st)
+	}
+	lost, err := w.store.Settle(w.Context(), "d1", list)
+	w.must(err)
+	return lost
+}
+
+func uncounted(st *outbox.Settlement) { st.Uncounted = true }
+
+func after(d time.Duration) func(*outbox.Settlement) {
+	return func(st *outbox.Settlement) { st.Delay = d }
+}
+
+func evidence(e outbox.Evidence) func(*outbox.Settlement) {
+	return func(st *outbox.Settlement) { st.Evidence = e }
+}
+
+// refusal is what a relay said.
+func refusal() outbox.Evidence {
+	return outbox.Evidence{
+		Relay: "primary", Stage: "rcpt", Class: "transient", Code: 451, Enhanced: "4.7.1", Reply: "451 4.7.1 greylisted, try again",
+		ProviderID: "p-17", Duration: 1500 * time.Millisecond,
+	}
+}
+
+// finish brings a message that is queued to a state.
+func (w *world) finish(id outbox.ID, state outbox.State) {
+	w.Helper()
+	switch state {
+	case outbox.StateQueued:
+	case outbox.StateCancelled, outbox.StateSuppressed, outbox.StateExpired:
+		w.exec("UPDATE outbox_deliveries SET state = $1, finished_at = (SELECT now FROM outbox_clock) WHERE message_id = $2", string(state), string(id))
+	default:
+		verbs := map[outbox.State]outbox.Verb{
+			outbox.StateSent: outbox.VerbSent, outbox.StateFailed: outbox.VerbFail, outbox.StateUncertain: outbox.VerbUncertain, outbox.StateHeld: outbox.VerbHold,
+		}
+		for _, c := range w.claim() {
+			switch {
+			case c.ID != id:
+				w.settle(c, outbox.VerbRecycle)
+			case state != outbox.StateSending:
+				w.settle(c, verbs[state], evidence(refusal()))
+			}
+		}
+	}
+	for _, d := range w.get(id).Deliveries {
+		want(w, "the state of a message that was prepared", d.State, state)
+	}
+}
+
+// lapse lets the leases of a message lapse.
+func (w *world) lapse(id outbox.ID) {
+	w.Helper()
+	w.exec("UPDATE outbox_deliveries SET lease_until = $1 WHERE message_id = $2 AND state = 'sending'", longAgo, string(id))
+}
+
+// longAgo is a time that both databases read.
+const longAgo = "2000-01-01T00:00:00.000Z"
+
+func (w *world) get(id outbox.ID) *store.Message {
+	w.Helper()
+	m, err := w.store.Get(w.Context(), id)
+	w.must(err)
+	return m
+}
+
+// states are those of the deliveries of a message, by the place of the recipient.
+func (w *world) states(id outbox.ID) []outbox.State {
+	w.Helper()
+	m := w.get(id)
+	list := make([]outbox.State, len(m.Deliveries))
+	for i, d := range m.Deliveries {
+		list[i] = d.State
+	}
+	return list
+}
+
+// one is the only delivery of a message.
+func (w *world) one(id outbox.ID) store.Delivery {
+	w.Helper()
+	m := w.get(id)
+	if len(m.Deliveries) != 1 {
+		w.Fatalf("message %s has %d deliveries", id, len(m.Deliveries))
+	}
+	return m.Deliveries[0]
+}
+
+// rows is every column of what a query finds, to see that nothing changed.
+func (w *world) rows(query string, args ...any) string {
+	w.Helper()
+	rows, err := w.db.QueryxContext(w.Context(), query, args...)
+	w.must(err)
+	defer func() { _ = rows.Close() }()
+	var b strings.Builder
+	for rows.Next() {
+		row, err := rows.SliceScan()
+		w.must(err)
+		for _, v := range row {
+			if text, ok := v.([]byte); ok {
+				v = string(text)
+			}
+			fmt.Fprintf(&b, "%v|", v)
+		}
+		b.WriteByte('\n')
+	}
+	w.must(rows.Err())
+	return b.String()
+}
+
+// everything is what stands in the tables that a dispatcher writes.
+func (w *world) everything() string {
+	w.Helper()
+	return w.rows("SELECT * FROM outbox_deliveries ORDER BY message_id, seq") + w.rows("SELECT * FROM outbox_attempts ORDER BY id")
+}
+
+// unchanged wants that fn changes neither deliveries nor attempts.
+func (w *world) unchanged(fn func()) {
+	w.Helper()
+	before := w.everything()
+	fn()
+	if now := w.everything(); now != before {
+		w.violated("the tables changed from\n%s\nto\n%s", before, now)
+	}
+}
+
+// now is the clock of the database.
+func (w *world) now() time.Time {
+	w.Helper()
+	var v any
+	w.must(w.db.QueryRowxContext(w.Context(), "SELECT now FROM outbox_clock").Scan(&v))
+	switch v := v.(type) {
+	case time.Time:
+		return v
+	case string:
+		t, err := time.Parse(time.RFC3339, v)
+		w.must(err)
+		return t
+	default:
+		w.Fatalf("the clock of the database gave a %T", v)
+		return time.Time{}
+	}
+}
+
+// near wants a time to lie at most five seconds from another.
+func (w *world) near(what string, got, expected time.Time) {
+	w.Helper()
+	if d := got.Sub(expected); d < -5*time.Second || d > 5*time.Second {
+		w.violated("%s: got %v, want about %v", what, got, expected)
+	}
+}
+
+// claimedIDs are the messages of claims, in their order.
+func claimedIDs(list []outbox.Claimed) []outbox.ID {
+	ids := make([]outbox.ID, len(list))
+	for i, c := range list {
+		ids[i] = c.ID
+	}
+	return ids
+}
+
+// listedIDs are the messages of deliveries, in their order.
+func listedIDs(list []store.Delivery) []outbox.ID {
+	ids := make([]outbox.ID, len(list))
+	for i, d := range list {
+		ids[i] = d.ID
+	}
+	return ids
+}
+
+// nullable reads one text that may be NULL.
+func (w *world) nullable(query string, args ...any) sql.NullString {
+	w.Helper()
+	var s sql.NullString
+	if err := w.db.GetContext(w.Context(), &s, query, args...); err != nil {
+		w.Fatalf("%s: %v", query, err)
+	}
+	return s
+}
