@@ -29,11 +29,13 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"a name with space": {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{{Name: "a b", Sender: &sender{}}}}, `character ' '`},
 		"twice":             {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay, relay}}, "two relays"},
 		"no sender":         {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{{Name: "main"}}}, "no sender given"},
-		"a bad route":       {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{{Name: "main", Sender: &sender{}, Routes: []string{""}}}}, "route"},
-		"concurrency":       {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay}, Concurrency: -1}, "concurrency"},
-		"poll":              {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay}, Poll: -1}, "poll"},
-		"a short lease":     {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay}, Lease: time.Millisecond}, "lease"},
-		"backoff":           {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay}, Retry: dispatcher.Backoff{Factor: 0.5}}, "factor"},
+		"a bad route": {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{
+			{Name: "main", Sender: &sender{}, Routes: []string{""}},
+		}}, "route"},
+		"concurrency":   {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay}, Concurrency: -1}, "concurrency"},
+		"poll":          {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay}, Poll: -1}, "poll"},
+		"a short lease": {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay}, Lease: time.Millisecond}, "lease"},
+		"backoff":       {dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{relay}, Retry: dispatcher.Backoff{Factor: 0.5}}, "factor"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -59,8 +61,8 @@ func TestFlushDeliversWhatIsDue(t *testing.T) {
 		}
 		m := q.get(ids[0])
 		d := m.Deliveries[0]
-		if d.State != outbox.StateSent || d.Attempts != 1 || d.Relay != "main" || d.ProviderID != "q1" || d.Code != 250 || d.Enhanced != "2.0.0" ||
-			d.Reply != "Ok: queued as q1" || d.FinishedAt.IsZero() || len(m.Attempts) != 0 {
+		if d.State != outbox.StateSent || d.Attempts != 1 || d.Relay != "main" || d.ProviderID != "q1" || d.Code != 250 ||
+			d.Enhanced != "2.0.0" || d.Reply != "Ok: queued as q1" || d.FinishedAt.IsZero() || len(m.Attempts) != 0 {
 			t.Errorf("delivery %+v with %d attempts noted", d, len(m.Attempts))
 		}
 		q.wantStates(later, outbox.StateQueued)
@@ -87,15 +89,16 @@ func TestOutcomesByClass(t *testing.T) {
 			{reply(smtpx.StageRcpt, smtpx.ClassRecipient, 550, "no such user"), outbox.StateFailed, 1, false, false},
 			{reply(smtpx.StageDot, smtpx.ClassMessage, 554, "spam"), outbox.StateFailed, 1, false, false},
 			{reply(smtpx.StageAuth, smtpx.ClassConfig, 535, "bad password"), outbox.StateQueued, 0, true, true},
-			{&smtpx.Error{Stage: smtpx.StageDial, Class: smtpx.ClassUnreachable, Err: errors.New("connection refused")}, outbox.StateQueued, 0, true, true},
-			{&smtpx.Error{Stage: smtpx.StageDot, Class: smtpx.ClassAmbiguous, Err: errors.New("connection lost")}, outbox.StateUncertain, 1, true, false},
+			{lost(smtpx.StageDial, smtpx.ClassUnreachable), outbox.StateQueued, 0, true, true},
+			{lost(smtpx.StageDot, smtpx.ClassAmbiguous), outbox.StateUncertain, 1, true, false},
 		} {
 			route := fmt.Sprintf("class-%d", i)
 			id := q.enqueue(1, func(m *outbox.Message) { m.Route = route })[0]
 			s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
 				return refuse(env, test.err)
 			}}
-			flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: []dispatcher.Relay{{Name: "main", Sender: s, Routes: []string{route}}}}, nil))
+			relays := []dispatcher.Relay{{Name: "main", Sender: s, Routes: []string{route}}}
+			flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: relays}, nil))
 			m := q.get(id)
 			d := m.Deliveries[0]
 			if d.State != test.state || d.Attempts != test.attempts || d.Later != test.later || !d.DeferredSince.IsZero() != test.deferred {
@@ -265,10 +268,12 @@ func TestTheDatabaseComesBack(t *testing.T) {
 			defer close(arrived)
 			return s.accept(ctx, env, body)
 		}
-		stop := start(t, newDispatcher(t, dispatcher.Config{Queue: &faulty{Queue: q, claim: failFirst(3, errDatabase)}, Poll: 10 * time.Millisecond}, s))
+		failing := &faulty{Queue: q, claim: failFirst(3, errDatabase)}
+		stop := start(t, newDispatcher(t, dispatcher.Config{Queue: failing, Poll: 10 * time.Millisecond}, s))
 		<-arrived
 		stop()
-		if _, err := newDispatcher(t, dispatcher.Config{Queue: &faulty{Queue: q, claim: failFirst(1, errDatabase)}}, s).Flush(t.Context()); !errors.Is(err, errDatabase) {
+		failing.claim = failFirst(1, errDatabase)
+		if _, err := newDispatcher(t, dispatcher.Config{Queue: failing}, s).Flush(t.Context()); !errors.Is(err, errDatabase) {
 			t.Errorf("Flush hides that it could not claim: %v", err)
 		}
 	})

@@ -3,7 +3,6 @@ package dispatcher_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -23,7 +22,10 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	crashMain()
+	goleak.VerifyTestMain(m)
+}
 
 // queue is a real store with what tests need to fill and read it.
 type queue struct {
@@ -107,9 +109,9 @@ func (q *queue) enqueue(n int, edit func(m *outbox.Message)) []outbox.ID {
 }
 
 // exec changes the database behind everybody's back.
-func (q *queue) exec(query string, args ...any) {
+func (q *queue) exec(query string) {
 	q.t.Helper()
-	if _, err := q.db.ExecContext(context.WithoutCancel(q.t.Context()), query, args...); err != nil {
+	if _, err := q.db.ExecContext(context.WithoutCancel(q.t.Context()), query); err != nil {
 		q.t.Fatalf("%s: %v", query, err)
 	}
 }
@@ -198,6 +200,11 @@ func reply(stage smtpx.Stage, class smtpx.Class, code int, text string) *smtpx.E
 	return &smtpx.Error{Stage: stage, Class: class, Reply: smtpx.Reply{Code: code, Lines: []string{text}}}
 }
 
+// lost is a connection that breaks.
+func lost(stage smtpx.Stage, class smtpx.Class) *smtpx.Error {
+	return &smtpx.Error{Stage: stage, Class: class, Err: errors.New("connection lost")}
+}
+
 // faulty is a queue whose calls fail on demand: what each func is given first it may answer with an error.
 type faulty struct {
 	dispatcher.Queue
@@ -269,7 +276,7 @@ func newDispatcher(t *testing.T, cfg dispatcher.Config, s dispatcher.Sender) *di
 		cfg.Relays = []dispatcher.Relay{{Name: "main", Sender: s}}
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	d, err := dispatcher.New(cfg)
 	if err != nil {

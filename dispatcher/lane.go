@@ -138,8 +138,7 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 
 // verdictOf finds the *smtpx.Error in what a Sender returned. Without one, nobody knows whether the message was accepted.
 func verdictOf(err error) *smtpx.Error {
-	var e *smtpx.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*smtpx.Error](err); ok {
 		return e
 	}
 	if err == nil {

@@ -104,16 +104,17 @@ func (l *lane) logOutcome(ctx context.Context, c *outbox.Claimed, i int, s outbo
 		slog.String("id", string(c.ID)), slog.Int("seq", s.Ref.Seq), slog.String("relay", l.relay.Name),
 		slog.Int("attempt", c.Deliveries[i].Attempt), slog.Duration("took", s.Evidence.Duration),
 	}
-	level, event := slog.LevelInfo, "send_success"
-	if s.Verb != outbox.VerbSent {
-		level, event = slog.LevelWarn, "send_"+string(s.Verb)
-		attrs = append(attrs, slog.String("class", s.Evidence.Class), slog.String("stage", s.Evidence.Stage), slog.Int("code", s.Evidence.Code),
-			slog.String("enhanced", s.Evidence.Enhanced), slog.String("reply", s.Evidence.Reply), slog.Duration("delay", s.Delay))
-		if s.Verb == outbox.VerbFail {
-			event = "send_failed"
-		}
-	} else {
+	if s.Verb == outbox.VerbSent {
 		attrs = append(attrs, slog.String("provider_id", s.Evidence.ProviderID))
+		l.log.LogAttrs(ctx, slog.LevelInfo, "send_success", attrs...)
+		return
 	}
-	l.log.LogAttrs(ctx, level, event, attrs...)
+	attrs = append(attrs, slog.String("verb", string(s.Verb)), slog.String("class", s.Evidence.Class), slog.String("stage", s.Evidence.Stage),
+		slog.Int("code", s.Evidence.Code), slog.String("enhanced", s.Evidence.Enhanced), slog.String("reply", s.Evidence.Reply),
+		slog.Duration("delay", s.Delay))
+	if s.Verb == outbox.VerbFail {
+		l.log.LogAttrs(ctx, slog.LevelError, "send_failed", attrs...)
+		return
+	}
+	l.log.LogAttrs(ctx, slog.LevelWarn, "send_deferred", attrs...)
 }

@@ -25,7 +25,8 @@ func (e *engine) reap(ctx context.Context) {
 			failing = false
 		}
 		if report.Requeued+report.Uncertain+report.Expired > 0 {
-			e.log.WarnContext(ctx, "reaped", "requeued", report.Requeued, "uncertain", report.Uncertain, "resent", report.Resent, "expired", report.Expired)
+			e.log.WarnContext(ctx, "reaped", "requeued", report.Requeued, "uncertain", report.Uncertain, "resent", report.Resent,
+				"expired", report.Expired)
 		}
 		if report.Requeued+report.Resent > 0 {
 			e.Wake()

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/outboxmail/outbox"
@@ -119,7 +120,8 @@ func counted(c smtpx.Class) bool {
 // fraction spreads attempts evenly over [0, 1), each always to the same place.
 func fraction(a Attempt) float64 {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(string(a.ID) + "/" + strconv.Itoa(a.Seq) + "/" + strconv.Itoa(a.Number) + "/" + strconv.FormatInt(int64(a.DeferredFor), 10)))
+	name := []string{string(a.ID), strconv.Itoa(a.Seq), strconv.Itoa(a.Number), strconv.FormatInt(int64(a.DeferredFor), 10)}
+	_, _ = h.Write([]byte(strings.Join(name, "/")))
 	sum := h.Sum64()
 	sum ^= sum >> 33 // FNV leaves its high bits poorly mixed for short inputs
 	sum *= 0xff51afd7ed558ccd

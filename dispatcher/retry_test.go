@@ -13,6 +13,7 @@ import (
 func TestBackoffSchedule(t *testing.T) {
 	t.Parallel()
 	exact := Backoff{Jitter: -1}
+	quick := Backoff{Jitter: -1, Base: time.Second, Factor: 3, Max: 5 * time.Second}
 	for _, test := range []struct {
 		name    string
 		backoff Backoff
@@ -30,9 +31,9 @@ func TestBackoffSchedule(t *testing.T) {
 		{"an outage lasts", exact, Attempt{Number: 1, Class: smtpx.ClassUnreachable, DeferredFor: 5 * time.Minute}, 5 * time.Minute, true},
 		{"a long outage", exact, Attempt{Number: 1, Class: smtpx.ClassConfig, DeferredFor: 5 * time.Hour}, 15 * time.Minute, true},
 		{"the last of three", Backoff{Jitter: -1, Attempts: 3}, Attempt{Number: 3, Class: smtpx.ClassTransient}, 0, false},
-		{"an outage is not held against it", Backoff{Jitter: -1, Attempts: 3}, Attempt{Number: 3, Class: smtpx.ClassThrottled}, 30 * time.Second, true},
-		{"another base", Backoff{Jitter: -1, Base: time.Second, Factor: 3, Max: 5 * time.Second}, Attempt{Number: 2, Class: smtpx.ClassTransient}, 3 * time.Second, true},
-		{"another cap", Backoff{Jitter: -1, Base: time.Second, Factor: 3, Max: 5 * time.Second}, Attempt{Number: 3, Class: smtpx.ClassTransient}, 5 * time.Second, true},
+		{"an outage is not a refusal", Backoff{Jitter: -1, Attempts: 3}, Attempt{Number: 3, Class: smtpx.ClassThrottled}, 30 * time.Second, true},
+		{"another base", quick, Attempt{Number: 2, Class: smtpx.ClassTransient}, 3 * time.Second, true},
+		{"another cap", quick, Attempt{Number: 3, Class: smtpx.ClassTransient}, 5 * time.Second, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -62,7 +62,7 @@ func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[out
 		defer cancel()
 		lost, err = s.cfg.Queue.Settle(limited, s.cfg.Name, batch)
 		return err
-	}, policy, func(err error, wait time.Duration) {
+	}, policy, func(err error, _ time.Duration) {
 		if !failing {
 			failing = true
 			s.log.ErrorContext(ctx, "cannot record outcomes; trying again", "outcomes", len(batch), "error", err)
