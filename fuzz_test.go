@@ -26,6 +26,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add("名前"+strings.Repeat("長", 60), "a@x.example", strings.Repeat("n", 200), "b@x.example", "c@x.example",
 		strings.Repeat("件", 300), "--=_x", "--=_y--", "Sender", "S <s@x.example>", strings.Repeat("文", 80), "a@b",
 		"text/csv; charset=x", "--=_")
+	f.Add("S", "s@x.example", "T", "t@x.example", "", "", "text", "", "X-Note", "a\r\nBcc: e@x.example", "", "", "", "")
 	f.Fuzz(func(t *testing.T, fromName, from, toName, to, bcc, subject, text, html, field, value, file, cid, contentType, data string) {
 		m := &Message{
 			From: Address{Name: fromName, Address: from}, To: []Address{{Name: toName, Address: to}},

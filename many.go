@@ -8,11 +8,12 @@ import (
 	"slices"
 )
 
-// Bounds of one INSERT of many rows. Only powers of two are used, so that a driver that keeps prepared statements keeps
-// eleven of these. SQLite takes 32,766 parameters, PostgreSQL 65,535.
+// Bounds of one INSERT of many rows. SQLite looks a parameter up among all before it, so that more than 32 rows (512
+// parameters) cost more than they save; PostgreSQL gains little after that. Only powers of two are used, for a driver
+// that keeps prepared statements keeps one for each number of rows.
 const (
-	rowsBits     = 10
-	maxRows      = 1 << rowsBits // 16,384 parameters
+	rowsBits     = 5
+	maxRows      = 1 << rowsBits
 	maxChunkSize = 8 << 20
 )
 
