@@ -51,22 +51,22 @@ func TestDotReader(t *testing.T) {
 
 func TestCheckBodyRefuses(t *testing.T) {
 	for in, want := range map[string]string{
-		"":                                   "empty",
-		"a\n":                                "bare LF on line 1",
-		"a\r\nb\nc\r\n":                      "bare LF on line 2",
-		"a\rb\r\n":                           "bare CR on line 1",
-		"a\r":                                "bare CR on line 1",
-		"a\r\r\n":                            "bare CR on line 1",
-		"\n":                                 "bare LF on line 1",
-		"a\x00b\r\n":                         "NUL on line 1",
-		"a\r\n.\nMAIL FROM:<evil@x>\r\n":     "bare LF on line 2",
-		"a\r\n.\rMAIL FROM:<evil@x>\r\n":     "bare CR on line 2",
-		"a\n.\r\nMAIL FROM:<evil@x>\r\n":     "bare LF on line 1",
-		"a\r.\r\nMAIL FROM:<evil@x>\r\n":     "bare CR on line 1",
-		"a\n.\nMAIL FROM:<evil@x>\r\n":       "bare LF on line 1",
-		"a\r\n\x00.\r\nMAIL FROM:<x@x>\r\n":  "NUL on line 2",
-		"a\n\r.\n\rMAIL FROM:<evil@x>\r\n":   "bare LF on line 1",
-		"ok\r\nok\r\n" + "tail without\rend": "bare CR on line 3",
+		"":                                  "empty",
+		"a\n":                               "bare LF on line 1",
+		"a\r\nb\nc\r\n":                     "bare LF on line 2",
+		"a\rb\r\n":                          "bare CR on line 1",
+		"a\r":                               "bare CR on line 1",
+		"a\r\r\n":                           "bare CR on line 1",
+		"\n":                                "bare LF on line 1",
+		"a\x00b\r\n":                        "NUL on line 1",
+		"a\r\n.\nMAIL FROM:<evil@x>\r\n":    "bare LF on line 2",
+		"a\r\n.\rMAIL FROM:<evil@x>\r\n":    "bare CR on line 2",
+		"a\n.\r\nMAIL FROM:<evil@x>\r\n":    "bare LF on line 1",
+		"a\r.\r\nMAIL FROM:<evil@x>\r\n":    "bare CR on line 1",
+		"a\n.\nMAIL FROM:<evil@x>\r\n":      "bare LF on line 1",
+		"a\r\n\x00.\r\nMAIL FROM:<x@x>\r\n": "NUL on line 2",
+		"a\n\r.\n\rMAIL FROM:<evil@x>\r\n":  "bare LF on line 1",
+		"a\r\nb\r\n" + "tail without\rend":  "bare CR on line 3",
 	} {
 		if _, err := checkBody([]byte(in)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("checkBody(%q): %v, want %q", in, err, want)

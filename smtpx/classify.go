@@ -33,24 +33,25 @@ func (p *Profile) Classify(stage Stage, r Reply) (Class, Rule) {
 	text := strings.ToLower(r.Text())
 	if p != nil {
 		for i := range p.Rules {
-			if p.Rules[i].matches(stage, r, text) {
+			if matches(&p.Rules[i], stage, r, text) {
 				return p.Rules[i].Class, p.Rules[i]
 			}
 		}
 	}
 	for i := range genericRules {
-		if genericRules[i].matches(stage, r, text) {
+		if matches(&genericRules[i], stage, r, text) {
 			return genericRules[i].Class, genericRules[i]
 		}
 	}
 	return ClassTransient, Rule{ID: "unknown", Class: ClassTransient}
 }
 
-func (rule *Rule) matches(stage Stage, r Reply, text string) bool {
-	return (len(rule.Stages) == 0 || slices.Contains(rule.Stages, stage)) &&
-		(len(rule.Codes) == 0 || slices.ContainsFunc(rule.Codes, func(c string) bool { return matchCode(c, r.Code) })) &&
-		(len(rule.Enhanced) == 0 || slices.ContainsFunc(rule.Enhanced, func(e string) bool { return matchEnhanced(e, r.Enhanced) })) &&
-		(len(rule.Text) == 0 || slices.ContainsFunc(rule.Text, func(t string) bool { return strings.Contains(text, t) }))
+// matches tells whether all conditions of a rule hold.
+func matches(r *Rule, stage Stage, reply Reply, text string) bool {
+	return (len(r.Stages) == 0 || slices.Contains(r.Stages, stage)) &&
+		(len(r.Codes) == 0 || slices.ContainsFunc(r.Codes, func(c string) bool { return matchCode(c, reply.Code) })) &&
+		(len(r.Enhanced) == 0 || slices.ContainsFunc(r.Enhanced, func(e string) bool { return matchEnhanced(e, reply.Enhanced) })) &&
+		(len(r.Text) == 0 || slices.ContainsFunc(r.Text, func(t string) bool { return strings.Contains(text, t) }))
 }
 
 func matchCode(pattern string, code int) bool {

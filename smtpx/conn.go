@@ -210,16 +210,16 @@ func (c *conn) usedUp() bool {
 // no interest.
 func (c *conn) end() {
 	if !c.dead {
-		c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
+		_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
 		if _, err := c.nc.Write([]byte("QUIT\r\n")); err == nil {
 			_, _ = c.await(context.Background(), c.relay.Timeouts.Quit)
 		}
 		if c.nc != c.raw {
-			c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
-			c.nc.Close() // with TLS's close_notify
+			_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
+			_ = c.nc.Close() // with TLS's close_notify
 		}
 	}
-	c.raw.Close()
+	_ = c.raw.Close()
 	close(c.done)
 	<-c.read
 	c.timer.Stop()
@@ -229,9 +229,9 @@ func (c *conn) end() {
 func (c *conn) cut() {
 	c.dead = true
 	if t, ok := c.raw.(*net.TCPConn); ok {
-		t.SetLinger(0)
+		_ = t.SetLinger(0)
 	}
-	c.raw.Close()
+	_ = c.raw.Close()
 }
 
 // await takes the next reply off the queue.
@@ -256,9 +256,9 @@ func (c *conn) await(ctx context.Context, limit time.Duration) (Reply, error) {
 // write sends one flight. When ctx is done it stops in the middle, so that it must not hold a final dot unless ctx cannot
 // be done.
 func (c *conn) write(ctx context.Context, p []byte) (int, error) {
-	c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Block))
+	_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Block))
 	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, func() { c.raw.Close() })
+		stop := context.AfterFunc(ctx, func() { _ = c.raw.Close() })
 		defer stop()
 	}
 	n, err := c.nc.Write(p)

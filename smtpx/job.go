@@ -9,7 +9,7 @@ import (
 // job is one call of Send on its way through the pool. Until a connection takes it, it belongs to Send and the pool; from
 // then on to the connection, until done is closed.
 type job struct {
-	ctx  context.Context // of the call: a job lives exactly as long
+	ctx  context.Context //nolint:containedctx // a job is a call of Send on its way: it lives exactly as long
 	env  Envelope
 	from address
 	to   []address

@@ -57,7 +57,13 @@ func envelope(to ...string) smtpx.Envelope {
 	return smtpx.Envelope{From: "a@example.com", To: to}
 }
 
-// asError fails the test unless err is an *smtpx.Error of the class and stage.
+// wantError fails the test unless err is an *smtpx.Error of the stage and class.
+func wantError(t *testing.T, err error, stage smtpx.Stage, class smtpx.Class) {
+	t.Helper()
+	_ = asError(t, err, stage, class)
+}
+
+// asError is wantError and returns the error for a closer look.
 func asError(t *testing.T, err error, stage smtpx.Stage, class smtpx.Class) *smtpx.Error {
 	t.Helper()
 	var e *smtpx.Error

@@ -78,7 +78,9 @@ func TestPoolKeepsItsLimitAndMatchesReplies(t *testing.T) {
 			for _, m := range got {
 				subject, _, _ := strings.Cut(m.To[0], "@")
 				var i int
-				fmt.Sscanf(subject, "%d-", &i)
+				if _, err := fmt.Sscanf(subject, "%d-", &i); err != nil {
+					t.Fatal(err)
+				}
 				if known, _ := ids[i].Load(m.ID); known != subject {
 					t.Errorf("message %s was reported to %v", subject, known)
 				}
@@ -94,7 +96,9 @@ func TestPoolKeepsItsLimitAndMatchesReplies(t *testing.T) {
 }
 
 // bubble runs a test in a synctest bubble with a server that is reached through memory.
-func bubble(t *testing.T, config smtptest.Config, opts []smtpx.Option, test func(t *testing.T, srv *smtptest.Server, client *smtpx.Client)) {
+func bubble(t *testing.T, config smtptest.Config, opts []smtpx.Option,
+	test func(t *testing.T, srv *smtptest.Server, client *smtpx.Client),
+) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		config.NoListen = true
@@ -138,7 +142,7 @@ func TestConnectionIsReplacedAtItsAge(t *testing.T) {
 
 func TestRateIsKept(t *testing.T) {
 	bubble(t, smtptest.Config{}, []smtpx.Option{func(c *smtpx.Config) { c.Rate = 10 }},
-		func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+		func(t *testing.T, _ *smtptest.Server, client *smtpx.Client) {
 			start := time.Now()
 			var wg sync.WaitGroup
 			for range 51 {
@@ -207,7 +211,7 @@ func TestKeptConnectionThatDiesUnderMAILIsReplaced(t *testing.T) {
 					_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
 					if len(extensions) == 2 && err != nil {
 						// The whole message had left with MAIL: nobody knows.
-						asError(t, err, smtpx.StageDot, smtpx.ClassAmbiguous)
+						wantError(t, err, smtpx.StageDot, smtpx.ClassAmbiguous)
 						return
 					}
 					if err != nil {
@@ -400,7 +404,7 @@ func TestFailedLoginIsNotRepeatedForEveryMessage(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
-			asError(t, err, smtpx.StageAuth, smtpx.ClassConfig)
+			wantError(t, err, smtpx.StageAuth, smtpx.ClassConfig)
 		})
 	}
 	wg.Wait()

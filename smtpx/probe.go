@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"io"
 	"slices"
-	"time"
 )
 
 // Report is what [Client.Probe] found.
@@ -36,9 +35,9 @@ func (c *Client) Probe(ctx context.Context) (Report, error) {
 	if err != nil {
 		return s.report(), err
 	}
-	stop := context.AfterFunc(ctx, func() { s.raw.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = s.raw.Close() })
 	defer stop()
-	defer s.raw.Close()
+	defer func() { _ = s.raw.Close() }()
 	done := s.timed(StageIdle)
 	r, err := s.command(StageIdle, c.relay.Timeouts.Mail, "NOOP")
 	done()
@@ -51,7 +50,7 @@ func (c *Client) Probe(ctx context.Context) (Report, error) {
 		}
 		return s.report(), err
 	}
-	s.raw.SetDeadline(time.Now().Add(c.relay.Timeouts.Quit))
+	s.within(c.relay.Timeouts.Quit)
 	if _, err := io.WriteString(s.nc, "QUIT\r\n"); err == nil {
 		_, _ = readReply(s.br)
 	}

@@ -45,19 +45,19 @@ func openSession(ctx context.Context, r *relay) (*session, *Error) {
 		return s, err
 	}
 	// Closing is the one way of ending a wait that no later deadline undoes.
-	stop := context.AfterFunc(ctx, func() { s.raw.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = s.raw.Close() })
 	err := s.setUp(ctx)
 	if !stop() && err == nil {
 		err = &Error{Stage: StageAuth, Err: ctx.Err()}
 	}
 	if err != nil {
-		s.raw.Close()
+		_ = s.raw.Close()
 		if cause := ctx.Err(); cause != nil && err.Reply.Code == 0 {
 			return s, &Error{Stage: err.Stage, Class: ClassUnreachable, Err: cause}
 		}
 		return s, err
 	}
-	s.raw.SetDeadline(time.Time{})
+	_ = s.raw.SetDeadline(time.Time{})
 	return s, nil
 }
 
@@ -107,7 +107,7 @@ func (s *session) attach(raw, nc net.Conn) {
 
 func (s *session) greet() *Error {
 	defer s.timed(StageBanner)()
-	s.raw.SetDeadline(time.Now().Add(s.relay.Timeouts.Banner))
+	s.within(s.relay.Timeouts.Banner)
 	r, err := readReply(s.br)
 	if err != nil {
 		e := s.broken(StageBanner, err)
@@ -199,7 +199,7 @@ func (s *session) upgrade(ctx context.Context) *Error {
 
 func (s *session) startTLS(ctx context.Context) *Error {
 	defer s.timed(StageTLS)()
-	s.raw.SetDeadline(time.Now().Add(s.relay.Timeouts.TLS))
+	s.within(s.relay.Timeouts.TLS)
 	tc := tls.Client(s.raw, s.relay.tlsConfig)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return tlsError(err)
@@ -234,9 +234,14 @@ func tlsError(err error) *Error {
 	return e
 }
 
+// within bounds what follows. A connection that is closed already says so at the next read.
+func (s *session) within(d time.Duration) {
+	_ = s.raw.SetDeadline(time.Now().Add(d))
+}
+
 // command sends one line and reads the reply to it.
 func (s *session) command(stage Stage, timeout time.Duration, line string) (Reply, *Error) {
-	s.raw.SetDeadline(time.Now().Add(timeout))
+	s.within(timeout)
 	if _, err := io.WriteString(s.nc, line+"\r\n"); err != nil {
 		// The server may have said why before it hung up.
 		if r, rerr := readReply(s.br); rerr == nil && r.Code >= 400 {

@@ -114,7 +114,7 @@ func TestBytesBehindSTARTTLSAbort(t *testing.T) {
 			srv, client := newRelay(t, smtptest.Config{User: "app", Password: "s3cret",
 				Hook: smtptest.At(smtptest.StageStartTLS, -1, smtptest.Action{Raw: raw})})
 			_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
-			asError(t, err, smtpx.StageStartTLS, smtpx.ClassConfig)
+			wantError(t, err, smtpx.StageStartTLS, smtpx.ClassConfig)
 			if srv.Count() != 0 {
 				t.Error("a message was accepted")
 			}
@@ -131,7 +131,7 @@ func TestNothingFollowsAFailedHandshakeInClear(t *testing.T) {
 	for _, mode := range []string{"tls=required", "tls=opportunistic"} {
 		client := open(t, srv.URL(mode), smtpx.RootCAs(x509.NewCertPool()))
 		_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
-		asError(t, err, smtpx.StageTLS, smtpx.ClassConfig)
+		wantError(t, err, smtpx.StageTLS, smtpx.ClassConfig)
 	}
 	srv.Close()
 	close(seen)
@@ -156,15 +156,15 @@ func TestTLSVersionsBelow12AreRefused(t *testing.T) {
 			var hello [512]byte
 			_, err = nc.Read(hello[:])
 			// A ServerHello that chooses TLS 1.0.
-			nc.Write(append(append([]byte{22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1}, make([]byte, 33)...), 0xc0, 0x13, 0))
+			_, _ = nc.Write(append(append([]byte{22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1}, make([]byte, 33)...), 0xc0, 0x13, 0))
 		}
 		old <- err
 	}()
-	t.Cleanup(func() { listener.Close(); <-old })
+	t.Cleanup(func() { _ = listener.Close(); <-old })
 	base := &tls.Config{MinVersion: tls.VersionTLS10}
 	client := open(t, "smtps://"+listener.Addr().String(), smtpx.RootCAs(cert.CertPool()), smtpx.TLSConfig(base))
 	_, err = client.Send(testContext(t), envelope("b@example.net"), message("x"))
-	asError(t, err, smtpx.StageTLS, smtpx.ClassConfig)
+	wantError(t, err, smtpx.StageTLS, smtpx.ClassConfig)
 }
 
 func TestNoALPNAndSessionsResume(t *testing.T) {
@@ -191,7 +191,7 @@ func TestCredentialsNeverInClear(t *testing.T) {
 	}
 	client := open(t, "smtp://app:s3cret@relay.example.com?tls=opportunistic", dial)
 	_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
-	asError(t, err, smtpx.StageAuth, smtpx.ClassConfig)
+	wantError(t, err, smtpx.StageAuth, smtpx.ClassConfig)
 	if srv.Count() != 0 {
 		t.Fatal("a message was accepted")
 	}
@@ -244,12 +244,13 @@ func TestAuthIsConfig(t *testing.T) {
 func TestLongInitialResponseFollowsTheChallenge(t *testing.T) {
 	password := strings.Repeat("p", 600)
 	var lines []string
-	srv, client := newRelay(t, smtptest.Config{User: "app", Password: password, Hook: func(_ context.Context, e smtptest.Event) smtptest.Action {
+	hook := func(_ context.Context, e smtptest.Event) smtptest.Action {
 		if e.Stage == smtptest.StageAuth {
 			lines = append(lines, e.Line)
 		}
 		return smtptest.Action{}
-	}})
+	}
+	srv, client := newRelay(t, smtptest.Config{User: "app", Password: password, Hook: hook})
 	if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +306,7 @@ func TestUnreachable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := open(t, url)
 			result, err := client.Send(testContext(t), envelope("b@example.net", "c@example.net"), message("x"))
-			asError(t, err, smtpx.StageDial, smtpx.ClassUnreachable)
+			wantError(t, err, smtpx.StageDial, smtpx.ClassUnreachable)
 			if len(result.Outcomes) != 2 || result.Outcomes[1].Err == nil || result.Outcomes[1].Recipient != "c@example.net" {
 				t.Errorf("outcomes %+v", result.Outcomes)
 			}

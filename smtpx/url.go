@@ -22,7 +22,7 @@ var parameters = map[string]func(c *Config, value string) error{
 	"ehlo":       func(c *Config, v string) error { c.EHLO = v; return nil },
 	"auth":       func(c *Config, v string) error { c.Auth = strings.ToUpper(v); return nil },
 	"clear-auth": func(c *Config, v string) error { return setBool(&c.ClearAuth, v) },
-	"ca":         func(c *Config, v string) error { return setCA(c, v) },
+	"ca":         setCA,
 	"conns":      func(c *Config, v string) error { return setCount(&c.Conns, v) },
 	"messages":   func(c *Config, v string) error { return setCount(&c.MaxMessages, v) },
 	"rate":       func(c *Config, v string) error { return setRate(&c.Rate, v) },

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/mail"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,7 +68,7 @@ func (l *ledger) snapshot() ([]Message, <-chan struct{}) {
 	if l.changed == nil {
 		l.changed = make(chan struct{})
 	}
-	return l.messages[:len(l.messages):len(l.messages)], l.changed
+	return slices.Clip(l.messages), l.changed
 }
 
 // Messages returns what the server has accepted so far, in the order of acceptance, withheld ones included. The caller must

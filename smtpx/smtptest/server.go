@@ -98,7 +98,7 @@ func prepare(config Config) (*Server, error) {
 	if config.NoListen {
 		return s, nil
 	}
-	if s.listener, err = net.Listen("tcp", config.Addr); err != nil {
+	if s.listener, err = new(net.ListenConfig).Listen(context.Background(), "tcp", config.Addr); err != nil {
 		return nil, errors.Join(err, os.Remove(s.caFile))
 	}
 	s.wg.Go(s.accept)
@@ -129,7 +129,7 @@ func (s *Server) serve(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		nc.Close()
+		_ = nc.Close()
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -139,7 +139,7 @@ func (s *Server) serve(nc net.Conn) {
 		session := newSession(s, nc, id)
 		session.run(ctx, open)
 		session.leave()
-		nc.Close()
+		_ = nc.Close()
 		cancel()
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -151,7 +151,7 @@ func (s *Server) serve(nc net.Conn) {
 // smtpx.Config.Dial; the address is not looked at.
 func (s *Server) Dial(context.Context, string, string) (net.Conn, error) {
 	client, server := net.Pipe()
-	s.serve(server)
+	s.serve(server) //nolint:contextcheck // the session outlives the dial
 	return client, nil
 }
 
@@ -165,7 +165,7 @@ func (s *Server) Close() error {
 	}
 	s.closed = true
 	for nc, cancel := range s.conns {
-		nc.Close()
+		_ = nc.Close()
 		cancel()
 	}
 	s.mu.Unlock()

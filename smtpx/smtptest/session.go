@@ -98,7 +98,7 @@ func (s *session) readLine(ctx context.Context) (string, error) {
 			return "", err
 		}
 		if limit := s.config.IdleTimeout; limit > 0 {
-			s.raw.SetReadDeadline(time.Now().Add(limit))
+			_ = s.raw.SetReadDeadline(time.Now().Add(limit))
 		}
 	}
 	line, err := s.br.ReadString('\n')
@@ -200,7 +200,7 @@ func (s *session) act(ctx context.Context, a Action) error {
 	}
 	if a.Raw != "" {
 		s.answered = true
-		s.bw.WriteString(a.Raw)
+		_, _ = s.bw.WriteString(a.Raw)
 	}
 	if a.End == 0 {
 		return nil
@@ -216,13 +216,13 @@ func (s *session) finish(ctx context.Context, end End) error {
 	switch end {
 	case Reset:
 		if t, ok := s.raw.(*net.TCPConn); ok {
-			t.SetLinger(0)
+			_ = t.SetLinger(0)
 		}
 	case Stall:
 		<-ctx.Done()
 	case Close:
 		if t, ok := s.raw.(*net.TCPConn); ok {
-			t.CloseWrite()
+			_ = t.CloseWrite()
 			_, _ = io.Copy(io.Discard, t) // what is not read would turn the FIN into a RST
 		}
 	}
@@ -249,8 +249,8 @@ func (s *session) say(ctx context.Context, reply string, trickle bool) error {
 
 func (s *session) reply(reply string) {
 	s.answered = true
-	s.bw.WriteString(strings.ReplaceAll(reply, "\n", "\r\n"))
-	s.bw.WriteString("\r\n")
+	_, _ = s.bw.WriteString(strings.ReplaceAll(reply, "\n", "\r\n"))
+	_, _ = s.bw.WriteString("\r\n")
 }
 
 func (s *session) flush(ctx context.Context) error {
