@@ -57,7 +57,7 @@ func runChild(orders string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := outbox.Enqueue(ctx, tx, crashMessage(outbox.Resend)); err != nil {
+		if _, err := outbox.Enqueue(ctx, tx, crashMessage(outbox.Resend, 10)); err != nil {
 			return err
 		}
 		if c.Commit {
@@ -102,11 +102,12 @@ func openDatabase(name string) (*sqlx.DB, error) {
 	return sqlite.Open(name, sqlite.RelaxedSync())
 }
 
-// crashMessage is large enough to fill the buffers of a socket, so that a relay that does not read stops it in the body.
-func crashMessage(policy outbox.UncertainPolicy) *outbox.Message {
+// crashMessage is an ordinary letter, or one that is large enough to fill the buffers of a socket, so that a relay that
+// does not read stops it in the body.
+func crashMessage(policy outbox.UncertainPolicy, lines int) *outbox.Message {
 	return &outbox.Message{
 		From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ada@example.org"}},
-		Subject: "Your invoice", Text: strings.Repeat("A line of a long letter.\n", 800_000), OnUncertain: policy,
+		Subject: "Your invoice", Text: strings.Repeat("A line of a letter.\n", lines), OnUncertain: policy,
 	}
 }
 
@@ -277,7 +278,7 @@ func TestCrashAfterTheClaimBeforeData(t *testing.T) {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
 			eachSite(t, stage, smtptest.Action{}, func(_ *testing.T, s *crashSite) {
-				s.enqueueCrash(outbox.Hold) // even what must never be sent twice is sent: it never came to the body
+				s.enqueueCrash(outbox.Hold, 10) // even what must never be sent twice is sent: it never came to the body
 				p := spawn(s.t, child{Database: s.database, Relay: s.relay.URL()})
 				s.await()
 				p.kill()
@@ -290,9 +291,9 @@ func TestCrashAfterTheClaimBeforeData(t *testing.T) {
 	}
 }
 
-func (s *crashSite) enqueueCrash(policy outbox.UncertainPolicy) {
+func (s *crashSite) enqueueCrash(policy outbox.UncertainPolicy, lines int) {
 	s.t.Helper()
-	s.enqueue(1, func(m *outbox.Message) { *m = *crashMessage(policy) })
+	s.enqueue(1, func(m *outbox.Message) { *m = *crashMessage(policy, lines) })
 }
 
 // The three windows in which nobody can know: the policy decides, and the number of copies is as the matrix says.
@@ -303,17 +304,18 @@ func TestCrashInTheWindow(t *testing.T) {
 		stage    smtptest.Stage
 		action   smtptest.Action
 		noSettle bool
+		lines    int // of the letter
 		before   int // copies at the receiver when the process dies
 	}{
-		{"inside the body", smtptest.StageBody, smtptest.Action{}, false, 0},
-		{"after the final dot", smtptest.StageDot, smtptest.Action{Withhold: true, End: smtptest.Stall}, false, 1},
-		{"after the 250 before the settle", smtptest.StageIdle, smtptest.Action{}, true, 1},
+		{"inside the body", smtptest.StageBody, smtptest.Action{}, false, 600_000, 0},
+		{"after the final dot", smtptest.StageDot, smtptest.Action{Withhold: true, End: smtptest.Stall}, false, 10, 1},
+		{"after the 250 before the settle", smtptest.StageIdle, smtptest.Action{}, true, 10, 1},
 	} {
 		for _, policy := range []outbox.UncertainPolicy{outbox.Resend, outbox.Hold} {
 			t.Run(window.name+"/"+string(policy), func(t *testing.T) {
 				t.Parallel()
 				eachSite(t, window.stage, window.action, func(_ *testing.T, s *crashSite) {
-					s.enqueueCrash(policy)
+					s.enqueueCrash(policy, window.lines)
 					p := spawn(s.t, child{Database: s.database, Relay: s.relay.URL(), NoSettle: window.noSettle})
 					s.await()
 					if window.before > 0 { // the ledger is written before the reply, but after the hook
@@ -346,7 +348,7 @@ func TestCrashInTheWindow(t *testing.T) {
 func TestCrashAfterTheSettle(t *testing.T) {
 	t.Parallel()
 	eachSite(t, smtptest.StageOther, smtptest.Action{}, func(_ *testing.T, s *crashSite) {
-		s.enqueueCrash(outbox.Resend)
+		s.enqueueCrash(outbox.Resend, 10)
 		p := spawn(s.t, child{Database: s.database, Relay: s.relay.URL()})
 		for deadline := time.Now().Add(time.Minute); ; {
 			n, err := s.Count(s.t.Context(), store.Filter{States: []outbox.State{outbox.StateSent}})
@@ -366,7 +368,7 @@ func TestCrashAfterTheSettle(t *testing.T) {
 func TestAPausedProcessWakesTooLate(t *testing.T) {
 	t.Parallel()
 	eachSite(t, smtptest.StageMail, smtptest.Action{}, func(_ *testing.T, s *crashSite) {
-		s.enqueueCrash(outbox.Resend)
+		s.enqueueCrash(outbox.Resend, 10)
 		p := spawn(s.t, child{Database: s.database, Relay: s.relay.URL()})
 		s.await()
 		p.signal(syscall.SIGSTOP)
