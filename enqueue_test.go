@@ -59,7 +59,7 @@ func TestStoredMessage(t *testing.T) {
 		m.NotBefore = time.Now().Add(time.Hour)
 		m.Expires = m.NotBefore.Add(time.Hour)
 		m.Tags, m.Metadata = []string{"a", "<b>"}, map[string]string{"k": `v "1"`}
-		m.Attachments = []outbox.Attachment{{Name: "x.bin", Data: bytes.Repeat([]byte{0, 0xff, XX}}
+		m.Attachments = []outbox.Attachment{{Name: "x.bin", Data: bytes.Repeat([]byte{0, 0xff, '\\', '\''}, 1<<18)}}
 		var r outbox.Receipt
 		d.within(t, func(tx outbox.Tx) {
 			if r, err = box.Enqueue(t.Context(), tx, m); err != nil {
