@@ -11,8 +11,14 @@ type Address = mail.Address
 // DefaultRoute is the route of a message that names none.
 const DefaultRoute = "default"
 
-// Message is an e-mail to be sent. Give From, at least one recipient, and Text, HTML or Raw; everything else has a
-// default. A Message is only read by this package and may be enqueued again; it must not be changed while a call runs.
+// Message is an e-mail to be sent. Give From, at least one recipient, and Text, HTML, Attachments or Raw; everything
+// else has a default. A Message is only read by this package and may be enqueued again; it must not be changed while a
+// call runs.
+//
+// Every value is checked when the message is enqueued (see [InvalidError]): text must be UTF-8, and what stands in a
+// header or an envelope has no control characters, so neither a line break nor a NUL. An address is a local part of up to
+// 64 bytes of ASCII without quotes, @, and a domain, up to 254 bytes together; an international domain is converted to
+// its ASCII form. Local parts outside ASCII (SMTPUTF8, RFC 6531) are not supported.
 type Message struct {
 	// From is the author shown to the reader. Defaults to Config.From.
 	From Address
@@ -21,19 +27,25 @@ type Message struct {
 	// To, Cc and Bcc are the recipients. Bcc never appears in the message that is sent. A mailbox that is named more
 	// than once gets one copy.
 	To, Cc, Bcc []Address
-	// Subject is the subject line, in any script, without line breaks.
+	// Subject is the subject line, in any script, up to 998 bytes.
 	Subject string
-	// Text and HTML are the body. With both, the reader's program chooses (multipart/alternative).
+	// Text and HTML are the body. With both, the reader's program chooses (multipart/alternative). Line breaks of any
+	// kind become CRLF.
 	Text, HTML string
 	// Attachments are carried with the body; those with a ContentID are shown inside the HTML.
 	Attachments []Attachment
-	// Header holds extra header fields. Fields that this package writes itself are refused here.
+	// Header holds extra header fields, written in the order of their names. ASCII is written as it is, anything else as
+	// encoded words (RFC 2047); Sender takes one address. Refused are fields that this package writes itself, trace fields
+	// and, unless Config.AllowHeaders names them, fields that steer an e-mail provider.
 	Header map[string][]string
-	// Raw is a complete RFC 5322 message, used as it is instead of every field above except the recipients:
-	// envelope recipients are To, Cc and Bcc, and when all three are empty those of Raw's own To, Cc and Bcc fields.
+	// Raw is a complete RFC 5322 message, sent as it is: ReplyTo, Subject, Text, HTML, Attachments and Header must be empty
+	// then. Only a missing Date and Message-ID are added, before everything else, and Bcc is left out. Its header is ASCII,
+	// its lines end in CRLF and have at most 998 bytes; a message whose lines all end in LF is converted. The recipients
+	// are To, Cc and Bcc of this struct, and when all three are empty those of Raw's own fields.
 	Raw []byte
 
-	// EnvelopeFrom is the return path (RFC 5321 §4.4), to which bounces go; "<>" asks for none. Defaults to From.
+	// EnvelopeFrom is the return path (RFC 5321 §4.4), to which bounces go; "<>" asks for none. Defaults to From, and for
+	// a Raw message without it to the author in its header.
 	EnvelopeFrom string
 	// Key makes enqueueing idempotent: while a message with the same key is kept, another is not stored. Up to 255
 	// bytes of text. Defaults to none.
@@ -43,7 +55,8 @@ type Message struct {
 	Route string
 	// Priority orders the messages of a route. Defaults to [Normal].
 	Priority Priority
-	// NotBefore is the earliest time of sending. Defaults to now.
+	// NotBefore is the earliest time of sending, to the millisecond. Defaults to now. The Date of the message is this time
+	// where it is in the future, else the time of enqueueing.
 	NotBefore time.Time
 	// Expires is the time after which the message is no longer sent, for example because a sign-in code has lapsed.
 	// Defaults to never; the dispatcher's MaxAge applies all the same.
