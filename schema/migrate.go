@@ -24,9 +24,11 @@ func (e *VersionError) Error() string {
 	case e.Have == 0:
 		return "the database has no outbox tables: run `outboxctl migrate up` or call schema.Migrate"
 	case e.Have < e.Want:
-		return fmt.Sprintf("the database is at outbox schema version %d, this program needs %d: run `outboxctl migrate up` or call schema.Migrate", e.Have, e.Want)
+		return fmt.Sprintf("the database is at outbox schema version %d, this program needs %d: "+
+			"run `outboxctl migrate up` or call schema.Migrate", e.Have, e.Want)
 	default:
-		return fmt.Sprintf("the database is at outbox schema version %d, this program knows only %d: use a newer version of the program", e.Have, e.Want)
+		return fmt.Sprintf("the database is at outbox schema version %d, this program knows only %d: "+
+			"use a newer version of the program", e.Have, e.Want)
 	}
 }
 
@@ -169,7 +171,8 @@ func compare(applied []row, steps []Migration) error {
 			return &VersionError{Have: applied[len(applied)-1].version, Want: len(steps)}
 		}
 		if r.version != steps[i].Version {
-			return fmt.Errorf("outbox_migrations lacks step %d but has step %d: restore the missing row or the database", steps[i].Version, r.version)
+			return fmt.Errorf("outbox_migrations lacks step %d but has step %d: restore the missing row or the database",
+				steps[i].Version, r.version)
 		}
 		if r.checksum != steps[i].Checksum {
 			return &ChecksumError{Version: r.version, Have: r.checksum, Want: steps[i].Checksum}

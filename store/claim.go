@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -54,7 +55,7 @@ func (s *Store) Due(ctx context.Context, routes []string) ([]outbox.Due, error) 
 func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
 	switch {
 	case req.Owner == "":
-		return nil, fmt.Errorf("claim: no owner given")
+		return nil, errors.New("claim: no owner given")
 	case req.Limit <= 0:
 		return nil, fmt.Errorf("claim: the limit must be positive, not %d", req.Limit)
 	case req.Lease < MinLease:
@@ -168,7 +169,9 @@ type messageRow struct {
 }
 
 // claimRange claims from one (route, priority), whose rows are one stretch of the index.
-func (s *Store) claimRange(ctx context.Context, req outbox.ClaimRequest, d outbox.Due, limit int, maxBytes int64) ([]outbox.Claimed, error) {
+func (s *Store) claimRange(
+	ctx context.Context, req outbox.ClaimRequest, d outbox.Due, limit int, maxBytes int64,
+) ([]outbox.Claimed, error) {
 	token := uuid.NewString()
 	args := []any{d.Route, string(d.Priority), limit, token, s.interval(req.Lease), clean(req.Owner), maxBytes}
 	if s.dialect == schema.Postgres {

@@ -91,8 +91,8 @@ func (p *predicate) arg(v any) string {
 	return "$" + strconv.Itoa(len(p.args))
 }
 
-// term adds a condition.
-func (p *predicate) term(format string, args ...any) {
+// termf adds a condition.
+func (p *predicate) termf(format string, args ...any) {
 	p.terms = append(p.terms, fmt.Sprintf(format, args...))
 }
 
@@ -110,16 +110,16 @@ func (p *predicate) in(column string, values []string) {
 	for i, v := range values {
 		marks[i] = p.arg(v)
 	}
-	p.term("%s IN (%s)", column, strings.Join(marks, ", "))
+	p.termf("%s IN (%s)", column, strings.Join(marks, ", "))
 }
 
 // address adds a condition on an address column.
 func (p *predicate) address(column, pattern string) {
 	if domain, ok := strings.CutPrefix(pattern, "@"); ok {
-		p.term(`lower(%s) LIKE %s ESCAPE '\'`, column, p.arg("%@"+escapeLike(strings.ToLower(domain))))
+		p.termf(`lower(%s) LIKE %s ESCAPE '\'`, column, p.arg("%@"+escapeLike(strings.ToLower(domain))))
 		return
 	}
-	p.term("lower(%s) = %s", column, p.arg(strings.ToLower(pattern)))
+	p.termf("lower(%s) = %s", column, p.arg(strings.ToLower(pattern)))
 }
 
 func escapeLike(s string) string {
@@ -134,9 +134,9 @@ func (p *predicate) states(states []outbox.State) {
 		quoted[i] = "'" + string(st) + "'" // one of [outbox.States], checked
 		terminal = terminal && st.Terminal()
 	}
-	p.term("d.state IN (%s)", strings.Join(quoted, ", "))
+	p.termf("d.state IN (%s)", strings.Join(quoted, ", "))
 	if terminal {
-		p.term("d.finished_at IS NOT NULL") // follows from the states; the index wants to be told
+		p.termf("d.finished_at IS NOT NULL") // follows from the states; the index wants to be told
 	}
 }
 
@@ -171,17 +171,17 @@ func (f Filter) predicate() (*predicate, error) {
 	}
 	for _, equal := range [...]struct{ column, value string }{{"d.class", f.Class}, {"d.relay", f.Relay}, {"m.idempotency_key", f.Key}} {
 		if equal.value != "" {
-			p.term("%s = %s", equal.column, p.arg(equal.value))
+			p.termf("%s = %s", equal.column, p.arg(equal.value))
 		}
 	}
 	if f.Code != 0 {
-		p.term("d.code = %s", p.arg(f.Code))
+		p.termf("d.code = %s", p.arg(f.Code))
 	}
 	if !f.Before.IsZero() {
-		p.term("m.created_at < %s", p.arg(timestamp{f.Before}))
+		p.termf("m.created_at < %s", p.arg(bindTime(f.Before)))
 	}
 	if !f.After.IsZero() {
-		p.term("m.created_at >= %s", p.arg(timestamp{f.After}))
+		p.termf("m.created_at >= %s", p.arg(bindTime(f.After)))
 	}
 	return p, nil
 }

@@ -317,7 +317,7 @@ func (s *Store) page(ctx context.Context, f Filter, last *Delivery, size int) ([
 		return nil, err
 	}
 	if last != nil {
-		p.term("(d.message_id, d.seq) < (%s, %s)", p.arg(string(last.ID)), p.arg(last.Seq))
+		p.termf("(d.message_id, d.seq) < (%s, %s)", p.arg(string(last.ID)), p.arg(last.Seq))
 	}
 	query := fmt.Sprintf("%s WHERE %s ORDER BY d.message_id DESC, d.seq DESC LIMIT %s", selectDeliveries, p.sql(), p.arg(size))
 	return collect[deliveryRow](ctx, s.db, query, p.args...)
@@ -337,7 +337,8 @@ func (s *Store) Count(ctx context.Context, f Filter) (int64, error) {
 }
 
 func (s *Store) count(ctx context.Context, p *predicate) (int64, error) {
-	counts, err := collect[int64](ctx, s.db, `SELECT count(*) FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id WHERE `+p.sql(), p.args...)
+	query := "SELECT count(*) FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id WHERE " + p.sql()
+	counts, err := collect[int64](ctx, s.db, query, p.args...)
 	if err != nil {
 		return 0, err
 	}

@@ -119,7 +119,8 @@ func (s *Store) Preview(ctx context.Context, op Operation, f Filter, samples int
 
 // guards are the states that each operation starts from.
 var guards = map[Operation]string{
-	OpRequeue: "(d.state IN ('failed', 'expired', 'cancelled', 'suppressed') OR d.state = 'queued' AND (d.attempts > 0 OR d.deferred_since IS NOT NULL)) AND m.body IS NOT NULL",
+	OpRequeue: "(d.state IN ('failed', 'expired', 'cancelled', 'suppressed') OR " +
+		"d.state = 'queued' AND (d.attempts > 0 OR d.deferred_since IS NOT NULL)) AND m.body IS NOT NULL",
 	OpHold:    "d.state = 'queued'",
 	OpRelease: "d.state = 'held'",
 	OpCancel:  "d.state IN ('queued', 'held')",
@@ -140,7 +141,7 @@ func operable(op Operation, f Filter) (*predicate, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.term("(%s)", guard)
+	p.termf("(%s)", guard)
 	return p, nil
 }
 
@@ -209,7 +210,7 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 		return nil, err
 	}
 	if b.last != nil {
-		p.term("(d.message_id, d.seq) > (%s, %s)", p.arg(string(b.last.ID)), p.arg(b.last.Seq))
+		p.termf("(d.message_id, d.seq) > (%s, %s)", p.arg(string(b.last.ID)), p.arg(b.last.Seq))
 	}
 	lock := ""
 	if s.dialect == schema.Postgres {

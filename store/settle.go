@@ -98,7 +98,7 @@ func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settleme
 func (s *Store) settle(ctx context.Context, owner string, rows []settlementJSON) (done map[key]bool, err error) {
 	switch {
 	case len(rows) == 0:
-		return nil, nil
+		return map[key]bool{}, nil
 	case s.dialect == schema.Postgres:
 		return s.settlePostgres(ctx, owner, rows)
 	}

@@ -166,14 +166,16 @@ func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err err
 	return err
 }
 
-// change runs one statement that changes rows, and returns what it says of them. It needs no transaction around it, which
-// saves two round trips on PostgreSQL. Where the default of the database is a stricter isolation than READ COMMITTED, a
-// statement may fail to serialise: it is repeated in a transaction.
-func change[T any](ctx context.Context, s *Store, name string, args ...any) ([]T, error) {
+// change runs one statement that changes rows, and returns what it says of them. On SQLite it runs in a transaction,
+// whose begin is where writers wait for one another. On PostgreSQL it needs none around it, which saves two round trips;
+// where the default of the database is a stricter isolation than READ COMMITTED, the statement may fail to serialise, and
+// is repeated in a transaction.
+func change[T any](ctx context.Context, s *Store, name string, args ...any) (list []T, err error) {
 	query := s.queries.get(name)
-	list, err := collect[T](ctx, s.db, query, args...)
-	if !conflict(err) {
-		return list, err
+	if s.dialect == schema.Postgres {
+		if list, err = collect[T](ctx, s.db, query, args...); !conflict(err) {
+			return list, err
+		}
 	}
 	err = s.atomically(ctx, func(c conn) (err error) {
 		list, err = collect[T](ctx, c, query, args...)

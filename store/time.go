@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql/driver"
 	"fmt"
 	"strconv"
 	"time"
@@ -36,13 +35,8 @@ func (t *timestamp) Scan(src any) error {
 	return nil
 }
 
-// Value implements driver.Valuer. A time is bound as text, because a time.Time would be stored in another form.
-func (t timestamp) Value() (driver.Value, error) {
-	if t.IsZero() {
-		return nil, nil
-	}
-	return t.UTC().Format(textTime), nil
-}
+// bindTime is a time as it is bound: as text, because SQLite's driver would store a time.Time in another form.
+func bindTime(t time.Time) string { return t.UTC().Format(textTime) }
 
 // interval renders a duration as a statement of the dialect takes it: seconds on PostgreSQL, a modifier on SQLite.
 func (s *Store) interval(d time.Duration) any {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ func Open(path string, opts ...Option) (*sqlx.DB, error) {
 	switch {
 	case path == "":
 		return nil, errors.New("open SQLite: no file name given")
-	case path == ":memory:" || strings.HasPrefix(path, "file:"):
+	case path == ":memory:" || strings.HasPrefix(path, "file:") || strings.ContainsRune(path, 0):
 		return nil, fmt.Errorf("open SQLite: %q is not a file name: give the path of a file", path)
 	}
 	info, err := os.Stat(path)
@@ -63,6 +64,10 @@ func Open(path string, opts ...Option) (*sqlx.DB, error) {
 		return nil, fmt.Errorf("open SQLite: %s is a folder", path)
 	case err != nil && set.mode == "rw":
 		return nil, fmt.Errorf("open SQLite: %w", err)
+	case err != nil:
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return nil, fmt.Errorf("open SQLite: no such folder: %w", err)
+		}
 	}
 	query := url.Values{
 		"mode":    {set.mode},

@@ -13,28 +13,30 @@ import (
 // bulkRules are about operations on more deliveries than one transaction should change.
 func bulkRules() []rule {
 	return []rule{
-		{"batches", "An operation on many deliveries works in batches, reports its progress after each, and is noted once.", func(w *world) {
-			w.many(2500)
-			var progress []int64
-			n, err := w.store.Hold(w.Context(), store.Filter{}, store.OnProgress(func(done int64) { progress = append(progress, done) }))
-			w.must(err)
-			want(w, "changed", n, 2500)
-			want(w, "progress", fmt.Sprint(progress), "[1000 2000 2500]")
-			want(w, "held", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'held'"), 2500)
-			want(w, "actions", w.number("SELECT count(*) FROM outbox_actions"), 1)
-			want(w, "affected", w.number("SELECT affected FROM outbox_actions"), 2500)
-		}},
-		{"interrupted", "An operation that is interrupted between batches keeps, returns and notes what was done, and can be taken up again.", func(w *world) {
-			w.many(2500)
-			ctx, cancel := context.WithCancel(w.Context())
-			defer cancel()
-			n, err := w.store.Cancel(ctx, store.Filter{}, store.OnProgress(func(int64) { cancel() }))
-			want(w, "is context.Canceled", errors.Is(err, context.Canceled), true)
-			want(w, "changed", n, 1000)
-			want(w, "cancelled", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'cancelled'"), 1000)
-			want(w, "affected", w.number("SELECT affected FROM outbox_actions"), 1000)
-			w.changes(1500, w.store.Cancel, store.Filter{})
-		}},
+		{"batches", "An operation on many deliveries works in batches, reports its progress after each, and is noted once.",
+			func(w *world) {
+				w.many(2500)
+				var progress []int64
+				n, err := w.store.Hold(w.Context(), store.Filter{}, store.OnProgress(func(done int64) { progress = append(progress, done) }))
+				w.must(err)
+				want(w, "changed", n, 2500)
+				want(w, "progress", fmt.Sprint(progress), "[1000 2000 2500]")
+				want(w, "held", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'held'"), 2500)
+				want(w, "actions", w.number("SELECT count(*) FROM outbox_actions"), 1)
+				want(w, "affected", w.number("SELECT affected FROM outbox_actions"), 2500)
+			}},
+		{"interrupted", "An operation that is interrupted between batches keeps, returns and notes what was done, and can be taken up again.",
+			func(w *world) {
+				w.many(2500)
+				ctx, cancel := context.WithCancel(w.Context())
+				defer cancel()
+				n, err := w.store.Cancel(ctx, store.Filter{}, store.OnProgress(func(int64) { cancel() }))
+				want(w, "is context.Canceled", errors.Is(err, context.Canceled), true)
+				want(w, "changed", n, 1000)
+				want(w, "cancelled", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'cancelled'"), 1000)
+				want(w, "affected", w.number("SELECT affected FROM outbox_actions"), 1000)
+				w.changes(1500, w.store.Cancel, store.Filter{})
+			}},
 		{"limit", "A limit bounds an operation also over batches; the first in the order of ids are changed.", func(w *world) {
 			ids := w.many(1300)
 			w.changes(1100, w.store.Cancel, store.Filter{Limit: 1100})
@@ -68,7 +70,7 @@ func bulkRules() []rule {
 					defer mu.Unlock()
 					total += n
 					if err != nil {
-						w.violated("cancel: %v", err)
+						w.violatedf("cancel: %v", err)
 					}
 				})
 			}
@@ -90,7 +92,7 @@ func bulkRules() []rule {
 			wg.Go(func() {
 				n, err := w.store.Cancel(w.Context(), store.Filter{})
 				if err != nil {
-					w.violated("cancel: %v", err)
+					w.violatedf("cancel: %v", err)
 				}
 				canceled = n
 			})
@@ -133,7 +135,7 @@ func purgeRules() []rule {
 			want(w, "the same message as before", w.enqueue(mail(keyed("order-1"))), id)
 			w.changes(1, w.store.Purge, store.Filter{})
 			if again := w.enqueue(mail(keyed("order-1"))); again == id {
-				w.violated("the key still names the purged message")
+				w.violatedf("the key still names the purged message")
 			}
 		}},
 		{"at-once", "When both deliveries of a message are purged at once, the message goes.", func(w *world) {
@@ -144,7 +146,7 @@ func purgeRules() []rule {
 			for _, domain := range []string{"@one.example", "@two.example"} {
 				wg.Go(func() {
 					if _, err := w.store.Purge(w.Context(), store.Filter{To: domain}); err != nil {
-						w.violated("purge: %v", err)
+						w.violatedf("purge: %v", err)
 					}
 				})
 			}

@@ -7,18 +7,20 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-func claimRules() []rule {
+func claimRules() []rule { return append(claimTakes(), claimTells()...) }
+
+// claimTakes are about what a claim takes and what it leaves.
+func claimTakes() []rule {
 	return []rule{
-		{"gives-what-was-enqueued", "A claim returns the message as it was enqueued, with its body and its recipients.", claimGivesMessage},
 		{"nothing-due", "A claim of an empty queue returns nothing and is no error.", func(w *world) {
 			want(w, "claimed", len(w.claim()), 0)
 		}},
 		{"leaves-scheduled", "A delivery whose time has not come is not claimed.", func(w *world) {
-			w.enqueue(mail(later(time.Hour)))
+			w.enqueue(mail(later))
 			w.unchanged(func() { want(w, "claimed", len(w.claim()), 0) })
 		}},
 		{"takes-due-again", "A deferred delivery is claimed again once its time has come.", func(w *world) {
-			w.settle(w.leased(), outbox.VerbDefer, after(time.Hour))
+			w.settle(w.leased(), outbox.VerbDefer, inAnHour)
 			want(w, "claimed before the time", len(w.claim()), 0)
 			w.exec("UPDATE outbox_deliveries SET due_at = $1", longAgo)
 			want(w, "attempt", w.claimOne().Deliveries[0].Attempt, 2)
@@ -44,7 +46,7 @@ func claimRules() []rule {
 			want(w, "claimed after the pause", claimedIDs(w.claim()), []outbox.ID{id})
 		}},
 		{"leaves-overdue", "A delivery past its deadline is not claimed.", func(w *world) {
-			w.enqueue(mail(until(time.Hour)))
+			w.enqueue(mail(expiring))
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1", longAgo)
 			w.unchanged(func() { want(w, "claimed", len(w.claim()), 0) })
 		}},
@@ -58,7 +60,7 @@ func claimRules() []rule {
 			first := w.leased()
 			w.settle(first, outbox.VerbRecycle)
 			if second := w.claimOne(); second.Token == first.Token || second.Token == "" {
-				w.violated("the tokens are %q and %q", first.Token, second.Token)
+				w.violatedf("the tokens are %q and %q", first.Token, second.Token)
 			}
 		}},
 		{"leases-by-database-clock", "A lease ends after the time that was asked for, by the clock of the database.", func(w *world) {
@@ -86,7 +88,8 @@ func claimRules() []rule {
 		{"siblings-not-due-stay", "A recipient that is deferred or done does not come along with its siblings.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org", "c@example.org"))
 			lost, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{
-				{Ref: c.Ref(0), Verb: outbox.VerbSent}, {Ref: c.Ref(1), Verb: outbox.VerbRecycle}, {Ref: c.Ref(2), Verb: outbox.VerbDefer, Delay: time.Hour},
+				{Ref: c.Ref(0), Verb: outbox.VerbSent}, {Ref: c.Ref(1), Verb: outbox.VerbRecycle},
+				{Ref: c.Ref(2), Verb: outbox.VerbDefer, Delay: time.Hour},
 			})
 			w.must(err)
 			want(w, "lost", lost, nil)
@@ -106,10 +109,17 @@ func claimRules() []rule {
 			w.enqueue(mail(on("c")))
 			got := claimedIDs(w.claim(func(r *outbox.ClaimRequest) { r.Routes = []string{"b", "a", "no such route"} }))
 			if len(got) != 2 || (got[0] != a && got[1] != a) || (got[0] != b && got[1] != b) {
-				w.violated("claimed %v, want %s and %s", got, a, b)
+				w.violatedf("claimed %v, want %s and %s", got, a, b)
 			}
 			want(w, "claimed from any route", len(w.claim()), 1)
 		}},
+	}
+}
+
+// claimTells are about what a claim says of what it took.
+func claimTells() []rule {
+	return []rule{
+		{"gives-what-was-enqueued", "A claim returns the message as it was enqueued, with its body and its recipients.", claimGivesMessage},
 		{"inline-bodies", "A body comes with its claim up to the size that was asked for, and else by itself.", func(w *world) {
 			small, large := w.enqueue(mail()), w.enqueue(mail(text(strings.Repeat("long ", 1000))))
 			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.InlineBytes = 2000 }) {
@@ -136,28 +146,29 @@ func claimRules() []rule {
 			d := w.claimOne().Deliveries[0]
 			want(w, "class and relay", d.Class+" "+d.Relay, "transient primary")
 			if years := d.DeferredFor / (365 * 24 * time.Hour); years < 20 {
-				w.violated("it has been deferred for %v only", d.DeferredFor)
+				w.violatedf("it has been deferred for %v only", d.DeferredFor)
 			}
 		}},
 		{"tells-deadline", "A claim tells the time until the deadline, and zero when there is none.", func(w *world) {
 			w.enqueue(mail())
 			want(w, "no deadline", w.claimOne().ExpiresIn, 0)
-			w.enqueue(mail(until(time.Hour)))
+			w.enqueue(mail(expiring))
 			if in := w.claimOne().ExpiresIn; in < 50*time.Minute || in > 70*time.Minute {
-				w.violated("the deadline is said to be in %v instead of an hour", in)
+				w.violatedf("the deadline is said to be in %v instead of an hour", in)
 			}
 		}},
-		{"tells-age", "A claim tells the age of the message since it was first due, whatever its deliveries went through.", func(w *world) {
-			c := w.leased()
-			if c.Age < 0 || c.Age > time.Minute {
-				w.violated("a new message is said to be %v old", c.Age)
-			}
-			w.settle(c, outbox.VerbDefer)
-			w.exec("UPDATE outbox_messages SET created_at = $1", longAgo)
-			if again := w.claimOne(); again.Age < 20*365*24*time.Hour {
-				w.violated("a message of the year 2000 is said to be %v old", again.Age)
-			}
-		}},
+		{"tells-age", "A claim tells the age of the message since it was first due, whatever its deliveries went through.",
+			func(w *world) {
+				c := w.leased()
+				if c.Age < 0 || c.Age > time.Minute {
+					w.violatedf("a new message is said to be %v old", c.Age)
+				}
+				w.settle(c, outbox.VerbDefer)
+				w.exec("UPDATE outbox_messages SET created_at = $1", longAgo)
+				if again := w.claimOne(); again.Age < 20*365*24*time.Hour {
+					w.violatedf("a message of the year 2000 is said to be %v old", again.Age)
+				}
+			}},
 		{"bad-requests", "A claim without an owner, a limit or a sensible lease is refused.", func(w *world) {
 			w.enqueue(mail())
 			w.unchanged(func() {
@@ -187,7 +198,8 @@ func claimRules() []rule {
 }
 
 func claimGivesMessage(w *world) {
-	msg := mail(to("ann@example.org", "bob@example.net"), on("orders"), with(outbox.High), keyed("order-17"), doubt(outbox.Hold), labelled("welcome", "user", "17"))
+	msg := mail(to("ann@example.org", "bob@example.net"), on("orders"), with(outbox.High),
+		keyed("order-17"), holding, labelled("welcome", "user", "17"))
 	msg.EnvelopeFrom = "bounces@example.com"
 	id := w.enqueue(msg)
 	c := w.claimOne()
@@ -204,7 +216,7 @@ func claimGivesMessage(w *world) {
 	want(w, "metadata", c.Metadata, map[string]string{"user": "17"})
 	want(w, "size", c.Size, int64(len(c.Body)))
 	if !strings.Contains(string(c.Body), "It is on its way.") {
-		w.violated("the body is %q", c.Body)
+		w.violatedf("the body is %q", c.Body)
 	}
 	var recipients []string
 	for _, d := range c.Deliveries {

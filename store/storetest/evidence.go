@@ -45,18 +45,19 @@ func evidenceRules() []rule {
 		}},
 		{"attempt-noted", "An attempt that was not simply sent leaves a row with everything that is known of it.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			lost, err := w.store.Settle(w.Context(), "dispatcher 7", []outbox.Settlement{{Ref: c.Ref(1), Verb: outbox.VerbDefer, Evidence: refusal()}})
+			second := outbox.Settlement{Ref: c.Ref(1), Verb: outbox.VerbDefer, Evidence: refusal()}
+			lost, err := w.store.Settle(w.Context(), "dispatcher 7", []outbox.Settlement{second})
 			w.must(err)
 			want(w, "lost", lost, nil)
 			attempts := w.get(c.ID).Attempts
 			if len(attempts) != 1 {
-				w.violated("%d attempts are noted, want 1", len(attempts))
+				w.violatedf("%d attempts are noted, want 1", len(attempts))
 				return
 			}
 			a := attempts[0]
 			w.near("start", a.StartedAt, w.now())
 			if !a.StartedAt.Before(w.now()) {
-				w.violated("the attempt began at %v, after it ended", a.StartedAt)
+				w.violatedf("the attempt began at %v, after it ended", a.StartedAt)
 			}
 			a.StartedAt = time.Time{}
 			want(w, "owner", a.Owner, "dispatcher 7")
@@ -93,7 +94,9 @@ func hostileReply(w *world) {
 		strings.Repeat("550 long ", 500), "\x00", `{"json":["]"]}`, "\u0080\ufffe",
 	} {
 		c := w.leased()
-		e := outbox.Evidence{Relay: "r" + reply, Stage: "s" + reply, Class: "c" + reply, Enhanced: "e" + reply, Reply: reply, ProviderID: "p" + reply}
+		e := outbox.Evidence{
+			Relay: "r" + reply, Stage: "s" + reply, Class: "c" + reply, Enhanced: "e" + reply, Reply: reply, ProviderID: "p" + reply,
+		}
 		w.settle(c, outbox.VerbFail, evidence(e))
 		m := w.get(c.ID)
 		kept := strings.ReplaceAll(strings.ToValidUTF8(reply, "\uFFFD"), "\x00", "\uFFFD")
@@ -104,10 +107,10 @@ func hostileReply(w *world) {
 		want(w, "enhanced code", d.Enhanced, "e"+kept)
 		want(w, "provider's id", d.ProviderID, "p"+kept)
 		if len(m.Attempts) != 1 || m.Attempts[0].Reply != kept || m.Attempts[0].Stage != "s"+kept {
-			w.violated("the attempt is noted as %+v", m.Attempts)
+			w.violatedf("the attempt is noted as %+v", m.Attempts)
 		}
 		if !utf8.ValidString(d.Reply) {
-			w.violated("the reply %q is not valid UTF-8", d.Reply)
+			w.violatedf("the reply %q is not valid UTF-8", d.Reply)
 		}
 	}
 }

@@ -138,6 +138,6 @@ func (w *world) selects(f store.Filter, ids ...outbox.ID) {
 	slices.Sort(got)
 	expected := slices.Sorted(slices.Values(ids))
 	if !slices.Equal(got, expected) {
-		w.violated("%+v selects %v, want %v", f, got, expected)
+		w.violatedf("%+v selects %v, want %v", f, got, expected)
 	}
 }

@@ -15,9 +15,10 @@ func findRules() []rule {
 		{"id", "A message is found by its id, in any case, with or without dashes.", func(w *world) {
 			id := w.enqueue(mail())
 			w.many(3)
-			for _, name := range []string{string(id), strings.ToUpper(string(id)), strings.ReplaceAll(string(id), "-", ""), " " + string(id) + "\n"} {
-				w.finds(name, id)
-			}
+			w.finds(string(id), id)
+			w.finds(strings.ToUpper(string(id)), id)
+			w.finds(strings.ReplaceAll(string(id), "-", ""), id)
+			w.finds(" "+string(id)+"\n", id)
 		}},
 		{"prefix", "A message is found by the beginning of its id, when no other begins so.", func(w *world) {
 			id := w.plant("01890000-0000-7000-8000-00000000abcd")
@@ -53,7 +54,8 @@ func findRules() []rule {
 		}},
 		{"unknown", "What is not there is ErrNotFound, and so is what can be no name.", func(w *world) {
 			w.many(3)
-			for _, name := range []string{uuid.NewString(), "ffffffff", "nobody@example.com", "", "abc", "xyzw", "%%%%", "____", strings.Repeat("0", 33), "@"} {
+			for _, name := range []string{uuid.NewString(), "ffffffff", "nobody@example.com", "", "abc", "xyzw", "%%%%", "____",
+				strings.Repeat("0", 33), "@"} {
 				w.missing(name)
 			}
 		}},
@@ -63,7 +65,7 @@ func findRules() []rule {
 				_, err := w.store.Find(w.Context(), name)
 				var ambiguous *store.AmbiguousError
 				if !errors.As(err, &ambiguous) {
-					w.violated("%s: the error is %v", name, err)
+					w.violatedf("%s: the error is %v", name, err)
 					continue
 				}
 				want(w, "candidates", ambiguous.Candidates, []outbox.ID{a, b})
@@ -83,21 +85,22 @@ func (w *world) finds(name string, expected outbox.ID) {
 	w.Helper()
 	id, err := w.store.Find(w.Context(), name)
 	if err != nil || id != expected {
-		w.violated("%q finds %q (%v), want %s", name, id, err, expected)
+		w.violatedf("%q finds %q (%v), want %s", name, id, err, expected)
 	}
 }
 
 func (w *world) missing(name string) {
 	w.Helper()
 	if id, err := w.store.Find(w.Context(), name); !errors.Is(err, store.ErrNotFound) {
-		w.violated("%q finds %q (%v)", name, id, err)
+		w.violatedf("%q finds %q (%v)", name, id, err)
 	}
 }
 
 // plant stores a message under an id of the caller's choice, as a program in another language would: with plain SQL.
 func (w *world) plant(id outbox.ID) outbox.ID {
 	w.Helper()
-	w.exec(`INSERT INTO outbox_messages (id, message_id, sender, recipients, size, body) VALUES ($1, $2, 'shop@example.com', '["ann@example.org"]', 3, $3)`,
+	w.exec(`INSERT INTO outbox_messages (id, message_id, sender, recipients, size, body)
+VALUES ($1, $2, 'shop@example.com', '["ann@example.org"]', 3, $3)`,
 		string(id), "<"+string(id)+"@example.com>", []byte("abc"))
 	return id
 }

@@ -55,7 +55,7 @@ func operateRules() []rule {
 	}
 	return append(list, []rule{
 		{"requeue-resets", "Requeueing counts attempts anew, makes due now, and lifts a deadline that has passed.", func(w *world) {
-			c := w.leased(until(time.Hour))
+			c := w.leased(expiring)
 			w.settle(c, outbox.VerbDefer, uncounted)
 			w.settle(w.claimOne(), outbox.VerbFail, evidence(refusal()))
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1, deferred_since = $1, attempts = 12", longAgo)
@@ -69,22 +69,23 @@ func operateRules() []rule {
 			want(w, "attempt", w.claimOne().Deliveries[0].Attempt, 1)
 		}},
 		{"requeue-keeps-deadline", "Requeueing keeps a deadline that lies ahead.", func(w *world) {
-			c := w.leased(until(time.Hour))
+			c := w.leased(expiring)
 			w.settle(c, outbox.VerbFail)
 			w.changes(1, w.store.Requeue, store.Filter{})
 			w.near("deadline", w.one(c.ID).ExpiresAt, w.now().Add(time.Hour))
 		}},
-		{"requeue-deferred", "Requeueing makes a deferred delivery due now, and leaves one alone that is merely scheduled.", func(w *world) {
-			c := w.leased()
-			w.settle(c, outbox.VerbDefer, after(time.Hour))
-			scheduled := w.enqueue(mail(later(time.Hour)))
-			w.changes(1, w.store.Requeue, store.Filter{})
-			want(w, "claimed", claimedIDs(w.claim()), []outbox.ID{c.ID})
-			want(w, "scheduled", w.shown(scheduled), "scheduled")
-		}},
+		{"requeue-deferred", "Requeueing makes a deferred delivery due now, and leaves one alone that is merely scheduled.",
+			func(w *world) {
+				c := w.leased()
+				w.settle(c, outbox.VerbDefer, inAnHour)
+				scheduled := w.enqueue(mail(later))
+				w.changes(1, w.store.Requeue, store.Filter{})
+				want(w, "claimed", claimedIDs(w.claim()), []outbox.ID{c.ID})
+				want(w, "scheduled", w.shown(scheduled), "scheduled")
+			}},
 		{"requeue-outage", "Requeueing makes a delivery due now that waits through an outage.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, uncounted, after(time.Hour))
+			w.settle(c, outbox.VerbDefer, uncounted, inAnHour)
 			w.changes(1, w.store.Requeue, store.Filter{IDs: []outbox.ID{c.ID}})
 			want(w, "claimed", claimedIDs(w.claim()), []outbox.ID{c.ID})
 		}},
@@ -103,7 +104,7 @@ func operateRules() []rule {
 			w.changes(0, w.store.Requeue, store.Filter{})
 		}},
 		{"release-keeps-time", "A released delivery goes on when it is due, not before.", func(w *world) {
-			id := w.enqueue(mail(later(time.Hour)))
+			id := w.enqueue(mail(later))
 			w.changes(1, w.store.Hold, store.Filter{})
 			w.changes(1, w.store.Release, store.Filter{})
 			want(w, "shown", w.shown(id), "scheduled")
@@ -210,9 +211,9 @@ func operationPreview(w *world, o operation) {
 		for _, d := range samples {
 			switch left, err := w.store.Get(w.Context(), d.ID); {
 			case err != nil && o.to != "":
-				w.violated("sample %s: %v", d.ID, err)
+				w.violatedf("sample %s: %v", d.ID, err)
 			case err == nil && left.Deliveries[0].State != o.to:
-				w.violated("sample %s is %s, want %s", d.ID, left.Deliveries[0].State, o.to)
+				w.violatedf("sample %s is %s, want %s", d.ID, left.Deliveries[0].State, o.to)
 			}
 		}
 	}

@@ -33,7 +33,7 @@ func readRules() []rule {
 			body, err := w.store.Body(w.Context(), id)
 			w.must(err)
 			if !slices.Contains(body, 0xff) {
-				w.violated("the body is %q", body)
+				w.violatedf("the body is %q", body)
 			}
 			want(w, "size", int64(len(body)), w.get(id).Size)
 		}},
@@ -100,7 +100,7 @@ func readRules() []rule {
 			want(w, "deliveries listed", len(seen), 1100)
 			for id, n := range seen {
 				if n != 1 {
-					w.violated("%s was listed %d times", id, n)
+					w.violatedf("%s was listed %d times", id, n)
 				}
 			}
 		}},
@@ -114,18 +114,19 @@ func readRules() []rule {
 			}
 			want(w, "is context.Canceled", errors.Is(last, context.Canceled), true)
 		}},
-		{"shown-words", "People read a queued delivery as scheduled before its time, as deferred after an attempt, and else by its state.", func(w *world) {
-			id := w.enqueue(mail())
-			want(w, "due", w.shown(id), "queued")
-			want(w, "for later", w.shown(w.enqueue(mail(later(time.Hour)))), "scheduled")
-			c := w.claimOne()
-			want(w, "claimed", w.shown(id), "sending")
-			w.settle(c, outbox.VerbDefer, after(time.Hour))
-			want(w, "put back", w.shown(id), "deferred")
-			w.exec("UPDATE outbox_deliveries SET due_at = $1 WHERE message_id = $2", longAgo, string(id))
-			w.settle(w.claimOne(), outbox.VerbSent)
-			want(w, "done", w.shown(id), "sent")
-		}},
+		{"shown-words", "People read a queued delivery as scheduled before its time, as deferred after an attempt, and else by its state.",
+			func(w *world) {
+				id := w.enqueue(mail())
+				want(w, "due", w.shown(id), "queued")
+				want(w, "for later", w.shown(w.enqueue(mail(later))), "scheduled")
+				c := w.claimOne()
+				want(w, "claimed", w.shown(id), "sending")
+				w.settle(c, outbox.VerbDefer, inAnHour)
+				want(w, "put back", w.shown(id), "deferred")
+				w.exec("UPDATE outbox_deliveries SET due_at = $1 WHERE message_id = $2", longAgo, string(id))
+				w.settle(w.claimOne(), outbox.VerbSent)
+				want(w, "done", w.shown(id), "sent")
+			}},
 		{"count", "Count agrees with the list, its limit aside.", func(w *world) {
 			w.many(7)
 			w.many(3, on("b"))
@@ -165,7 +166,8 @@ func (w *world) shown(id outbox.ID) string {
 
 func getMessage(w *world) {
 	due := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
-	msg := mail(to("ann@example.org", "bob@example.net"), on("orders"), with(outbox.Bulk), keyed("order-17"), doubt(outbox.Hold), labelled("welcome", "user", "Ünï"))
+	msg := mail(to("ann@example.org", "bob@example.net"), on("orders"), with(outbox.Bulk),
+		keyed("order-17"), holding, labelled("welcome", "user", "Ünï"))
 	msg.NotBefore, msg.Expires = due, due.Add(time.Hour)
 	id := w.enqueue(msg)
 	m := w.get(id)
@@ -227,7 +229,7 @@ func checkUnmigrated(w *world) {
 		err := call()
 		var version *schema.VersionError
 		if !errors.As(err, &version) || version.Have != 0 {
-			w.violated("%s: the error is %v", name, err)
+			w.violatedf("%s: the error is %v", name, err)
 			continue
 		}
 		w.refused(err, "outboxctl migrate up")

@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"sync"
-	"time"
 
 	"github.com/outboxmail/outbox"
 )
@@ -10,60 +9,63 @@ import (
 func reapRules() []rule {
 	return []rule{
 		{"nothing", "When nothing lapsed, reaping changes nothing.", func(w *world) {
-			w.leased(until(time.Hour))
-			w.enqueue(mail(until(time.Hour)))
+			w.leased(expiring)
+			w.enqueue(mail(expiring))
 			w.unchanged(func() { want(w, "report", w.reap(), outbox.ReapReport{}) })
 		}},
-		{"stage-0", "A lease that lapsed before the point of no return leaves its delivery queued and due now, its attempt counted.", func(w *world) {
-			c := w.leased()
-			w.lapse(c.ID)
-			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1})
-			d := w.one(c.ID)
-			want(w, "state", d.State, outbox.StateQueued)
-			want(w, "attempts", d.Attempts, 1)
-			want(w, "attempt of the next claim", w.claimOne().Deliveries[0].Attempt, 2)
-		}},
+		{"stage-0", "A lease that lapsed before the point of no return leaves its delivery queued and due now, its attempt counted.",
+			func(w *world) {
+				c := w.leased()
+				w.lapse(c.ID)
+				want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1})
+				d := w.one(c.ID)
+				want(w, "state", d.State, outbox.StateQueued)
+				want(w, "attempts", d.Attempts, 1)
+				want(w, "attempt of the next claim", w.claimOne().Deliveries[0].Attempt, 2)
+			}},
 		{"stage-0-hold", "The policy for uncertain outcomes does not matter before the point of no return.", func(w *world) {
-			c := w.leased(doubt(outbox.Hold))
+			c := w.leased(holding)
 			w.lapse(c.ID)
 			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 		}},
-		{"stage-1-resend", "A lease that lapsed after the point of no return makes its delivery uncertain; with Resend it is queued again.", func(w *world) {
-			c := w.leased()
-			w.commit(refs(c)...)
-			w.lapse(c.ID)
-			want(w, "report", w.reap(), outbox.ReapReport{Uncertain: 1, Resent: 1})
-			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
-			want(w, "claimed again", len(w.claim()), 1)
-		}},
+		{"stage-1-resend", "A lease that lapsed after the point of no return makes its delivery uncertain; with Resend it is queued again.",
+			func(w *world) {
+				c := w.leased()
+				w.commit(refs(c)...)
+				w.lapse(c.ID)
+				want(w, "report", w.reap(), outbox.ReapReport{Uncertain: 1, Resent: 1})
+				want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
+				want(w, "claimed again", len(w.claim()), 1)
+			}},
 		{"stage-1-hold", "With Hold an uncertain delivery stays uncertain until an operator resolves it.", func(w *world) {
-			c := w.leased(doubt(outbox.Hold))
+			c := w.leased(holding)
 			w.commit(refs(c)...)
 			w.lapse(c.ID)
 			want(w, "report", w.reap(), outbox.ReapReport{Uncertain: 1})
 			w.unchanged(func() { want(w, "second report", w.reap(), outbox.ReapReport{}) })
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateUncertain})
 		}},
-		{"evidence", "A lease that was taken back leaves an attempt that names its owner, and replaces the evidence before it.", func(w *world) {
-			c := w.leased()
-			w.settle(c, outbox.VerbDefer, evidence(refusal()))
-			w.commit(refs(w.claimOne(func(r *outbox.ClaimRequest) { r.Owner = "it's d7" }))...)
-			w.lapse(c.ID)
-			w.reap()
-			m := w.get(c.ID)
-			d := m.Deliveries[0]
-			want(w, "class", d.Class, "ambiguous")
-			want(w, "reply", d.Reply, "the lease of dispatcher it's d7 lapsed")
-			want(w, "relay, enhanced code and provider's id", d.Relay+d.Enhanced+d.ProviderID, "")
-			want(w, "code", d.Code, 0)
-			if len(m.Attempts) != 2 {
-				w.violated("%d attempts are noted, want 2", len(m.Attempts))
-				return
-			}
-			a := m.Attempts[1]
-			want(w, "attempt", [5]any{a.Verb, a.Attempt, a.Owner, a.Stage, a.Class}, [5]any{outbox.Verb("reap"), 2, "it's d7", "dot", "ambiguous"})
-		}},
+		{"evidence", "A lease that was taken back leaves an attempt that names its owner, and replaces the evidence before it.",
+			func(w *world) {
+				c := w.leased()
+				w.settle(c, outbox.VerbDefer, evidence(refusal()))
+				w.commit(refs(w.claimOne(func(r *outbox.ClaimRequest) { r.Owner = "it's d7" }))...)
+				w.lapse(c.ID)
+				w.reap()
+				m := w.get(c.ID)
+				d := m.Deliveries[0]
+				want(w, "class", d.Class, "ambiguous")
+				want(w, "reply", d.Reply, "the lease of dispatcher it's d7 lapsed")
+				want(w, "relay, enhanced code and provider's id", d.Relay+d.Enhanced+d.ProviderID, "")
+				want(w, "code", d.Code, 0)
+				if len(m.Attempts) != 2 {
+					w.violatedf("%d attempts are noted, want 2", len(m.Attempts))
+					return
+				}
+				a := m.Attempts[1]
+				want(w, "attempt", [5]any{a.Verb, a.Attempt, a.Owner, a.Stage, a.Class}, [5]any{outbox.Verb("reap"), 2, "it's d7", "dot", "ambiguous"})
+			}},
 		{"keeps-outage", "A lease that was taken back does not end an outage.", func(w *world) {
 			c := w.leased()
 			w.settle(c, outbox.VerbDefer, uncounted)
@@ -75,14 +77,14 @@ func reapRules() []rule {
 		}},
 		{"uncertain-after-delay", "An uncertain delivery of a message with Resend is queued once its delay is over.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbUncertain, after(time.Hour))
+			w.settle(c, outbox.VerbUncertain, inAnHour)
 			want(w, "report before", w.reap(), outbox.ReapReport{})
 			w.exec("UPDATE outbox_deliveries SET due_at = $1", longAgo)
 			want(w, "report after", w.reap(), outbox.ReapReport{Resent: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 		}},
 		{"expire", "Queued and held deliveries past their deadline expire; those before it do not.", func(w *world) {
-			queued, held, fresh := w.enqueue(mail(until(time.Hour))), w.enqueue(mail(until(time.Hour))), w.enqueue(mail(until(time.Hour)))
+			queued, held, fresh := w.enqueue(mail(expiring)), w.enqueue(mail(expiring)), w.enqueue(mail(expiring))
 			w.finish(held, outbox.StateHeld)
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1 WHERE message_id <> $2", longAgo, string(fresh))
 			want(w, "report", w.reap(), outbox.ReapReport{Expired: 2})
@@ -93,17 +95,18 @@ func reapRules() []rule {
 		}},
 		{"no-expiry-under-way", "A deadline does not touch what is being sent, uncertain or finished.", func(w *world) {
 			for _, state := range []outbox.State{outbox.StateUncertain, outbox.StateSent, outbox.StateFailed, outbox.StateSending} {
-				w.finish(w.enqueue(mail(until(time.Hour), doubt(outbox.Hold))), state)
+				w.finish(w.enqueue(mail(expiring, holding)), state)
 			}
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1", longAgo)
 			w.unchanged(func() { want(w, "report", w.reap(), outbox.ReapReport{}) })
 		}},
-		{"lapsed-and-overdue", "A delivery whose lease lapsed after its deadline is taken back and expires in the same reaping.", func(w *world) {
-			c := w.leased(until(time.Hour))
-			w.lapse(c.ID)
-			w.exec("UPDATE outbox_deliveries SET expires_at = $1", longAgo)
-			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Expired: 1})
-		}},
+		{"lapsed-and-overdue", "A delivery whose lease lapsed after its deadline is taken back and expires in the same reaping.",
+			func(w *world) {
+				c := w.leased(expiring)
+				w.lapse(c.ID)
+				w.exec("UPDATE outbox_deliveries SET expires_at = $1", longAgo)
+				want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Expired: 1})
+			}},
 		{"many", "Reaping works through any number of deliveries.", func(w *world) {
 			w.many(1200)
 			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 1200 }) {
@@ -113,7 +116,7 @@ func reapRules() []rule {
 			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1200})
 		}},
 		{"at-once", "Dispatchers that reap at once count each delivery once.", func(w *world) {
-			w.many(300, until(time.Hour))
+			w.many(300, expiring)
 			w.claim(func(r *outbox.ClaimRequest) { r.Limit = 200 })
 			w.exec("UPDATE outbox_deliveries SET lease_until = $1 WHERE state = 'sending'", longAgo)
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1 WHERE state = 'queued'", longAgo)
@@ -138,7 +141,7 @@ func reapRules() []rule {
 			want(w, "reports together", total, outbox.ReapReport{Requeued: 200, Expired: 100})
 		}},
 		{"partial", "The recipients of a message are taken back each by its own stage.", func(w *world) {
-			c := w.leased(to("a@example.org", "b@example.org"), doubt(outbox.Hold))
+			c := w.leased(to("a@example.org", "b@example.org"), holding)
 			w.commit(c.Ref(1))
 			w.lapse(c.ID)
 			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Uncertain: 1})

@@ -15,7 +15,7 @@ func settleRules() []rule {
 	list := []rule{
 		{"defer-delay", "A deferred delivery is due after its delay, by the clock of the database.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, after(time.Hour))
+			w.settle(c, outbox.VerbDefer, inAnHour)
 			w.near("due", w.one(c.ID).DueAt, w.now().Add(time.Hour))
 		}},
 		{"recycle-at-once", "A recycled delivery is due at once and its attempt does not count.", func(w *world) {
@@ -33,21 +33,22 @@ func settleRules() []rule {
 			w.settle(again, outbox.VerbDefer)
 			want(w, "attempts after one that counts", w.one(c.ID).Attempts, 1)
 		}},
-		{"deferred-since", "An outage is timed from its first uncounted deferral; recycling does not end it, an answer does.", func(w *world) {
-			c := w.leased()
-			w.settle(c, outbox.VerbDefer, uncounted)
-			w.near("start of the outage", w.one(c.ID).DeferredSince, w.now())
-			w.exec("UPDATE outbox_deliveries SET deferred_since = $1", longAgo)
-			w.settle(w.claimOne(), outbox.VerbDefer, uncounted)
-			want(w, "start after a second deferral", w.one(c.ID).DeferredSince.Year(), 2000)
-			w.settle(w.claimOne(), outbox.VerbRecycle)
-			want(w, "start after recycling", w.one(c.ID).DeferredSince.Year(), 2000)
-			w.settle(w.claimOne(), outbox.VerbDefer)
-			want(w, "start after an answer", w.one(c.ID).DeferredSince.IsZero(), true)
-		}},
+		{"deferred-since", "An outage is timed from its first uncounted deferral; recycling does not end it, an answer does.",
+			func(w *world) {
+				c := w.leased()
+				w.settle(c, outbox.VerbDefer, uncounted)
+				w.near("start of the outage", w.one(c.ID).DeferredSince, w.now())
+				w.exec("UPDATE outbox_deliveries SET deferred_since = $1", longAgo)
+				w.settle(w.claimOne(), outbox.VerbDefer, uncounted)
+				want(w, "start after a second deferral", w.one(c.ID).DeferredSince.Year(), 2000)
+				w.settle(w.claimOne(), outbox.VerbRecycle)
+				want(w, "start after recycling", w.one(c.ID).DeferredSince.Year(), 2000)
+				w.settle(w.claimOne(), outbox.VerbDefer)
+				want(w, "start after an answer", w.one(c.ID).DeferredSince.IsZero(), true)
+			}},
 		{"uncertain-delay", "An uncertain delivery waits for its delay before its policy applies.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbUncertain, after(time.Hour))
+			w.settle(c, outbox.VerbUncertain, inAnHour)
 			want(w, "report", w.reap(), outbox.ReapReport{})
 			w.near("due", w.one(c.ID).DueAt, w.now().Add(time.Hour))
 		}},
@@ -62,21 +63,22 @@ func settleRules() []rule {
 			want(w, "lost", lost, nil)
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent, outbox.StateFailed, outbox.StateQueued, outbox.StateSending})
 		}},
-		{"all-or-none", "Bad input is refused before anything is written: an unknown verb, a negative delay, two outcomes for one delivery.", func(w *world) {
-			w.many(2)
-			claimed := w.claim()
-			good := outbox.Settlement{Ref: claimed[0].Ref(0), Verb: outbox.VerbSent}
-			w.unchanged(func() {
-				for word, bad := range map[string]outbox.Settlement{
-					"verb":         {Ref: claimed[1].Ref(0), Verb: "forget"},
-					"negative":     {Ref: claimed[1].Ref(0), Verb: outbox.VerbDefer, Delay: -time.Second},
-					"two outcomes": {Ref: claimed[0].Ref(0), Verb: outbox.VerbFail},
-				} {
-					_, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{good, bad})
-					w.refused(err, word)
-				}
-			})
-		}},
+		{"all-or-none", "Bad input is refused before anything is written: an unknown verb, a negative delay, two outcomes for one delivery.",
+			func(w *world) {
+				w.many(2)
+				claimed := w.claim()
+				good := outbox.Settlement{Ref: claimed[0].Ref(0), Verb: outbox.VerbSent}
+				w.unchanged(func() {
+					for word, bad := range map[string]outbox.Settlement{
+						"verb":         {Ref: claimed[1].Ref(0), Verb: "forget"},
+						"negative":     {Ref: claimed[1].Ref(0), Verb: outbox.VerbDefer, Delay: -time.Second},
+						"two outcomes": {Ref: claimed[0].Ref(0), Verb: outbox.VerbFail},
+					} {
+						_, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{good, bad})
+						w.refused(err, word)
+					}
+				})
+			}},
 		{"many-at-once", "A thousand outcomes of every kind are settled in one call.", settleMany},
 		{"none", "Settling nothing does nothing.", func(w *world) {
 			lost, err := w.store.Settle(w.Context(), "d1", nil)
@@ -86,7 +88,7 @@ func settleRules() []rule {
 		{"finished", "Only terminal states have a time at which they were reached.", func(w *world) {
 			for verb := range verbsAndStates() {
 				c := w.leased()
-				w.settle(c, verb, after(time.Hour))
+				w.settle(c, verb, inAnHour)
 				d := w.one(c.ID)
 				want(w, "is finished after "+string(verb), !d.FinishedAt.IsZero(), d.State.Terminal())
 				if d.State.Terminal() {
@@ -163,19 +165,21 @@ func fenceRules() []rule {
 			w.reap()
 			w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
 		}},
-		{"settle-uncertain", "An outcome that comes after its delivery became uncertain changes nothing: an operator may have resolved it.", func(w *world) {
-			c := w.leased(doubt(outbox.Hold))
-			w.commit(refs(c)...)
-			w.lapse(c.ID)
-			w.reap()
-			w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
-		}},
-		{"lapsed-but-held", "An outcome counts as long as nobody took the delivery back, even after the lease lapsed: it is the truth.", func(w *world) {
-			c := w.leased()
-			w.lapse(c.ID)
-			w.settle(c, outbox.VerbSent)
-			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
-		}},
+		{"settle-uncertain", "An outcome that comes after its delivery became uncertain changes nothing: an operator may have resolved it.",
+			func(w *world) {
+				c := w.leased(holding)
+				w.commit(refs(c)...)
+				w.lapse(c.ID)
+				w.reap()
+				w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
+			}},
+		{"lapsed-but-held", "An outcome counts as long as nobody took the delivery back, even after the lease lapsed: it is the truth.",
+			func(w *world) {
+				c := w.leased()
+				w.lapse(c.ID)
+				w.settle(c, outbox.VerbSent)
+				want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
+			}},
 		{"wrong-place", "A token settles the recipients that it was claimed for and no other.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
 			w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, outbox.VerbRecycle)
@@ -190,19 +194,22 @@ func fenceRules() []rule {
 			swapped := outbox.Claimed{ID: other[0].ID, Token: claimed[0].Token, Deliveries: other[0].Deliveries}
 			w.unchanged(func() { want(w, "lost", w.trySettle(swapped, outbox.VerbSent), refs(swapped)) })
 		}},
-		{"odd-refs", "Refs of unknown messages and of no sensible form are lost, and the others of the call are settled.", func(w *world) {
-			c := w.leased()
-			odd := []outbox.Ref{{ID: outbox.ID(uuid.NewString()), Seq: 1, Token: c.Token}, {ID: "x", Seq: 1, Token: "y"}, {ID: c.ID, Seq: 1, Token: ""}}
-			list := []outbox.Settlement{{Ref: c.Ref(0), Verb: outbox.VerbSent}}
-			for _, ref := range odd {
-				list = append(list, outbox.Settlement{Ref: ref, Verb: outbox.VerbSent, Evidence: refusal()})
-			}
-			lost, err := w.store.Settle(w.Context(), "d1", list)
-			w.must(err)
-			want(w, "lost", lost, odd)
-			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
-			want(w, "attempts", w.number("SELECT count(*) FROM outbox_attempts"), 0)
-		}},
+		{"odd-refs", "Refs of unknown messages and of no sensible form are lost, and the others of the call are settled.",
+			func(w *world) {
+				c := w.leased()
+				odd := []outbox.Ref{
+					{ID: outbox.ID(uuid.NewString()), Seq: 1, Token: c.Token}, {ID: "x", Seq: 1, Token: "y"}, {ID: c.ID, Seq: 1, Token: ""},
+				}
+				list := []outbox.Settlement{{Ref: c.Ref(0), Verb: outbox.VerbSent}}
+				for _, ref := range odd {
+					list = append(list, outbox.Settlement{Ref: ref, Verb: outbox.VerbSent, Evidence: refusal()})
+				}
+				lost, err := w.store.Settle(w.Context(), "d1", list)
+				w.must(err)
+				want(w, "lost", lost, odd)
+				want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
+				want(w, "attempts", w.number("SELECT count(*) FROM outbox_attempts"), 0)
+			}},
 		{"one-winner", "Of outcomes that are settled at once for one delivery exactly one counts.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
 			var (
@@ -211,7 +218,7 @@ func fenceRules() []rule {
 			)
 			for _, verb := range []outbox.Verb{outbox.VerbSent, outbox.VerbFail, outbox.VerbDefer, outbox.VerbHold} {
 				wg.Go(func() {
-					if len(w.trySettle(c, verb, after(time.Hour), evidence(refusal()))) == 0 {
+					if len(w.trySettle(c, verb, inAnHour, evidence(refusal()))) == 0 {
 						wins.Add(1)
 					}
 				})

@@ -21,17 +21,18 @@ func shareRules() []rule {
 				want(w, "priority", c.Priority, outbox.High)
 			}
 		}},
-		{"bulk-is-not-starved", "Whatever urgent mail waits, every sixteenth claim of a store begins with the least urgent.", func(w *world) {
-			bulk := w.enqueue(mail(with(outbox.Bulk)))
-			w.many(40, with(outbox.High))
-			for n := 1; n <= 16; n++ {
-				if w.claimOne(func(r *outbox.ClaimRequest) { r.Limit = 1 }).ID == bulk {
-					want(w, "turn of the bulk message", n, 16)
-					return
+		{"bulk-is-not-starved", "Whatever urgent mail waits, every sixteenth claim of a store begins with the least urgent.",
+			func(w *world) {
+				bulk := w.enqueue(mail(with(outbox.Bulk)))
+				w.many(40, with(outbox.High))
+				for n := 1; n <= 16; n++ {
+					if w.claimOne(func(r *outbox.ClaimRequest) { r.Limit = 1 }).ID == bulk {
+						want(w, "turn of the bulk message", n, 16)
+						return
+					}
 				}
-			}
-			w.violated("sixteen claims passed the bulk message by")
-		}},
+				w.violatedf("sixteen claims passed the bulk message by")
+			}},
 		{"routes-share", "Routes of one priority share a claim evenly, however long their backlogs are.", func(w *world) {
 			w.many(30, on("a"))
 			w.many(30, on("b"))
@@ -54,21 +55,23 @@ func shareRules() []rule {
 		{"bytes-bound", "A claim takes no more messages once their sizes reach its bound on bytes.", func(w *world) {
 			w.many(10, text(strings.Repeat("0123456789 ", 100)))
 			first := w.claimOne(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })
-			want(w, "claimed with room for two and a half", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = first.Size*2 + first.Size/2 })), 3)
-			want(w, "claimed with room for exactly two", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = first.Size * 2 })), 2)
+			bound := func(bytes int64) int { return len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = bytes })) }
+			want(w, "claimed with room for two and a half", bound(first.Size*2+first.Size/2), 3)
+			want(w, "claimed with room for exactly two", bound(first.Size*2), 2)
 		}},
 		{"bytes-at-least-one", "A bound on bytes never keeps a claim from taking one message.", func(w *world) {
 			w.many(2, text(strings.Repeat("x ", 5000)))
 			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 10 })), 1)
 		}},
-		{"bytes-over-ranges", "The bound on bytes holds over all routes and priorities of a claim; without one it bounds none of them.", func(w *world) {
-			for _, p := range outbox.Priorities() {
-				w.many(2, with(p), on("a"))
-				w.many(2, with(p), on("b"))
-			}
-			want(w, "claimed with a bound of one byte", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })), 1)
-			want(w, "claimed without a bound", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 0 })), 11)
-		}},
+		{"bytes-over-ranges", "The bound on bytes holds over all routes and priorities of a claim; without one it bounds none of them.",
+			func(w *world) {
+				for _, p := range outbox.Priorities() {
+					w.many(2, with(p), on("a"))
+					w.many(2, with(p), on("b"))
+				}
+				want(w, "claimed with a bound of one byte", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })), 1)
+				want(w, "claimed without a bound", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 0 })), 11)
+			}},
 		{"bytes-count-messages", "A message with several recipients counts its size once.", func(w *world) {
 			w.many(4, to("a@example.org", "b@example.org", "c@example.org"))
 			first := w.claimOne(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })
@@ -93,7 +96,7 @@ func claimsNeverShare(w *world) {
 			for {
 				claimed, err := w.store.Claim(w.Context(), outbox.ClaimRequest{Owner: owner, Limit: 7, Lease: request().Lease})
 				if err != nil {
-					w.violated("claim: %v", err)
+					w.violatedf("claim: %v", err)
 					return
 				}
 				mu.Lock()
@@ -101,7 +104,7 @@ func claimsNeverShare(w *world) {
 					for _, d := range c.Deliveries {
 						ref := outbox.Ref{ID: c.ID, Seq: d.Seq}
 						if other, taken := holder[ref]; taken {
-							w.violated("%s/%d went to %s and to %s", c.ID, d.Seq, other, owner)
+							w.violatedf("%s/%d went to %s and to %s", c.ID, d.Seq, other, owner)
 						}
 						holder[ref] = owner
 					}
@@ -119,7 +122,7 @@ func claimsNeverShare(w *world) {
 		for _, d := range c.Deliveries {
 			ref := outbox.Ref{ID: c.ID, Seq: d.Seq}
 			if other, taken := holder[ref]; taken {
-				w.violated("%s/%d went to %s and was claimed again", c.ID, d.Seq, other)
+				w.violatedf("%s/%d went to %s and was claimed again", c.ID, d.Seq, other)
 			}
 			holder[ref] = "d1"
 		}

@@ -26,14 +26,15 @@ func stageRules() []rule {
 			c := w.retaken()
 			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
 		}},
-		{"lapsed-lease", "A holder whose lease lapsed cannot commit the stage, even while nobody else has the delivery.", func(w *world) {
-			c := w.leased()
-			w.lapse(c.ID)
-			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
-		}},
+		{"lapsed-lease", "A holder whose lease lapsed cannot commit the stage, even while nobody else has the delivery.",
+			func(w *world) {
+				c := w.leased()
+				w.lapse(c.ID)
+				w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
+			}},
 		{"wrong-place", "A token is good for the recipients that it was claimed for and for no other.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, outbox.VerbDefer, after(time.Hour))
+			w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, outbox.VerbDefer, inAnHour)
 			other := []outbox.Ref{{ID: c.ID, Seq: 2, Token: c.Token}, {ID: c.ID, Seq: 3, Token: c.Token}}
 			w.unchanged(func() { want(w, "lost", w.commit(other...), other) })
 		}},

@@ -33,10 +33,10 @@ func statsRules() []rule {
 		}},
 		{"waiting", "What is queued is divided into due, scheduled and deferred.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, after(time.Hour))
+			w.settle(c, outbox.VerbDefer, inAnHour)
 			c = w.leased()
-			w.settle(c, outbox.VerbDefer, uncounted, after(time.Hour))
-			w.many(3, later(time.Hour))
+			w.settle(c, outbox.VerbDefer, uncounted, inAnHour)
+			w.many(3, later)
 			w.many(4)
 			st := w.stats()
 			want(w, "due, scheduled and deferred", [3]int64{st.Due, st.Scheduled, st.Deferred}, [3]int64{4, 3, 2})
@@ -53,7 +53,7 @@ func statsRules() []rule {
 			w.must(w.newStore(store.Actor("bob")).Pause(w.Context(), "it's news", "second"))
 			paused := w.stats().Paused
 			if len(paused) != 1 {
-				w.violated("%d routes are paused", len(paused))
+				w.violatedf("%d routes are paused", len(paused))
 				return
 			}
 			p := paused[0]

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/jmoiron/sqlx"
+	_ "github.com/lib/pq"
+	_ "modernc.org/sqlite"
+
+	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/schema"
+)
+
+// Every named statement can be prepared on the engines of its dialect.
+func TestEveryStatementPrepares(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []struct {
+		driver string
+		dsn    func(t *testing.T) string
+	}{
+		{"sqlite", func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "app.db") }},
+		{"postgres", func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) }},
+		{"pgx", func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) }},
+	} {
+		t.Run(engine.driver, func(t *testing.T) {
+			t.Parallel()
+			db, err := sqlx.Open(engine.driver, engine.dsn(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = db.Close() })
+			s, err := New(db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Migrate(t.Context(), db.DB, s.dialect); err != nil {
+				t.Fatal(err)
+			}
+			for name, text := range s.queries {
+				stmt, err := db.PreparexContext(t.Context(), text)
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+					continue
+				}
+				defer func() {
+					if err := stmt.Close(); err != nil {
+						t.Errorf("%s: %v", name, err)
+					}
+				}()
+			}
+		})
+	}
+}
+
+// The dialects have the same statements, but for those that one of them needs to say what the other says in one.
+func TestDialectsHaveTheSameStatements(t *testing.T) {
+	t.Parallel()
+	names := func(d schema.Dialect) []string {
+		q, err := loadQueries(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []string
+		for name := range q {
+			list = append(list, name)
+		}
+		slices.Sort(list)
+		return list
+	}
+	sqlite, postgres := names(schema.SQLite), names(schema.Postgres)
+	only := func(a, b []string) string {
+		return strings.Join(slices.DeleteFunc(slices.Clone(a), func(name string) bool { return slices.Contains(b, name) }), " ")
+	}
+	if got, want := only(sqlite, postgres), "claimed_messages lapsed note_attempts"; got != want {
+		t.Errorf("SQLite alone has %q, want %q", got, want)
+	}
+	if got, want := only(postgres, sqlite), "lock_messages reap_lapsed"; got != want {
+		t.Errorf("PostgreSQL alone has %q, want %q", got, want)
+	}
+}
+
+// Statements do not depend on a clause that may match under one plan and not under another: states are literals.
+func TestStatesAreLiterals(t *testing.T) {
+	t.Parallel()
+	for _, d := range []schema.Dialect{schema.SQLite, schema.Postgres} {
+		q, err := loadQueries(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range q {
+			for line := range strings.Lines(text) {
+				if strings.Contains(line, "state = $") || strings.Contains(line, "state IN ($") {
+					t.Errorf("%s, statement %s: a state is a parameter: %s", d, name, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+}
