@@ -112,10 +112,12 @@ func parse(args []string) (o options, err error) {
 		"password in OUTBOX_RELAY_PASSWORD (default a demo server)")
 	flags.StringVar(&o.to, "to", "", "with -relay: the address that gets the e-mail")
 	flags.StringVar(&o.from, "from", "", "with -relay: the address that it comes from (default that of -to)")
-	if err := flags.Parse(args); err != nil {
-		return o, usageError{err}
-	}
+	err = flags.Parse(args)
 	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return o, err
+	case err != nil:
+		return o, usageError{err}
 	case flags.NArg() > 0:
 		return o, usageError{fmt.Errorf("unexpected argument %q", flags.Arg(0))}
 	case o.relay != "" && o.to == "":

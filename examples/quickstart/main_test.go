@@ -152,6 +152,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"-to", "you@example.net"}, 2, "need -relay"},
 		{[]string{"now"}, 2, `unexpected argument "now"`},
 		{[]string{"-fast"}, 2, "-fast"},
+		{[]string{"-h"}, 0, "-relay string"},
 		{[]string{"-relay", "http://example.com", "-to", "you@example.net"}, 1, "scheme"},
 		{[]string{"-relay", "smtp://localhost:1", "-to", "no address"}, 1, "invalid From"},
 		{[]string{"-db", "postgres://127.0.0.1:1/none?sslmode=disable"}, 1, "127.0.0.1:1"},
