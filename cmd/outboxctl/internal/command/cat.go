@@ -1,0 +1,72 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/store"
+)
+
+type catOptions struct {
+	*app
+	name string
+}
+
+func newCat(a *app, runF func(context.Context, *catOptions) error) *cobra.Command {
+	opts := &catOptions{app: a}
+	if runF == nil {
+		runF = catRun
+	}
+	return &cobra.Command{
+		Use:   "cat ID",
+		Short: "Print a message as it is sent",
+		Long: `Print a message in the format of RFC 5322, byte by byte as relays get it. On a terminal, characters that would control
+the terminal are replaced.`,
+		Example: `  outboxctl cat 01934a5b > message.eml
+  outboxctl cat 01934a5b | less`,
+		Args: needs(1, 1, "the id of a message"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.name = args[0]
+			return runF(cmd.Context(), opts)
+		},
+	}
+}
+
+func catRun(ctx context.Context, opts *catOptions) (err error) {
+	db, err := opts.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	id, err := db.Store.Find(ctx, opts.name)
+	if err != nil {
+		return err
+	}
+	body, err := db.Store.Body(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNoBody):
+		return &exit.Error{Err: err, Hint: "`outboxctl show " + string(id) + "` shows what is left of it"}
+	case err != nil:
+		return err
+	}
+	if opts.io.OutTTY {
+		body = harmless(body)
+	}
+	_, err = opts.io.Out.Write(body)
+	return err
+}
+
+// harmless makes a message safe to show on a terminal, line by line.
+func harmless(body []byte) []byte {
+	var out bytes.Buffer
+	for line := range bytes.Lines(body) {
+		out.WriteString(output.Clean(string(bytes.TrimRight(line, "\r\n"))))
+		out.WriteByte('\n')
+	}
+	return out.Bytes()
+}

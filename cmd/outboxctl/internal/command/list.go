@@ -1,0 +1,152 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/selection"
+	"github.com/outboxmail/outbox/store"
+)
+
+// screenful is how many deliveries a table on a terminal shows unless --limit says otherwise.
+const screenful = 100
+
+type listOptions struct {
+	*app
+	filter     selection.Flags
+	output     output.Flags
+	exitStatus bool
+	limited    bool // --limit was given
+	args       []string
+}
+
+func newList(a *app, runF func(context.Context, *listOptions) error) *cobra.Command {
+	opts := &listOptions{app: a}
+	if runF == nil {
+		runF = listRun
+	}
+	cmd := &cobra.Command{
+		Use:     "list [ID... | -]",
+		Aliases: []string{"ls"},
+		Short:   "List deliveries",
+		Long:    "List deliveries, one for each recipient of a message, the newest message first. Every flag narrows the list.",
+		Example: `  outboxctl list --state failed --newer-than 24h
+  outboxctl list --to @example.com --class throttled
+  outboxctl list --state uncertain --json id,recipient,reply
+  outboxctl list -o id --state failed | outboxctl requeue -`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.args, opts.limited = args, cmd.Flags().Changed("limit")
+			return runF(cmd.Context(), opts)
+		},
+	}
+	opts.filter.Add(cmd)
+	opts.output.Add(cmd, deliveryJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV, output.ID)
+	cmd.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 when nothing matches")
+	return cmd
+}
+
+func listRun(ctx context.Context, opts *listOptions) (err error) {
+	printer, err := opts.output.Printer(opts.io)
+	if err != nil {
+		return err
+	}
+	filter, err := opts.filter.Filter(opts.now())
+	if err != nil {
+		return err
+	}
+	names, err := opts.filter.Names(opts.args)
+	if err != nil {
+		return err
+	}
+	cut := printer.Human() && !opts.limited
+	if cut {
+		filter.Limit = screenful + 1
+	}
+	db, err := opts.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	chosen, err := names.Resolve(ctx, filter, opts.io.In, db.Store)
+	if err != nil {
+		return err
+	}
+	more := false
+	items := each(ctx, db.Store, chosen)
+	if cut {
+		items = first(screenful, items, &more)
+	}
+	n, err := deliveryList(opts.app).Print(printer, items)
+	switch {
+	case err != nil:
+		return err
+	case n == 0 && opts.exitStatus:
+		return exit.Silent(exit.NoMatch)
+	case n == 0 && printer.Human():
+		opts.notef("nothing matches")
+	case more:
+		opts.notef("these are the newest %d; --limit 0 shows all", screenful)
+	}
+	return nil
+}
+
+// each streams what is selected.
+func each(ctx context.Context, st *store.Store, s *selection.Selection) iter.Seq2[store.Delivery, error] {
+	return func(yield func(store.Delivery, error) bool) {
+		for f, done := range s.Filters() {
+			var n int64
+			for d, err := range st.All(ctx, f) {
+				if !yield(d, err) {
+					return
+				}
+				n++
+			}
+			done(n)
+		}
+	}
+}
+
+// first cuts a sequence after n items and tells whether there were more.
+func first(n int, items iter.Seq2[store.Delivery, error], more *bool) iter.Seq2[store.Delivery, error] {
+	return func(yield func(store.Delivery, error) bool) {
+		for d, err := range items {
+			if n == 0 && err == nil {
+				*more = true
+				return
+			}
+			if !yield(d, err) {
+				return
+			}
+			n--
+		}
+	}
+}
+
+// deliveryList is how deliveries are listed.
+func deliveryList(a *app) output.List[store.Delivery] {
+	return output.List[store.Delivery]{
+		Name: "deliveries",
+		Columns: []output.Column{
+			{Title: "ID"}, {Title: "STATE"},
+			{Title: "TO", Shrink: true},
+			{Title: "TRIES", Right: true},
+			{Title: "WHEN"},
+			{Title: "ROUTE"},
+			{Title: "SUBJECT", Shrink: true},
+			{Title: "LAST REPLY", Shrink: true},
+		},
+		JSON: func(d store.Delivery) any { return viewDelivery(d) },
+		ID:   func(d store.Delivery) string { return string(d.ID) },
+		Cells: func(d store.Delivery) []output.Cell {
+			return []output.Cell{
+				idCell(d.ID), stateCell(d), output.Text(d.Recipient), output.Int(d.Attempts), output.Time(when(d), a.now()),
+				output.Text(d.Route), output.Text(d.Subject), output.Text(why(d)),
+			}
+		},
+	}
+}

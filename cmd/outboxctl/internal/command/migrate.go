@@ -1,0 +1,189 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/schema"
+)
+
+// migrationJSON is the JSON of `outboxctl migrate up` and `status`.
+type migrationJSON struct {
+	Dialect string `json:"dialect"`
+	Version int    `json:"version"`
+	Latest  int    `json:"latest"`
+	Changed bool   `json:"changed"`
+}
+
+type migrateOptions struct {
+	*app
+	output     output.Flags
+	exitStatus bool
+}
+
+type migrateSQLOptions struct {
+	*app
+	dialect string
+}
+
+func newMigrate(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Create and update the tables",
+		Long: `Create and update the tables of the outbox, which live beside the application's own. Only what is missing is
+applied, in one transaction; any number of processes may migrate at the same time.`,
+		Example: `  outboxctl migrate up --db sqlite:app.db
+  outboxctl migrate status
+  outboxctl migrate sql --dialect postgres > outbox.sql`,
+		Args: needs(1, 0, "a verb (up, status or sql)"),
+		RunE: func(*cobra.Command, []string) error { return nil }, // its arguments were refused
+	}
+	cmd.AddCommand(newMigrateUp(a, nil), newMigrateStatus(a, nil), newMigrateSQL(a, nil))
+	return cmd
+}
+
+func newMigrateUp(a *app, runF func(context.Context, *migrateOptions) error) *cobra.Command {
+	opts := &migrateOptions{app: a}
+	if runF == nil {
+		runF = migrateUpRun
+	}
+	cmd := &cobra.Command{
+		Use:     "up",
+		Short:   "Bring the database to the version of this program",
+		Long:    "Bring the database to the version of this program. An SQLite file that does not exist is created.",
+		Example: "  outboxctl migrate up --db sqlite:app.db",
+		Args:    needs(0, 0, ""),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
+	}
+	opts.output.Add(cmd, migrationJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
+	return cmd
+}
+
+func migrateUpRun(ctx context.Context, opts *migrateOptions) (err error) {
+	printer, err := opts.output.Printer(opts.io)
+	if err != nil {
+		return err
+	}
+	db, err := connect.Open(ctx, opts.databaseURL(), connect.Create)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	before, err := schema.Version(ctx, db.SQL)
+	if err != nil {
+		return &exit.Error{Err: err, Code: exit.Database}
+	}
+	if err := schema.Migrate(ctx, db.SQL, db.Dialect); err != nil {
+		return err
+	}
+	result := migrationJSON{
+		Dialect: string(db.Dialect), Version: schema.Latest(), Latest: schema.Latest(), Changed: before != schema.Latest(),
+	}
+	return printMigration(printer, result)
+}
+
+func newMigrateStatus(a *app, runF func(context.Context, *migrateOptions) error) *cobra.Command {
+	opts := &migrateOptions{app: a}
+	if runF == nil {
+		runF = migrateStatusRun
+	}
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say which version the database has",
+		Example: `  outboxctl migrate status
+  outboxctl migrate status --exit-status || outboxctl migrate up`,
+		Args: needs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
+	}
+	cmd.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 3 when the database has another version than this program")
+	opts.output.Add(cmd, migrationJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
+	return cmd
+}
+
+func migrateStatusRun(ctx context.Context, opts *migrateOptions) (err error) {
+	printer, err := opts.output.Printer(opts.io)
+	if err != nil {
+		return err
+	}
+	db, err := connect.Open(ctx, opts.databaseURL(), connect.Refuse)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	version, err := schema.Version(ctx, db.SQL)
+	if err != nil {
+		return &exit.Error{Err: err, Code: exit.Database}
+	}
+	status := migrationJSON{Dialect: string(db.Dialect), Version: version, Latest: schema.Latest()}
+	if err := printMigration(printer, status); err != nil {
+		return err
+	}
+	// An edited migration is told even to those who only ask for the version.
+	err = schema.Check(ctx, db.SQL, db.Dialect)
+	if _, differs := errors.AsType[*schema.VersionError](err); differs && !opts.exitStatus {
+		return nil
+	}
+	return err
+}
+
+func printMigration(printer *output.Printer, m migrationJSON) error {
+	return printer.Object(m, "", func(r *output.Rows) {
+		if !printer.Human() {
+			r.Add(output.Text(m.Dialect), output.Int(m.Version), output.Int(m.Latest))
+			return
+		}
+		sentence := fmt.Sprintf("The %s database is at version %d.", m.Dialect, m.Version)
+		switch {
+		case m.Changed:
+			sentence = fmt.Sprintf("The %s database was brought to version %d.", m.Dialect, m.Version)
+		case m.Version == 0:
+			sentence = fmt.Sprintf("The %s database has no outbox tables; this program knows version %d.", m.Dialect, m.Latest)
+		case m.Version != m.Latest:
+			sentence = fmt.Sprintf("The %s database is at version %d; this program knows version %d.", m.Dialect, m.Version, m.Latest)
+		}
+		r.Add(output.Text(sentence))
+	})
+}
+
+func newMigrateSQL(a *app, runF func(context.Context, *migrateSQLOptions) error) *cobra.Command {
+	opts := &migrateSQLOptions{app: a}
+	if runF == nil {
+		runF = migrateSQLRun
+	}
+	cmd := &cobra.Command{
+		Use:     "sql",
+		Short:   "Print the statements that build the tables",
+		Long:    "Print the statements that build the tables in an empty database, for people and other tools. No database is needed.",
+		Example: "  outboxctl migrate sql --dialect postgres | psql -1 shop",
+		Args:    needs(0, 0, ""),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
+	}
+	cmd.Flags().StringVar(&opts.dialect, "dialect", "", "`DIALECT`: sqlite or postgres (default that of --db)")
+	if err := cmd.RegisterFlagCompletionFunc("dialect", cobra.FixedCompletions(
+		[]string{string(schema.SQLite), string(schema.Postgres)}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag was added above
+	}
+	return cmd
+}
+
+func migrateSQLRun(_ context.Context, opts *migrateSQLOptions) error {
+	dialect := schema.Dialect(opts.dialect)
+	if dialect == "" {
+		var err error
+		if dialect, err = connect.Dialect(opts.databaseURL()); err != nil {
+			return exit.Usagef("give --dialect sqlite or --dialect postgres", "the dialect is not known: %w", err)
+		}
+	}
+	if dialect != schema.SQLite && dialect != schema.Postgres {
+		return exit.Usagef("use sqlite or postgres", "--dialect: %q is not a dialect", opts.dialect)
+	}
+	_, err := io.WriteString(opts.io.Out, schema.SQL(dialect))
+	return err
+}

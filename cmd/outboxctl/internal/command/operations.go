@@ -1,0 +1,329 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/selection"
+	"github.com/outboxmail/outbox/store"
+)
+
+// riskDuplicate is the name of the risk that requeueing sent mail takes.
+const riskDuplicate = "duplicate-mail"
+
+// samples is how many deliveries a dry run shows.
+const samples = 5
+
+// operation is a verb that changes deliveries.
+type operation struct {
+	op      store.Operation
+	past    string // what has become of the deliveries
+	short   string
+	long    string
+	example string
+	apply   func(*store.Store, context.Context, store.Filter, ...store.BulkOption) (int64, error)
+}
+
+// operations are the verbs. Everything else about them is the same.
+func operations() []operation {
+	return []operation{
+		{
+			op: store.OpRequeue, past: "requeued", apply: (*store.Store).Requeue,
+			short: "Send again what failed, or now what is deferred",
+			long: `Make deliveries due now, with their attempts counted anew: those that failed, expired, were cancelled or suppressed,
+and those that are deferred. Deliveries that were sent are requeued only when they are named, by their id or by
+--state sent, and with --accept-risk=` + riskDuplicate + `, because their recipients get a second copy.`,
+			example: `  outboxctl requeue 01934a5b
+  outboxctl requeue --state failed --class unreachable --dry-run
+  outboxctl list -o id --state failed | outboxctl requeue -`,
+		},
+		{
+			op: store.OpCancel, past: "cancelled", apply: (*store.Store).Cancel,
+			short: "Withdraw what is not on its way yet",
+			long:  "Withdraw deliveries that are queued or held. What is being sent, or was sent, stays as it is.",
+			example: `  outboxctl cancel 01934a5b
+  outboxctl cancel --route newsletter --state queued --yes`,
+		},
+		{
+			op: store.OpPurge, past: "purged", apply: (*store.Store).Purge,
+			short: "Remove what is finished",
+			long: `Remove deliveries that are in a terminal state, with what is known of their attempts, and every message of which no
+delivery is left. This cannot be undone.`,
+			example: `  outboxctl purge --state sent --older-than 30d --dry-run
+  outboxctl purge --older-than 1w --all --yes`,
+		},
+	}
+}
+
+type operationOptions struct {
+	*app
+	operation
+
+	filter     selection.Flags
+	output     output.Flags
+	dryRun     bool
+	yes        bool
+	all        bool
+	exitStatus bool
+	risk       string
+	args       []string
+}
+
+// operationJSON is the JSON of the verbs. Matched is how many deliveries were to change, Changed how many did.
+type operationJSON struct {
+	Operation store.Operation `json:"operation"`
+	DryRun    bool            `json:"dry_run"`
+	Matched   int64           `json:"matched"`
+	Changed   int64           `json:"changed"`
+	Samples   []deliveryJSON  `json:"samples,omitempty"`
+}
+
+func newOperations(a *app, runF func(context.Context, *operationOptions) error) []*cobra.Command {
+	var list []*cobra.Command
+	for _, op := range operations() {
+		list = append(list, newOperation(a, op, runF))
+	}
+	return list
+}
+
+func newOperation(a *app, op operation, runF func(context.Context, *operationOptions) error) *cobra.Command {
+	opts := &operationOptions{app: a, operation: op}
+	if runF == nil {
+		runF = operationRun
+	}
+	cmd := &cobra.Command{
+		Use:     string(op.op) + " [ID... | -]",
+		Short:   op.short,
+		Long:    op.long + "\n\nDeliveries are chosen by ids, by the flags of `list`, or both; \"-\" reads ids from standard input.",
+		Example: op.example,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.args = args
+			return runF(cmd.Context(), opts)
+		},
+	}
+	opts.filter.Add(cmd)
+	fl := cmd.Flags()
+	fl.BoolVar(&opts.dryRun, "dry-run", false, "say what would change, and change nothing")
+	fl.BoolVarP(&opts.yes, "yes", "y", false, "do not ask")
+	fl.BoolVar(&opts.all, "all", false, "choose everything, where no id and no other flag narrows the choice")
+	fl.BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 when nothing matches")
+	if op.op == store.OpRequeue {
+		fl.StringVar(&opts.risk, "accept-risk", "", "take the `RISK` named here: "+riskDuplicate+" for sending again what was sent")
+	}
+	opts.output.Add(cmd, operationJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
+	return cmd
+}
+
+func operationRun(ctx context.Context, opts *operationOptions) (err error) {
+	printer, err := opts.output.Printer(opts.io)
+	if err != nil {
+		return err
+	}
+	filter, names, err := opts.choice()
+	if err != nil {
+		return err
+	}
+	db, err := opts.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	chosen, err := names.Resolve(ctx, filter, opts.io.In, db.Store)
+	if err != nil {
+		return err
+	}
+	result := operationJSON{Operation: opts.op, DryRun: opts.dryRun}
+	if err := opts.preview(ctx, db, chosen, &result); err != nil {
+		return err
+	}
+	switch {
+	case result.Matched == 0:
+		return opts.nothing(ctx, db, chosen, printer, result)
+	case opts.dryRun:
+		return opts.plan(printer, result)
+	}
+	if err := opts.confirm(chosen, names, result.Matched); err != nil {
+		return err
+	}
+	result.Samples = nil
+	workErr := opts.work(ctx, db, chosen, &result)
+	if workErr != nil && result.Changed == 0 {
+		return workErr
+	}
+	if err := opts.report(printer, result); err != nil {
+		return err
+	}
+	if workErr != nil {
+		return &exit.Error{
+			Err:  workErr,
+			Hint: fmt.Sprintf("%d of %d deliveries were %s; the same command does the rest", result.Changed, result.Matched, opts.past),
+			Code: exit.Partial,
+		}
+	}
+	return nil
+}
+
+// choice checks the flags that say what to work on.
+func (opts *operationOptions) choice() (store.Filter, selection.Names, error) {
+	filter, err := opts.filter.Filter(opts.now())
+	if err != nil {
+		return filter, selection.Names{}, err
+	}
+	names, err := opts.filter.Names(opts.args)
+	if err != nil {
+		return filter, names, err
+	}
+	if opts.risk != "" && opts.risk != riskDuplicate {
+		return filter, names, exit.Usagef("the only risk is "+riskDuplicate, "--accept-risk: %q is not a risk of this command", opts.risk)
+	}
+	if filter.Empty() && names.None() && !opts.all {
+		return filter, names, exit.Usagef(fmt.Sprintf("`outboxctl %s --all --dry-run` shows what that would be", opts.op),
+			"%s needs ids, a filter, or --all", opts.op)
+	}
+	sent := slices.Contains(filter.States, outbox.StateSent)
+	switch {
+	case opts.op != store.OpRequeue:
+	case sent && opts.risk == "":
+		return filter, names, errSent("requeueing what was sent sends a second copy to its recipients")
+	case !sent && len(filter.States) == 0 && !names.None() && opts.risk == riskDuplicate:
+		// Somebody named the messages and accepts the risk: sent ones are meant, too.
+		filter.States = []outbox.State{
+			outbox.StateSent, outbox.StateFailed, outbox.StateExpired, outbox.StateCancelled, outbox.StateSuppressed, outbox.StateQueued,
+		}
+	}
+	return filter, names, nil
+}
+
+func errSent(sentence string) error {
+	return exit.Usagef("add --accept-risk="+riskDuplicate+" if that is what you want", "%s", sentence)
+}
+
+// preview counts what the operation would change, with the same predicate by which it then does.
+func (opts *operationOptions) preview(ctx context.Context, db *connect.Database, chosen *selection.Selection, result *operationJSON) error {
+	for f, done := range chosen.Filters() {
+		n, list, err := db.Store.Preview(ctx, opts.op, f, samples-len(result.Samples))
+		if err != nil {
+			return err
+		}
+		done(n)
+		result.Matched += n
+		for _, d := range list {
+			result.Samples = append(result.Samples, viewDelivery(d))
+		}
+	}
+	return nil
+}
+
+// nothing ends an operation that has nothing to do.
+func (opts *operationOptions) nothing(
+	ctx context.Context, db *connect.Database, chosen *selection.Selection, printer *output.Printer, result operationJSON,
+) error {
+	if opts.op == store.OpRequeue && opts.risk == "" && len(chosen.IDs) > 0 {
+		sent := *chosen
+		sent.Filter.States = []outbox.State{outbox.StateSent}
+		for f := range sent.Filters() {
+			if n, err := db.Store.Count(ctx, f); err != nil {
+				return err
+			} else if n > 0 {
+				return errSent("it was sent already; requeueing sends a second copy to its recipients")
+			}
+		}
+	}
+	if err := opts.report(printer, result); err != nil {
+		return err
+	}
+	if err := opts.explain(ctx, db, chosen); err != nil {
+		return err
+	}
+	if opts.exitStatus {
+		return exit.Silent(exit.NoMatch)
+	}
+	return nil
+}
+
+// explain says of the first messages that were named where they stand, since the operation does not apply to them.
+func (opts *operationOptions) explain(ctx context.Context, db *connect.Database, chosen *selection.Selection) error {
+	if len(chosen.IDs) == 0 {
+		return nil
+	}
+	list, err := db.Store.List(ctx, store.Filter{IDs: chosen.IDs[:min(len(chosen.IDs), samples)], Limit: samples})
+	for _, d := range list {
+		opts.notef("%s to %s is %s", d.ID, d.Recipient, d.Shown())
+	}
+	return err
+}
+
+// confirm asks, unless --yes was given or the messages were named one by one.
+func (opts *operationOptions) confirm(chosen *selection.Selection, names selection.Names, n int64) error {
+	if opts.yes || chosen.Named {
+		return nil
+	}
+	if !opts.io.InTTY || !opts.io.ErrTTY || names.FromInput {
+		return exit.Usagef("", "%s would change %s: --yes is needed where nobody can be asked", opts.op, count(n, "delivery", "deliveries"))
+	}
+	ok, err := opts.io.Confirm(fmt.Sprintf("%s %s?", title(string(opts.op)), count(n, "delivery", "deliveries")))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the answer: %w", err)
+	case !ok:
+		return &exit.Error{Err: errors.New("nothing was changed, as you wished")}
+	default:
+		return nil
+	}
+}
+
+// work runs the operation and counts what changed.
+func (opts *operationOptions) work(ctx context.Context, db *connect.Database, chosen *selection.Selection, result *operationJSON) error {
+	bar := newProgress(opts.io, result.Matched)
+	defer bar.finish()
+	for f, done := range chosen.Filters() {
+		before := result.Changed
+		n, err := opts.apply(db.Store, ctx, f, store.OnProgress(func(n int64) { bar.set(before + n) }))
+		result.Changed += n
+		if err != nil {
+			return err
+		}
+		done(n)
+	}
+	return nil
+}
+
+// plan shows what a dry run found.
+func (opts *operationOptions) plan(printer *output.Printer, result operationJSON) error {
+	return printer.Object(result, "", func(r *output.Rows) {
+		if printer.Format() == output.TSV {
+			r.Add(output.Text(string(opts.op)), output.Int(result.Matched), output.Int(result.Changed))
+			return
+		}
+		r.Add(output.Text(fmt.Sprintf("%s would be %s, for example:", count(result.Matched, "delivery", "deliveries"), opts.past)))
+		r.Section("", output.Column{Title: "ID"}, output.Column{Title: "STATE"}, output.Column{Title: "TO", Shrink: true},
+			output.Column{Title: "SUBJECT", Shrink: true})
+		for _, d := range result.Samples {
+			r.Add(idCell(d.ID), output.Cell{Text: d.Shown, Color: stateColor(d.State)}, output.Text(d.Recipient), output.Text(d.Subject))
+		}
+	})
+}
+
+// report says what was done.
+func (opts *operationOptions) report(printer *output.Printer, result operationJSON) error {
+	return printer.Object(result, "", func(r *output.Rows) {
+		switch {
+		case printer.Format() == output.TSV:
+			r.Add(output.Text(string(opts.op)), output.Int(result.Matched), output.Int(result.Changed))
+		case result.Matched == 0:
+			r.Add(output.Text("Nothing to " + string(opts.op) + "."))
+		default:
+			r.Add(output.Text(fmt.Sprintf("%s %s.", count(result.Changed, "delivery was", "deliveries were"), opts.past)))
+		}
+	})
+}
+
+func title(s string) string { return string(s[0]-'a'+'A') + s[1:] }

@@ -1,0 +1,194 @@
+// Package command holds the commands of outboxctl, one file for each. A command is a struct of options, a function that
+// turns flags into it, and a function that does the work.
+package command
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+)
+
+// app is what the commands share: the world around them and the flags that they all have.
+type app struct {
+	io     *iostreams.Streams
+	getenv func(string) string
+	now    func() time.Time
+
+	db      string
+	color   string
+	verbose bool
+
+	// parsed says that the command line was understood: what goes wrong before that is a mistake in it.
+	parsed bool
+}
+
+// Main runs the program with its arguments and returns the code to exit with.
+func Main(args []string) int {
+	// The first signal asks the command to end, the second one ends it.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	a := &app{io: iostreams.System(), getenv: os.Getenv, now: time.Now}
+	return a.run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	root := newRoot(a) //nolint:contextcheck // the commands get it when they are run
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exit.OK
+	}
+	sentence, hint, code := exit.Explain(err)
+	switch {
+	case ctx.Err() != nil:
+		sentence, code = "interrupted", exit.Interrupted
+	case !a.parsed && code == exit.Failed:
+		code = exit.Usage
+	}
+	if code == exit.Usage && hint == "" {
+		hint = fmt.Sprintf("`%s --help` shows how it is used", cmd.CommandPath())
+	}
+	a.complain(sentence, hint)
+	return code
+}
+
+// complain writes an error, and what to do about it.
+func (a *app) complain(sentence, hint string) {
+	if sentence == "" {
+		return
+	}
+	fmt.Fprintf(a.io.Err, "outboxctl: %s %s\n", iostreams.Paint("error:", iostreams.Red, a.io.ErrColor), oneLine(sentence))
+	if hint != "" {
+		fmt.Fprintf(a.io.Err, "%s %s\n", iostreams.Paint("hint:", iostreams.Bold, a.io.ErrColor), oneLine(hint))
+	}
+}
+
+// notef tells a person something that is not data.
+func (a *app) notef(format string, args ...any) {
+	fmt.Fprintf(a.io.Err, "outboxctl: %s\n", oneLine(fmt.Sprintf(format, args...)))
+}
+
+// oneLine joins the parts of an error and removes what a terminal would obey.
+func oneLine(s string) string { return output.Clean(strings.ReplaceAll(s, "\n", "; ")) }
+
+// logger writes to standard error what happens in the background, from the given level on, or from debug with --verbose.
+func (a *app) logger(level slog.Level) *slog.Logger {
+	if a.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(tint.NewTextHandler(a.io.Err, &tint.Options{Level: level, TimeFormat: time.RFC3339, NoColor: !a.io.ErrColor}))
+}
+
+// open opens the database whose tables are those of this program.
+func (a *app) open(ctx context.Context) (*connect.Database, error) {
+	return connect.OpenStore(ctx, a.databaseURL())
+}
+
+func (a *app) databaseURL() string {
+	if a.db != "" {
+		return a.db
+	}
+	return a.getenv(connect.EnvDatabase)
+}
+
+// needs checks the number of arguments: at least and at most so many, -1 for any number. What names them to the user.
+func needs(least, most int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return exit.Usagef("", "%s is missing", what)
+		case most >= 0 && len(args) > most:
+			return exit.Usagef("", "there is no use for %q", args[most])
+		default:
+			return nil
+		}
+	}
+}
+
+// knownCommand refuses what is not a command and says which was perhaps meant.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+		hint = "did you mean " + strings.Join(similar, " or ") + "?"
+	}
+	return exit.Usagef(hint, "there is no command %q", args[0])
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "outboxctl",
+		Short: "Look at and mend an outbox of e-mail",
+		Long: `outboxctl looks at and mends the outbox of an application: e-mail that is stored in the application's own
+database and delivered from there through an SMTP relay.`,
+		Example: `  export OUTBOX_DB=postgres://app@db.example.com/shop
+  outboxctl status
+  outboxctl list --state failed --newer-than 24h
+  outboxctl show 01934a5b
+  outboxctl list -o id --state failed --class unreachable | outboxctl requeue -`,
+		Args:          knownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if !a.io.SetColor(a.color) {
+				return exit.Usagef("use auto, always or never", "--color: %q is not a way to use colour", a.color)
+			}
+			a.parsed = true
+			return nil
+		},
+	}
+	root.SetIn(a.io.In)
+	root.SetOut(a.io.Out)
+	root.SetErr(a.io.Err)
+	root.SetHelpTemplate(helpTemplate)
+	root.SetUsageTemplate(usageTemplate)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit.Usagef("", "%w", err) })
+	root.SuggestionsMinimumDistance = 2
+	fl := root.PersistentFlags()
+	fl.StringVar(&a.db, "db", "", "work on the database at `URL`: sqlite:PATH, PATH.db or postgres://… (env OUTBOX_DB)")
+	fl.StringVar(&a.color, "color", "auto", "use colour `WHEN`: auto, always or never")
+	fl.BoolVarP(&a.verbose, "verbose", "v", false, "log more")
+
+	root.AddGroup(&cobra.Group{ID: groupSee, Title: "See"}, &cobra.Group{ID: groupMend, Title: "Mend"},
+		&cobra.Group{ID: groupSend, Title: "Send"}, &cobra.Group{ID: groupSetUp, Title: "Set up"})
+	for group, commands := range map[string][]*cobra.Command{
+		groupSee:   {newStatus(a, nil), newList(a, nil), newShow(a, nil), newCat(a, nil)},
+		groupMend:  newOperations(a, nil),
+		groupSend:  {newEnqueue(a, nil), newFlush(a, nil), newRun(a, nil)},
+		groupSetUp: {newMigrate(a), newVersion(a, nil)},
+	} {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	root.SetHelpCommandGroupID(groupSetUp)
+	root.SetCompletionCommandGroupID(groupSetUp)
+	root.AddCommand(helpTopics()...)
+	return root
+}
+
+// The groups of commands in the help.
+const (
+	groupSee   = "see"
+	groupMend  = "mend"
+	groupSend  = "send"
+	groupSetUp = "setup"
+)

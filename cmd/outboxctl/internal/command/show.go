@@ -1,0 +1,119 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/store"
+)
+
+type showOptions struct {
+	*app
+	output output.Flags
+	name   string
+}
+
+func newShow(a *app, runF func(context.Context, *showOptions) error) *cobra.Command {
+	opts := &showOptions{app: a}
+	if runF == nil {
+		runF = showRun
+	}
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show everything that is known of a message",
+		Long: `Show a message, where each of its recipients stands, and every attempt that did not simply succeed. The id may be
+shortened to an unambiguous beginning or end; the Message-ID serves too.`,
+		Example: `  outboxctl show 01934a5b-c6d7
+  outboxctl show '<01934a5b-c6d7-7e8f-9a0b-1c2d3e4f5a6b@example.com>' -o json`,
+		Args: needs(1, 1, "the id of a message"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.name = args[0]
+			return runF(cmd.Context(), opts)
+		},
+	}
+	opts.output.Add(cmd, messageJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV, output.ID)
+	return cmd
+}
+
+func showRun(ctx context.Context, opts *showOptions) (err error) {
+	printer, err := opts.output.Printer(opts.io)
+	if err != nil {
+		return err
+	}
+	db, err := opts.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	id, err := db.Store.Find(ctx, opts.name)
+	if err != nil {
+		return err
+	}
+	m, err := db.Store.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	return printer.Object(viewMessage(m), string(m.ID), func(r *output.Rows) { opts.showMessage(r, m) })
+}
+
+// showMessage writes the message's own properties, then its deliveries, then the attempts.
+func (opts *showOptions) showMessage(r *output.Rows, m *store.Message) {
+	now := opts.now()
+	sender := m.Sender
+	if sender == "" {
+		sender = "<>"
+	}
+	r.Pair("id", output.Text(string(m.ID)))
+	r.Pair("message-id", output.Text(m.MessageID))
+	r.Pair("subject", output.Text(m.Subject))
+	r.Pair("from", output.Text(sender))
+	r.Pair("key", output.Text(m.IdempotencyKey))
+	r.Pair("route", output.Text(m.Route))
+	r.Pair("priority", output.Text(string(m.Priority)))
+	r.Pair("size", output.Int(m.Size))
+	if m.Scrubbed {
+		r.Pair("body", output.Text("scrubbed"))
+	}
+	r.Pair("enqueued", absolute(m.CreatedAt, now))
+	r.Pair("not before", absolute(m.NotBefore, now))
+	r.Pair("expires", absolute(m.ExpiresAt, now))
+	r.Pair("on uncertain", output.Text(string(m.OnUncertain)))
+	r.Pair("tags", output.Text(strings.Join(m.Tags, ", ")))
+	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
+		r.Pair("metadata "+key, output.Text(m.Metadata[key]))
+	}
+	r.Section("Recipients", output.Column{Title: "#", Right: true}, output.Column{Title: "STATE"}, output.Column{Title: "TO"},
+		output.Column{Title: "TRIES", Right: true}, output.Column{Title: "WHEN"}, output.Column{Title: "RELAY"},
+		output.Column{Title: "CLASS"}, output.Column{Title: "LAST REPLY"})
+	for _, d := range m.Deliveries {
+		r.Add(output.Int(d.Seq), stateCell(d), output.Text(d.Recipient), output.Int(d.Attempts), output.Time(when(d), now),
+			output.Text(d.Relay), output.Text(d.Class), output.Text(d.Reply))
+	}
+	if len(m.Attempts) == 0 {
+		return
+	}
+	r.Section("Attempts that did not succeed", output.Column{Title: "#", Right: true}, output.Column{Title: "WHEN"},
+		output.Column{Title: "TOOK"}, output.Column{Title: "OUTCOME"}, output.Column{Title: "RELAY"},
+		output.Column{Title: "STAGE"}, output.Column{Title: "CLASS"}, output.Column{Title: "REPLY"})
+	for _, a := range m.Attempts {
+		r.Add(output.Int(a.Seq), output.Time(a.StartedAt, now), output.Text(output.Duration(a.Duration)), output.Text(string(a.Verb)),
+			output.Text(a.Relay), output.Text(a.Stage), output.Text(a.Class), output.Text(a.Reply))
+	}
+}
+
+// absolute shows a person both the time and how far away it is.
+func absolute(t, now time.Time) output.Cell {
+	cell := output.Time(t, now)
+	if cell.Text != "" {
+		cell.Short = fmt.Sprintf("%s (%s)", cell.Text, cell.Short)
+	}
+	return cell
+}

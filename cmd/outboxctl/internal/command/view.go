@@ -1,0 +1,154 @@
+package command
+
+import (
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/store"
+)
+
+// The structs below are the JSON contract of docs/cli-json.md. What has no value is left out.
+
+// deliveryJSON is one recipient of a message.
+type deliveryJSON struct {
+	ID            outbox.ID       `json:"id"`
+	Seq           int             `json:"seq"`
+	Recipient     string          `json:"recipient"`
+	State         outbox.State    `json:"state"`
+	Shown         string          `json:"shown"`
+	Route         string          `json:"route"`
+	Priority      outbox.Priority `json:"priority"`
+	Sender        string          `json:"sender"`
+	Subject       string          `json:"subject"`
+	MessageID     string          `json:"message_id"`
+	Key           string          `json:"key,omitempty"`
+	Size          int64           `json:"size"`
+	CreatedAt     time.Time       `json:"created_at"`
+	DueAt         time.Time       `json:"due_at"`
+	ExpiresAt     time.Time       `json:"expires_at,omitzero"`
+	FinishedAt    time.Time       `json:"finished_at,omitzero"`
+	DeferredSince time.Time       `json:"deferred_since,omitzero"`
+	Attempts      int             `json:"attempts"`
+	LeaseOwner    string          `json:"lease_owner,omitempty"`
+	LeaseUntil    time.Time       `json:"lease_until,omitzero"`
+	Relay         string          `json:"relay,omitempty"`
+	Class         string          `json:"class,omitempty"`
+	Code          int             `json:"code,omitempty"`
+	Enhanced      string          `json:"enhanced,omitempty"`
+	Reply         string          `json:"reply,omitempty"`
+	ProviderID    string          `json:"provider_id,omitempty"`
+}
+
+func viewDelivery(d store.Delivery) deliveryJSON {
+	return deliveryJSON{
+		ID: d.ID, Seq: d.Seq, Recipient: d.Recipient, State: d.State, Shown: d.Shown(), Route: d.Route, Priority: d.Priority,
+		Sender: d.Sender, Subject: d.Subject, MessageID: d.MessageID, Key: d.IdempotencyKey, Size: d.Size,
+		CreatedAt: d.CreatedAt, DueAt: d.DueAt, ExpiresAt: d.ExpiresAt, FinishedAt: d.FinishedAt, DeferredSince: d.DeferredSince,
+		Attempts: d.Attempts, LeaseOwner: d.LeaseOwner, LeaseUntil: d.LeaseUntil,
+		Relay: d.Relay, Class: d.Class, Code: d.Code, Enhanced: d.Enhanced, Reply: d.Reply, ProviderID: d.ProviderID,
+	}
+}
+
+// messageJSON is a message with everything that is known of it.
+type messageJSON struct {
+	ID          outbox.ID              `json:"id"`
+	MessageID   string                 `json:"message_id"`
+	Key         string                 `json:"key,omitempty"`
+	Route       string                 `json:"route"`
+	Priority    outbox.Priority        `json:"priority"`
+	Sender      string                 `json:"sender"`
+	Recipients  []string               `json:"recipients"`
+	Subject     string                 `json:"subject"`
+	Size        int64                  `json:"size"`
+	Scrubbed    bool                   `json:"scrubbed"`
+	CreatedAt   time.Time              `json:"created_at"`
+	NotBefore   time.Time              `json:"not_before,omitzero"`
+	ExpiresAt   time.Time              `json:"expires_at,omitzero"`
+	OnUncertain outbox.UncertainPolicy `json:"on_uncertain"`
+	Tags        []string               `json:"tags,omitempty"`
+	Metadata    map[string]string      `json:"metadata,omitempty"`
+	TraceParent string                 `json:"trace_parent,omitempty"`
+	Deliveries  []deliveryJSON         `json:"deliveries"`
+	Attempts    []attemptJSON          `json:"attempts"`
+}
+
+// attemptJSON is an attempt that was not simply successful.
+type attemptJSON struct {
+	Seq        int         `json:"seq"`
+	Attempt    int         `json:"attempt"`
+	Verb       outbox.Verb `json:"verb"`
+	StartedAt  time.Time   `json:"started_at"`
+	DurationMS int64       `json:"duration_ms"`
+	Owner      string      `json:"owner,omitempty"`
+	Relay      string      `json:"relay,omitempty"`
+	Stage      string      `json:"stage,omitempty"`
+	Class      string      `json:"class,omitempty"`
+	Code       int         `json:"code,omitempty"`
+	Enhanced   string      `json:"enhanced,omitempty"`
+	Reply      string      `json:"reply,omitempty"`
+}
+
+func viewMessage(m *store.Message) messageJSON {
+	v := messageJSON{
+		ID: m.ID, MessageID: m.MessageID, Key: m.IdempotencyKey, Route: m.Route, Priority: m.Priority, Sender: m.Sender,
+		Recipients: m.Recipients, Subject: m.Subject, Size: m.Size, Scrubbed: m.Scrubbed, CreatedAt: m.CreatedAt,
+		NotBefore: m.NotBefore, ExpiresAt: m.ExpiresAt, OnUncertain: m.OnUncertain, Tags: m.Tags, Metadata: m.Metadata,
+		TraceParent: m.TraceParent, Deliveries: []deliveryJSON{}, Attempts: []attemptJSON{},
+	}
+	for _, d := range m.Deliveries {
+		v.Deliveries = append(v.Deliveries, viewDelivery(d))
+	}
+	for _, a := range m.Attempts {
+		v.Attempts = append(v.Attempts, attemptJSON{
+			Seq: a.Seq, Attempt: a.Attempt, Verb: a.Verb, StartedAt: a.StartedAt, DurationMS: a.Duration.Milliseconds(), Owner: a.Owner,
+			Relay: a.Relay, Stage: a.Stage, Class: a.Class, Code: a.Code, Enhanced: a.Enhanced, Reply: a.Reply,
+		})
+	}
+	return v
+}
+
+// stateCell shows where a delivery stands. The word says it; the colour helps to find it.
+func stateCell(d store.Delivery) output.Cell {
+	return output.Cell{Text: d.Shown(), Color: stateColor(d.State)}
+}
+
+func stateColor(s outbox.State) iostreams.Color {
+	switch s {
+	case outbox.StateSent:
+		return iostreams.Green
+	case outbox.StateFailed, outbox.StateExpired:
+		return iostreams.Red
+	case outbox.StateUncertain, outbox.StateHeld, outbox.StateSuppressed:
+		return iostreams.Yellow
+	case outbox.StateSending:
+		return iostreams.Blue
+	case outbox.StateCancelled:
+		return iostreams.Dim
+	default:
+		return ""
+	}
+}
+
+// idCell shows the beginning of an id: in most listings it is enough to name the message.
+func idCell(id outbox.ID) output.Cell {
+	const shown = 18 // the time to the millisecond and a counter within it
+	return output.Cell{Text: string(id), Short: string(id[:min(len(id), shown)])}
+}
+
+// why says in a few words what the last outcome was.
+func why(d store.Delivery) string {
+	if d.Reply != "" || d.Class == "" {
+		return d.Reply
+	}
+	return d.Class
+}
+
+// when is the time that matters in the state of a delivery: its end, or when it is due.
+func when(d store.Delivery) time.Time {
+	if !d.FinishedAt.IsZero() {
+		return d.FinishedAt
+	}
+	return d.DueAt
+}

@@ -1,0 +1,183 @@
+// Package connect opens what outboxctl works with: the database and the relay, from a flag or the environment.
+package connect
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/schema"
+	"github.com/outboxmail/outbox/store"
+	"github.com/outboxmail/outbox/store/postgres"
+	"github.com/outboxmail/outbox/store/sqlite"
+)
+
+// EnvDatabase names the environment variable that stands in for --db.
+const EnvDatabase = "OUTBOX_DB"
+
+const databaseForms = "use sqlite:PATH, a path that ends in .db, or postgres://user@host/database"
+
+// Database is an open database. It must be closed.
+type Database struct {
+	SQL     *sql.DB
+	Dialect schema.Dialect
+	Store   *store.Store
+}
+
+// Close closes the connections.
+func (d *Database) Close() error { return d.SQL.Close() }
+
+// address is a database's URL after it was read.
+type address struct {
+	dialect schema.Dialect
+	dsn     string // the file, or the URL of the server
+	shown   string // without a password
+}
+
+// Missing says what to do with an SQLite file that does not exist.
+type Missing int
+
+const (
+	// Refuse is for commands that look at or change what is there.
+	Refuse Missing = iota
+	// Create is for those that set the database up.
+	Create
+)
+
+// Open opens the database at a URL and makes sure that it answers. It does not look at the schema; see [OpenStore].
+// Errors about the URL have the code for usage, those of the database their own.
+func Open(ctx context.Context, rawURL string, missing Missing) (*Database, error) {
+	a, err := parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	var db *Database
+	if a.dialect == schema.SQLite {
+		db, err = openSQLite(a, missing)
+	} else {
+		db, err = openPostgres(a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := reach(ctx, db.SQL); err != nil {
+		return nil, errors.Join(unreachable(ctx, a, err), db.Close())
+	}
+	return db, nil
+}
+
+// OpenStore is [Open] for commands that need the tables of this program's version.
+func OpenStore(ctx context.Context, rawURL string) (*Database, error) {
+	db, err := Open(ctx, rawURL, Refuse)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Store.Check(ctx); err != nil {
+		return nil, errors.Join(&exit.Error{Err: err, Code: exit.Database}, db.Close())
+	}
+	return db, nil
+}
+
+// reach asks the database something: a connection that is merely open proves nothing about an SQLite file.
+func reach(ctx context.Context, db *sql.DB) error {
+	var one int
+	if err := db.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
+		return err
+	}
+	return nil
+}
+
+func unreachable(ctx context.Context, a address, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	hint := "check --db or OUTBOX_DB, and that the server runs and lets you in"
+	if a.dialect == schema.SQLite {
+		hint = "check --db or OUTBOX_DB: the file must be an SQLite database that you may write to"
+	}
+	return &exit.Error{Err: fmt.Errorf("cannot reach the database %s: %w", a.shown, err), Hint: hint, Code: exit.Database}
+}
+
+func openSQLite(a address, missing Missing) (*Database, error) {
+	var opts []sqlite.Option
+	if missing == Refuse {
+		opts = append(opts, sqlite.Existing())
+	}
+	db, err := sqlite.Open(a.dsn, opts...)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &exit.Error{
+			Err:  fmt.Errorf("there is no database file %s", a.dsn),
+			Hint: "`outboxctl migrate up` creates it", Code: exit.Database,
+		}
+	case err != nil:
+		return nil, &exit.Error{Err: err, Code: exit.Database}
+	}
+	st, err := store.New(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return &Database{SQL: db.DB, Dialect: st.Dialect(), Store: st}, nil
+}
+
+func openPostgres(a address) (*Database, error) {
+	db, err := postgres.Open(a.dsn)
+	if err != nil {
+		return nil, &exit.Error{Err: err, Hint: databaseForms, Code: exit.Usage}
+	}
+	st, err := store.New(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return &Database{SQL: db.DB, Dialect: st.Dialect(), Store: st}, nil
+}
+
+// parse reads the URL of a database. Its errors never quote the URL, which may hold a password.
+func parse(raw string) (address, error) {
+	if raw == "" {
+		return address{}, exit.Usagef("set OUTBOX_DB or give --db: "+databaseForms, "no database was given")
+	}
+	if path, ok := strings.CutPrefix(raw, "sqlite:"); ok {
+		path = strings.TrimPrefix(path, "//") // sqlite:///var/lib/app.db is how others write it
+		if path == "" {
+			return address{}, exit.Usagef(databaseForms, "the database URL names no file")
+		}
+		return address{dialect: schema.SQLite, dsn: path, shown: path}, nil
+	}
+	scheme, _, isURL := strings.Cut(raw, "://")
+	switch {
+	case scheme == "postgres" && isURL, scheme == "postgresql" && isURL:
+		u, err := url.Parse(raw)
+		if err != nil {
+			return address{}, exit.Usagef("special characters in the password must be percent-encoded",
+				"the database URL cannot be read")
+		}
+		return address{dialect: schema.Postgres, dsn: raw, shown: withoutPassword(u)}, nil
+	case isURL:
+		return address{}, exit.Usagef(databaseForms, "%s:// is not a database that outboxctl knows", scheme)
+	case strings.HasSuffix(raw, ".db"):
+		return address{dialect: schema.SQLite, dsn: raw, shown: raw}, nil
+	default:
+		return address{}, exit.Usagef(databaseForms, "the database URL is in none of the known forms")
+	}
+}
+
+// withoutPassword keeps of a URL what helps to find a mistake in it.
+func withoutPassword(u *url.URL) string {
+	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	if u.User != nil {
+		shown.User = url.User(u.User.Username())
+	}
+	return shown.String()
+}
+
+// Dialect says which database a URL is of. It does not open it.
+func Dialect(rawURL string) (schema.Dialect, error) {
+	a, err := parse(rawURL)
+	return a.dialect, err
+}

@@ -1,0 +1,145 @@
+package connect
+
+import (
+	"context"
+	"io"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+// The environment variables of the relay.
+const (
+	EnvRelay         = "OUTBOX_RELAY"
+	EnvRelayPassword = "OUTBOX_RELAY_PASSWORD" //nolint:gosec // the name of a variable
+)
+
+const relayForms = "use smtp://user@host:587 or smtps://user@host:465, and OUTBOX_RELAY_PASSWORD for the password"
+
+// RelayFlags are the flags that name a relay and where its password comes from.
+type RelayFlags struct {
+	url             string
+	passwordFile    string
+	passwordCommand string
+}
+
+// Add adds the flags to a command.
+func (f *RelayFlags) Add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.url, "relay", "", "send through the SMTP relay at `URL` (env "+EnvRelay+")")
+	cmd.Flags().StringVar(&f.passwordFile, "password-file", "", "read the relay's password from `FILE`")
+	cmd.Flags().StringVar(&f.passwordCommand, "password-command", "", "take the relay's password from what the shell `COMMAND` prints")
+}
+
+// Relay is a relay that was set up but not yet connected to.
+type Relay struct {
+	// Name is how the relay is called in the database and in logs: its host.
+	Name   string
+	Client *smtpx.Client
+}
+
+// Open makes the client. The command that gives a password, where there is one, runs now; what it says to standard error
+// goes to stderr.
+func (f *RelayFlags) Open(ctx context.Context, getenv func(string) string, stderr io.Writer) (*Relay, error) {
+	raw := f.url
+	if raw == "" {
+		raw = getenv(EnvRelay)
+	}
+	if raw == "" {
+		return nil, exit.Usagef("set OUTBOX_RELAY or give --relay: "+relayForms, "no relay was given")
+	}
+	secret := secret{file: f.passwordFile, command: f.passwordCommand}
+	// A URL that does not parse is smtpx's to refuse, and it does so without quoting it.
+	name := "relay"
+	if u, err := url.Parse(raw); err == nil {
+		name = relayName(u.Hostname())
+		if raw, err = secret.takeFrom(u); err != nil {
+			return nil, err
+		}
+	}
+	password, err := secret.read(ctx, getenv(EnvRelayPassword), stderr)
+	if err != nil {
+		return nil, err
+	}
+	var opts []smtpx.Option
+	if password != "" {
+		opts = append(opts, smtpx.Password(password))
+	}
+	client, err := smtpx.Open(raw, opts...)
+	if err != nil {
+		return nil, &exit.Error{Err: err, Hint: relayForms, Code: exit.Usage}
+	}
+	return &Relay{Name: name, Client: client}, nil
+}
+
+// relayName makes a name of a host: what a name may not hold becomes '-'.
+func relayName(host string) string {
+	const longest = 63
+	name := strings.Map(func(r rune) rune {
+		if r < 0x80 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_') {
+			return r
+		}
+		return '-'
+	}, host)
+	if name == "" {
+		return "relay"
+	}
+	return name[:min(len(name), longest)]
+}
+
+// secret is where a password comes from.
+type secret struct {
+	file, command string
+	hasUser       bool // the URL names a user
+	inURL         bool // and a password
+}
+
+// takeFrom takes the parameters password-file and password-command out of a relay's URL, which smtpx does not know, and
+// returns the rest of it.
+func (s *secret) takeFrom(u *url.URL) (string, error) {
+	if u.User != nil {
+		s.hasUser = u.User.Username() != ""
+		_, s.inURL = u.User.Password()
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return u.String(), nil //nolint:nilerr // smtpx refuses it
+	}
+	var taken bool
+	for name, to := range map[string]*string{"password-file": &s.file, "password-command": &s.command} {
+		if !query.Has(name) {
+			continue
+		}
+		if *to != "" {
+			return "", exit.Usagef("", "%s is given twice, as a flag and in the relay URL", name)
+		}
+		*to, taken = query.Get(name), true
+		query.Del(name)
+	}
+	if taken {
+		u.RawQuery = query.Encode()
+	}
+	return u.String(), nil
+}
+
+// read returns the password, nothing where the URL has it or there is none. It may come from one place only, except that
+// the environment gives way to every other.
+func (s *secret) read(ctx context.Context, env string, stderr io.Writer) (string, error) {
+	switch {
+	case s.file != "" && s.command != "":
+		return "", exit.Usagef("", "the relay's password has two sources: a file and a command")
+	case s.inURL && (s.file != "" || s.command != ""):
+		return "", exit.Usagef("", "the relay's password has two sources: the URL and a file or command")
+	case s.file != "":
+		return readSecretFile(s.file)
+	case s.command != "":
+		return runSecretCommand(ctx, s.command, stderr)
+	case s.hasUser && !s.inURL:
+		return env, nil
+	default:
+		return "", nil
+	}
+}

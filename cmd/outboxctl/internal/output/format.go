@@ -1,0 +1,101 @@
+// Package output writes what outboxctl found: as a table for people, as tab-separated values, JSON or ids for programs.
+// The JSON is a contract, described in docs/cli-json.md.
+package output
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
+)
+
+// SchemaVersion is the version of the JSON. It changes when a field changes its meaning or goes, not when one comes.
+const SchemaVersion = 1
+
+// Format is a way of writing.
+type Format string
+
+// The formats.
+const (
+	Table  Format = "table"  // aligned columns under a header
+	JSON   Format = "json"   // one object
+	NDJSON Format = "ndjson" // one object on each line
+	TSV    Format = "tsv"    // values between tabs, without a header
+	ID     Format = "id"     // message ids alone, to be read by another command
+)
+
+// Flags are the flags that choose the format. The zero value needs [Flags.Add].
+type Flags struct {
+	format  string
+	fields  []string
+	known   []string
+	allowed []Format
+}
+
+// Add adds the flags to a command whose objects have the JSON fields of sample, a struct.
+func (f *Flags) Add(cmd *cobra.Command, sample any, allowed ...Format) {
+	f.allowed = allowed
+	f.known = fieldsOf(reflect.TypeOf(sample))
+	names := make([]string, len(allowed))
+	for i, a := range allowed {
+		names[i] = string(a)
+	}
+	cmd.Flags().StringVarP(&f.format, "output", "o", "", "write `FORMAT`: "+strings.Join(names, ", ")+
+		" (default table on a terminal, else tsv)")
+	cmd.Flags().StringSliceVar(&f.fields, "json", nil, "write JSON with these `FIELDS` alone, separated by commas")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok && missing.GetFlag().Name == "json" {
+			return exit.Usagef("the fields are "+strings.Join(f.known, ", "), "--json needs fields, separated by commas")
+		}
+		return exit.Usagef("", "%w", err)
+	})
+	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag was added above
+	}
+}
+
+// Printer checks the flags and returns what writes in the format that they choose.
+func (f *Flags) Printer(s *iostreams.Streams) (*Printer, error) {
+	p := &Printer{out: s.Out, streams: s, fields: f.fields}
+	for _, field := range f.fields {
+		if !slices.Contains(f.known, field) {
+			return nil, exit.Usagef("the fields are "+strings.Join(f.known, ", "), "there is no field %q", field)
+		}
+	}
+	switch {
+	case f.format == "" && len(f.fields) > 0:
+		p.format = JSON
+	case f.format == "" && s.OutTTY:
+		p.format = Table
+	case f.format == "":
+		p.format = TSV
+	default:
+		p.format = Format(f.format)
+	}
+	if !slices.Contains(f.allowed, p.format) {
+		return nil, exit.Usagef(fmt.Sprintf("use one of %v", f.allowed), "the output format %q is not one that this command has", f.format)
+	}
+	if len(f.fields) > 0 && p.format != JSON && p.format != NDJSON {
+		return nil, exit.Usagef("", "--json chooses the fields of JSON and does not go with --output %s", p.format)
+	}
+	return p, nil
+}
+
+// fieldsOf lists the JSON names of a struct's fields in their order.
+func fieldsOf(t reflect.Type) []string {
+	var names []string
+	for field := range t.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if name != "" && name != "-" {
+			names = append(names, name)
+		}
+	}
+	return names
+}

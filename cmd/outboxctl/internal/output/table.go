@@ -1,0 +1,218 @@
+package output
+
+import (
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mattn/go-runewidth"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
+)
+
+// Column is a column of a table.
+type Column struct {
+	// Title is its header.
+	Title string
+	// Shrink lets the column give way, down to minShrunk, when the terminal is too narrow.
+	Shrink bool
+	// Right aligns it to the right, as numbers want it.
+	Right bool
+}
+
+// Cell is a value in a row.
+type Cell struct {
+	// Text is the value.
+	Text string
+	// Short, where it is set, is what a person sees instead: a relative time, the beginning of an id.
+	Short string
+	// Color lets it stand out.
+	Color iostreams.Color
+}
+
+// Text returns a plain cell.
+func Text(s string) Cell { return Cell{Text: s} }
+
+const (
+	// minShrunk is the least width of a column that gives way.
+	minShrunk = 12
+	// measured is the number of rows from which the widths of the columns are taken.
+	measured = 1000
+	gap      = "  "
+)
+
+// Rows writes rows as a table or as TSV. After an error it writes nothing more; the error comes out at the end.
+type Rows struct {
+	out     io.Writer
+	streams *iostreams.Streams
+	format  Format
+	columns []Column
+	rows    [][]Cell
+	widths  []int // once measured
+	err     error
+}
+
+func (p *Printer) rows(columns ...Column) *Rows {
+	return &Rows{out: p.out, streams: p.streams, format: p.format, columns: columns}
+}
+
+// Add adds a row.
+func (r *Rows) Add(cells ...Cell) {
+	switch {
+	case r.format == TSV:
+		r.tsv(cells)
+	case r.widths != nil:
+		r.line(cells)
+	default:
+		r.rows = append(r.rows, cells)
+		if len(r.rows) == measured {
+			r.flush()
+		}
+	}
+}
+
+// Pair adds a row of a name and a value. An empty value is left out where a person reads.
+func (r *Rows) Pair(name string, value Cell) {
+	if value.Text != "" || r.format == TSV {
+		r.Add(Cell{Text: name, Color: iostreams.Dim}, value)
+	}
+}
+
+// Section ends what was before and begins a table under a heading, if it has one. Where a program reads, nothing sets
+// sections apart.
+func (r *Rows) Section(heading string, columns ...Column) {
+	if r.format == TSV {
+		return
+	}
+	r.flush()
+	r.widths, r.columns = nil, columns
+	if heading != "" {
+		r.write("\n" + iostreams.Paint(heading, iostreams.Bold, r.streams.OutColor) + "\n")
+	}
+}
+
+func (r *Rows) tsv(cells []Cell) {
+	texts := make([]string, len(cells))
+	for i, c := range cells {
+		texts[i] = Clean(c.Text)
+	}
+	r.write(strings.Join(texts, "\t") + "\n")
+}
+
+// flush writes what was kept back to be measured.
+func (r *Rows) flush() {
+	if len(r.rows) == 0 {
+		return
+	}
+	r.measure()
+	if len(r.columns) > 0 {
+		r.header()
+	}
+	for _, cells := range r.rows {
+		r.line(cells)
+	}
+	r.rows = nil
+}
+
+func (r *Rows) write(text string) {
+	if r.err == nil {
+		_, r.err = io.WriteString(r.out, text)
+	}
+}
+
+// measure fixes the widths of the columns.
+func (r *Rows) measure() {
+	for _, cells := range r.rows {
+		r.widths = append(r.widths, make([]int, max(0, len(cells)-len(r.widths)))...)
+		for i, c := range cells {
+			r.widths[i] = max(r.widths[i], runewidth.StringWidth(r.shown(c)))
+		}
+	}
+	for i, c := range r.columns[:min(len(r.columns), len(r.widths))] {
+		r.widths[i] = max(r.widths[i], runewidth.StringWidth(c.Title))
+	}
+	if r.streams.OutTTY {
+		r.shrink()
+	}
+}
+
+// shrink takes from the widest of the columns that give way until the row fits.
+func (r *Rows) shrink() {
+	total := len(gap) * (len(r.widths) - 1)
+	for _, w := range r.widths {
+		total += w
+	}
+	for ; total > r.streams.Width; total-- {
+		widest := -1
+		for i := range r.widths {
+			if i < len(r.columns) && r.columns[i].Shrink && r.widths[i] > minShrunk && (widest < 0 || r.widths[i] > r.widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			return
+		}
+		r.widths[widest]--
+	}
+}
+
+func (r *Rows) header() {
+	cells := make([]Cell, len(r.columns))
+	for i, c := range r.columns {
+		cells[i] = Cell{Text: c.Title, Color: iostreams.Dim}
+	}
+	r.line(cells)
+}
+
+// shown is what a table shows of a cell.
+func (r *Rows) shown(c Cell) string {
+	if c.Short != "" && r.streams.OutTTY {
+		return Clean(c.Short)
+	}
+	return Clean(c.Text)
+}
+
+func (r *Rows) line(cells []Cell) {
+	var b strings.Builder
+	for i, c := range cells {
+		text := r.shown(c)
+		width := r.widths[min(i, len(r.widths)-1)]
+		if r.streams.OutTTY && i < len(r.columns) && r.columns[i].Shrink {
+			text = runewidth.Truncate(text, width, "…")
+		}
+		pad := strings.Repeat(" ", max(0, width-runewidth.StringWidth(text)))
+		if i > 0 {
+			b.WriteString(gap)
+		}
+		painted := iostreams.Paint(text, c.Color, r.streams.OutColor)
+		switch {
+		case i < len(r.columns) && r.columns[i].Right:
+			b.WriteString(pad + painted)
+		default:
+			b.WriteString(painted + pad)
+		}
+	}
+	r.write(strings.TrimRight(b.String(), " ") + "\n")
+}
+
+// bidi are the characters that turn the direction of text around, with which a subject could disguise the row it is in.
+var bidi = []rune{'\u061c', '\u200e', '\u200f', '\u202a', '\u202b', '\u202c', '\u202d', '\u202e', '\u2066', '\u2067', '\u2068', '\u2069'}
+
+// Clean makes text from a mail or a relay safe to show on one line of a terminal: blanks for line breaks and tabs, and a
+// replacement for every other character that a terminal would obey.
+func Clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\r' || r == '\t':
+			return ' '
+		case r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || slices.Contains(bidi, r):
+			return '�'
+		default:
+			return r
+		}
+	}, s)
+}
+
+// Int returns a cell with a number.
+func Int[N ~int | ~int64](n N) Cell { return Cell{Text: strconv.FormatInt(int64(n), 10)} }

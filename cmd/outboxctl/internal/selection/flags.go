@@ -1,0 +1,165 @@
+// Package selection turns flags, arguments and standard input into a store.Filter, the same way for every command: what
+// one lists is what the other changes.
+package selection
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/store"
+)
+
+// Flags are the filter flags.
+type Flags struct {
+	ids, states, routes  []string
+	from, to             string
+	class                string
+	code                 int
+	relay, key           string
+	olderThan, newerThan string
+	limit                int
+}
+
+// Add adds the flags to a command.
+func (f *Flags) Add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringSliceVar(&f.ids, "id", nil, "the messages with these `IDS`")
+	fl.StringSliceVar(&f.states, "state", nil, "deliveries in these `STATES`: "+strings.Join(stateNames(), ", "))
+	fl.StringSliceVar(&f.routes, "route", nil, "deliveries on these `ROUTES`")
+	fl.StringVar(&f.from, "from", "", "envelope sender: `ADDRESS` or @domain")
+	fl.StringVar(&f.to, "to", "", "recipient: `ADDRESS` or @domain")
+	fl.StringVar(&f.class, "class", "", "`CLASS` of the last outcome: "+strings.Join(classNames(), ", "))
+	fl.IntVar(&f.code, "code", 0, "SMTP `CODE` of the last outcome, such as 550")
+	fl.StringVar(&f.relay, "relay", "", "`NAME` of the relay of the last outcome")
+	fl.StringVar(&f.key, "key", "", "idempotency `KEY`")
+	fl.StringVar(&f.olderThan, "older-than", "", "enqueued before this `AGE` (90m, 24h, 7d, 2w) or time (RFC 3339)")
+	fl.StringVar(&f.newerThan, "newer-than", "", "enqueued within this `AGE` or since this time")
+	fl.IntVar(&f.limit, "limit", 0, "at most `N` deliveries (default no limit)")
+	for name, values := range map[string][]string{"state": stateNames(), "class": classNames()} {
+		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+			panic(err) // the flag was added above
+		}
+	}
+}
+
+// Filter checks the flags and returns what they select, the ids aside. Ages count back from now.
+func (f *Flags) Filter(now time.Time) (store.Filter, error) {
+	out := store.Filter{
+		Routes: f.routes, From: f.from, To: f.to, Class: f.class, Code: f.code, Relay: f.relay, Key: f.key, Limit: f.limit,
+	}
+	for _, name := range f.states {
+		state := outbox.State(strings.ToLower(strings.TrimSpace(name)))
+		if !state.Valid() {
+			hint := "the states are " + strings.Join(stateNames(), ", ")
+			if state == "scheduled" || state == "deferred" {
+				hint = "a delivery that reads " + string(state) + " is in the state queued"
+			}
+			return out, exit.Usagef(hint, "--state: %q is not a state", name)
+		}
+		out.States = append(out.States, state)
+	}
+	for flag, address := range map[string]string{"from": f.from, "to": f.to} {
+		if address != "" && (!strings.Contains(address, "@") || strings.HasSuffix(address, "@")) {
+			return out, exit.Usagef("", "--%s: %q is neither an address nor @domain", flag, address)
+		}
+	}
+	if f.class != "" && !slices.Contains(classNames(), f.class) {
+		return out, exit.Usagef("the classes are "+strings.Join(classNames(), ", "), "--class: %q is not a class", f.class)
+	}
+	const lowest, highest = 200, 599
+	if f.code != 0 && (f.code < lowest || f.code > highest) {
+		return out, exit.Usagef("", "--code: %d is not an SMTP reply code", f.code)
+	}
+	if f.limit < 0 {
+		return out, exit.Usagef("", "--limit: %d is negative", f.limit)
+	}
+	return f.between(out, now)
+}
+
+// between adds the bounds on the time of enqueueing.
+func (f *Flags) between(out store.Filter, now time.Time) (store.Filter, error) {
+	for _, bound := range []struct {
+		flag, value string
+		to          *time.Time
+	}{{"older-than", f.olderThan, &out.Before}, {"newer-than", f.newerThan, &out.After}} {
+		if bound.value == "" {
+			continue
+		}
+		t, err := ParseAgo(bound.value, now)
+		if err != nil {
+			return out, exit.Usagef("write 90m, 24h, 7d, 2w, or a time such as 2026-03-01T08:00:00Z", "--%s: %w", bound.flag, err)
+		}
+		*bound.to = t
+	}
+	if !out.Before.IsZero() && !out.After.IsZero() && !out.After.Before(out.Before) {
+		return out, exit.Usagef("", "--older-than and --newer-than leave no time between them")
+	}
+	return out, nil
+}
+
+func stateNames() []string {
+	var names []string
+	for _, s := range outbox.States() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
+func classNames() []string {
+	return []string{
+		string(smtpx.ClassTransient), string(smtpx.ClassRecycle), string(smtpx.ClassThrottled), string(smtpx.ClassQuota),
+		string(smtpx.ClassRecipient), string(smtpx.ClassMessage), string(smtpx.ClassConfig), string(smtpx.ClassUnreachable),
+		string(smtpx.ClassAmbiguous),
+	}
+}
+
+// ParseAgo reads a moment in the past: an age that counts back from now, or a time.
+func ParseAgo(s string, now time.Time) (time.Time, error) {
+	return parseMoment(s, func(d time.Duration) time.Time { return now.Add(-d) })
+}
+
+// ParseAhead reads a moment in the future: a duration from now, or a time.
+func ParseAhead(s string, now time.Time) (time.Time, error) { return parseMoment(s, now.Add) }
+
+func parseMoment(s string, from func(time.Duration) time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	d, err := ParseDuration(s)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return from(d), nil
+}
+
+// ParseDuration reads a positive duration as Go writes it, or in days or weeks: 90m, 1h30m, 7d, 2w.
+func ParseDuration(s string) (time.Duration, error) {
+	const day = 24 * time.Hour
+	for suffix, unit := range map[string]time.Duration{"d": day, "w": 7 * day} {
+		if number, ok := strings.CutSuffix(s, suffix); ok {
+			n, err := strconv.ParseFloat(number, 64)
+			if err != nil || !(n > 0) || n > float64(1<<62)/float64(unit) {
+				return 0, &badDurationError{s}
+			}
+			return time.Duration(n * float64(unit)), nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, &badDurationError{s}
+	}
+	return d, nil
+}
+
+type badDurationError struct{ text string }
+
+func (e *badDurationError) Error() string {
+	return strconv.Quote(e.text) + " is neither a duration nor a time"
+}
