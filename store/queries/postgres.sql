@@ -1,5 +1,8 @@
 -- Statements for PostgreSQL. Each states its guard; the number of rows that it changed is checked.
 -- now() is the clock of the database: the start of the transaction, which here is the statement.
+-- "seq BETWEEN 1 AND 2147483647" is true of every row. The planner takes a range for rare and expects one row or two, so it
+-- looks deliveries up by their key, where its statistics (of a table that was never analysed, or that was empty when it
+-- was) could have it read the whole table for a handful of rows.
 
 -- name: due
 -- What waits on each (route, priority). It walks from route to route over the index of what is queued, so that neither
@@ -36,12 +39,15 @@ WITH due AS MATERIALIZED (
   ORDER BY due_at, message_id, seq LIMIT $3
   FOR UPDATE SKIP LOCKED
 ), sized AS (
-  SELECT x.message_id, m.size, sum(m.size) OVER (ORDER BY x.due_at, x.message_id) AS total
-  FROM (SELECT message_id, min(due_at) AS due_at FROM due GROUP BY message_id) AS x JOIN outbox_messages m ON m.id = x.message_id
-), whole AS MATERIALIZED ( -- the recipients of a message go together; LATERAL, so that they are looked up by their key
+  SELECT message_id, size, sum(size) OVER (ORDER BY due_at, message_id) AS total
+  FROM (SELECT message_id, min(due_at) AS due_at, (SELECT m.size FROM outbox_messages m WHERE m.id = due.message_id) AS size
+        FROM due GROUP BY message_id) AS x
+), whole AS MATERIALIZED (
+  -- The recipients of a message go together. They are looked up by their key whatever the statistics say: LATERAL loops
+  -- over the messages, and state || '' keeps the index of what is queued out, whose leading columns all of them share.
   SELECT d.message_id, d.seq FROM sized CROSS JOIN LATERAL (
     SELECT message_id, seq FROM outbox_deliveries
-    WHERE message_id = sized.message_id AND state = 'queued' AND route = $1 AND priority = $2 AND due_at <= now()
+    WHERE message_id = sized.message_id AND state || '' = 'queued' AND route = $1 AND priority = $2 AND due_at <= now()
       AND (expires_at IS NULL OR expires_at > now())
     FOR UPDATE SKIP LOCKED
   ) AS d
@@ -50,7 +56,7 @@ WITH due AS MATERIALIZED (
   UPDATE outbox_deliveries d
   SET state = 'sending', stage = 0, attempts = d.attempts + 1,
       lease_token = $4, lease_until = now() + make_interval(secs => $5::float8), lease_owner = $6
-  FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state = 'queued'
+  FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state = 'queued' AND whole.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.recipient, d.attempts, d.due_at, d.deferred_since, d.class, d.relay, d.expires_at
 )
 SELECT l.message_id AS id, l.seq, l.recipient, l.attempts,
@@ -69,13 +75,14 @@ ORDER BY l.due_at, l.message_id, l.seq;
 UPDATE outbox_deliveries d SET stage = 1
 FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid)
 WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND d.lease_until > now()
+  AND x.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
 -- name: renew
 -- $1 refs, $2 lease in seconds.
 UPDATE outbox_deliveries d SET lease_until = now() + make_interval(secs => $2::float8)
 FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid)
-WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token
+WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
 -- name: settle
@@ -98,7 +105,7 @@ WITH settled AS (
   FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, verb text, state text, delay float8, uncounted boolean,
        finished boolean, evidence boolean, relay text, stage text, class text, code integer, enhanced text, reply text,
        provider_id text, duration_ms bigint)
-  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token
+  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced, x.reply, x.duration_ms
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, code, enhanced, reply)
@@ -120,7 +127,7 @@ WITH lapsed AS MATERIALIZED (
       lease_token = NULL, lease_until = NULL, lease_owner = NULL,
       class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, relay = NULL, code = NULL, enhanced = NULL, provider_id = NULL,
       reply = 'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
-  FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state = 'sending'
+  FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state = 'sending' AND lapsed.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.attempts, d.state, d.class, d.reply, lapsed.stage, lapsed.lease_owner, lapsed.lease_until
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, stage, class, reply)
@@ -137,6 +144,7 @@ WITH doubtful AS MATERIALIZED (
 )
 UPDATE outbox_deliveries d SET state = 'queued', due_at = now()
 FROM doubtful WHERE d.message_id = doubtful.message_id AND d.seq = doubtful.seq AND d.state = 'uncertain'
+  AND doubtful.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
 -- name: expire
@@ -149,6 +157,7 @@ WITH overdue AS MATERIALIZED (
 )
 UPDATE outbox_deliveries d SET state = 'expired', finished_at = now()
 FROM overdue WHERE d.message_id = overdue.message_id AND d.seq = overdue.seq AND d.state IN ('queued', 'held')
+  AND overdue.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
 -- name: reapable

@@ -37,14 +37,16 @@ WITH due AS MATERIALIZED (
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
   ORDER BY due_at, message_id, seq LIMIT $3
 ), sized AS (
-  SELECT x.message_id, m.size, sum(m.size) OVER (ORDER BY x.due_at, x.message_id) AS total
-  FROM (SELECT message_id, min(due_at) AS due_at FROM due GROUP BY message_id) AS x JOIN outbox_messages m ON m.id = x.message_id
+  SELECT message_id, size, sum(size) OVER (ORDER BY due_at, message_id) AS total
+  FROM (SELECT message_id, min(due_at) AS due_at, (SELECT m.size FROM outbox_messages m WHERE m.id = due.message_id) AS size
+        FROM due GROUP BY message_id) AS x
 )
 UPDATE outbox_deliveries
 SET state = 'sending', stage = 0, attempts = attempts + 1,
     lease_token = $4, lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5), lease_owner = $6
 WHERE message_id IN (SELECT message_id FROM sized WHERE $7 = 0 OR total - size < $7) -- the recipients of a message go together
-  AND state = 'queued' AND route = $1 AND priority = $2 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+  -- The signs keep the index of what is queued out, so that the messages are looked up by their key.
+  AND +state = 'queued' AND +route = $1 AND +priority = $2 AND +due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
   AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 RETURNING message_id AS id, seq, recipient, attempts, due_at,
   coalesce((julianday('now') - julianday(deferred_since)) * 86400.0, 0.0) AS deferred_for,
