@@ -99,6 +99,7 @@ type gatedConn struct {
 	gate   *semaphore.Weighted
 	wait   time.Duration
 	inside bool // holds the gate
+	kept   statements
 }
 
 func (c *gatedConn) enter(ctx context.Context) error {
@@ -169,20 +170,20 @@ func (c *gatedConn) ExecContext(ctx context.Context, query string, args []driver
 		}
 		return res, err
 	case c.inside, verb == "SELECT", verb == "PRAGMA", verb == "EXPLAIN":
-		return c.sqliteConn.ExecContext(ctx, query, args)
+		return c.exec(ctx, query, args)
 	default:
 		if err := c.enter(ctx); err != nil {
 			return nil, err
 		}
 		defer c.leave()
-		return c.sqliteConn.ExecContext(ctx, query, args)
+		return c.exec(ctx, query, args)
 	}
 }
 
 // Close implements driver.Conn.
 func (c *gatedConn) Close() error {
 	defer c.leave()
-	return c.sqliteConn.Close()
+	return errors.Join(c.kept.close(), c.sqliteConn.Close())
 }
 
 // firstWord returns the keyword that a statement begins with, in capitals, behind white space and comments.
