@@ -27,6 +27,7 @@ func FuzzMessage(f *testing.F) {
 		strings.Repeat("件", 300), "--=_x", "--=_y--", "Sender", "S <s@x.example>", strings.Repeat("文", 80), "a@b",
 		"text/csv; charset=x", "--=_")
 	f.Add("S", "s@x.example", "T", "t@x.example", "", "", "text", "", "X-Note", "a\r\nBcc: e@x.example", "", "", "", "")
+	f.Add("S", "s@x.example", "T", "t@x.example", "", "", "text", "", "", "", "a", "", "text/plain; x*=utf-8''a%0d%0aBcc:y", "")
 	f.Fuzz(func(t *testing.T, fromName, from, toName, to, bcc, subject, text, html, field, value, file, cid, contentType, data string) {
 		m := &Message{
 			From: Address{Name: fromName, Address: from}, To: []Address{{Name: toName, Address: to}},

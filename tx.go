@@ -23,13 +23,13 @@ type Execer interface {
 }
 
 // InTx is the way out for code that holds a transaction in a wrapper without Commit and Rollback, as some ORMs and
-// repository layers hand it out. The caller answers for it that e is inside a transaction. A connection pool such as
-// *sql.DB is recognised: then every call fails before anything is written.
+// repository layers hand it out. The caller answers for it that e is inside a transaction. Nil and a connection pool such
+// as *sql.DB are recognised: then every call fails before anything is written.
 //
 // Where e has the QueryContext of database/sql it is used too. Commit and Rollback of the result return an error, for
 // the transaction belongs to the wrapper's owner.
 func InTx(e Execer) Tx {
-	if _, pool := e.(interface{ SetMaxOpenConns(n int) }); pool {
+	if _, pool := e.(interface{ SetMaxOpenConns(n int) }); pool || e == nil {
 		e = notInTx{}
 	}
 	return wrapped{e}
@@ -47,12 +47,12 @@ func (wrapped) Commit() error { return errNotOwner }
 // Rollback does not roll back.
 func (wrapped) Rollback() error { return errNotOwner }
 
-// notInTx takes the place of a connection pool.
+// notInTx takes the place of what is no transaction.
 type notInTx struct{}
 
 // ExecContext writes nothing.
 func (notInTx) ExecContext(context.Context, string, ...any) (sql.Result, error) {
-	return nil, errors.New("InTx was given a connection pool, not a transaction: begin one first")
+	return nil, errors.New("InTx was given nil or a connection pool, not a transaction: begin one first")
 }
 
 // PgxRows is the part of pgx.Rows that [FromPgx] needs.

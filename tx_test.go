@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jmoiron/sqlx"
 
@@ -20,6 +21,7 @@ var (
 
 	_ = func(tx pgx.Tx) outbox.Tx { return outbox.FromPgx(tx) }
 	_ = func(tx *pgxpool.Tx) outbox.Tx { return outbox.FromPgx(tx) }
+	_ = func(tx pgx.Tx) outbox.Tx { return outbox.FromPgx[pgconn.CommandTag](tx) }
 )
 
 // TestEnqueueOutsideATransactionDoesNotCompile builds three small programs: one that is right, to know that the test can
@@ -61,6 +63,9 @@ func TestInTx(t *testing.T) {
 		}
 		if _, err := outbox.Cancel(t.Context(), outbox.InTx(sqlx.NewDb(d.db, "x")), "01980a5c-7d1f-7cc3-9b3e-3f1d8a6f2b11"); err == nil {
 			t.Error("a connection pool of sqlx is taken for a transaction")
+		}
+		if _, err := outbox.Enqueue(t.Context(), outbox.InTx(nil), message("")); err == nil {
+			t.Error("nil is taken for a transaction")
 		}
 		if n := d.count(t, `SELECT count(*) FROM outbox_messages`); n != 1 {
 			t.Errorf("%d messages, want 1", n)

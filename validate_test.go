@@ -127,6 +127,7 @@ func TestInvalidFields(t *testing.T) {
 		{"bad content type", func(m *Message) { attachType(m, "text") }, "Attachments"},
 		{"line break in a content type", func(m *Message) { attachType(m, "text/plain\r\nX: y") }, "Attachments"},
 		{"multipart as an attachment", func(m *Message) { attachType(m, "multipart/mixed") }, "Attachments"},
+		{"name and other parameters in a content type", func(m *Message) { attachType(m, `text/plain; name="x"; a=b`) }, ""},
 		{"content type in UTF-8", func(m *Message) { attachType(m, `text/plain; x="é"`) }, "Attachments"},
 		{"content id in brackets", func(m *Message) { m.Attachments = []Attachment{{ContentID: "<logo>"}} }, "Attachments"},
 		{"content id with a line break", func(m *Message) { m.Attachments = []Attachment{{ContentID: "logo\r\nX: y"}} }, "Attachments"},
