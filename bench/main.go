@@ -1,0 +1,183 @@
+// Command bench measures outbox beside its peers, in the same minute on the same machine, and prints the tables of
+// docs/benchmarks.md. Every result is a ratio or a count; the bars are those that the project set itself.
+//
+//	make bench                 # everything
+//	go run . -only P1,P2       # some of it
+//
+// It starts a PostgreSQL of its own, or uses the one that OUTBOX_TEST_POSTGRES names.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// result is one line of the table.
+type result struct {
+	work    string
+	numbers string
+	ratio   string
+	bar     string
+	met     bool
+}
+
+// bench is what the measurements share.
+type bench struct {
+	ctx     context.Context //nolint:containedctx // the program's own
+	dir     string
+	server  string
+	seconds float64 // for each of the rounds
+	scale   float64 // of the depths of P6
+	results []result
+
+	databases int
+}
+
+// report adds a line and prints it at once.
+func (b *bench) report(r result) {
+	b.results = append(b.results, r)
+	fmt.Fprintln(os.Stderr, row(r))
+}
+
+func row(r result) string {
+	met := "yes"
+	if !r.met {
+		met = "**no**"
+	}
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.work, r.numbers, r.ratio, r.bar, met)
+}
+
+func main() {
+	only := flag.String("only", "", "comma-separated measurements, such as P1,P6; empty for all")
+	seconds := flag.Float64("seconds", 3, "length of a round of each contender")
+	scale := flag.Float64("scale", 1, "share of the depths of P6 to load")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *only, *seconds, *scale); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, only string, seconds, scale float64) error {
+	dir, err := os.MkdirTemp("", "outbox-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	dsn, stop, err := server(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	b := &bench{ctx: ctx, dir: dir, server: dsn, seconds: seconds, scale: scale}
+	for _, m := range []struct {
+		name string
+		run  func(*bench) error
+	}{
+		{"P1", (*bench).enqueuePostgres},
+		{"P2", (*bench).enqueueSQLite},
+		{"P6", (*bench).depth},
+		{"P9", (*bench).idle},
+		{"P10", (*bench).fence},
+		{"P11", (*bench).fleet},
+	} {
+		if only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s …\n", m.name)
+		if err := m.run(b); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+	}
+	fmt.Printf("Measured %s on %d cores (%s/%s, %s), commit %s.\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(),
+		runtime.GOOS, runtime.GOARCH, runtime.Version(), commit(ctx))
+	fmt.Println("| work | numbers | ratio | bar | met |\n|---|---|---|---|---|")
+	for _, r := range b.results {
+		fmt.Println(row(r))
+	}
+	return nil
+}
+
+// commit names what was measured.
+func commit(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// contender is one of several ways to do the same work.
+type contender struct {
+	name string
+	work func(ctx context.Context) error // once; called by several goroutines at a time
+}
+
+// rounds is how often each contender has its turn; the median of the rates counts.
+const rounds = 5
+
+// compare lets contenders take turns and returns how often each did its work in a second.
+func (b *bench) compare(goroutines int, contenders ...contender) ([]float64, error) {
+	rates := make([][]float64, len(contenders))
+	for range rounds {
+		for i, c := range contenders {
+			rate, err := b.rate(goroutines, c)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			rates[i] = append(rates[i], rate)
+		}
+	}
+	medians := make([]float64, len(contenders))
+	for i, list := range rates {
+		slices.Sort(list)
+		medians[i] = list[len(list)/2]
+	}
+	return medians, nil
+}
+
+// rate has goroutines do the work over and over for a round.
+func (b *bench) rate(goroutines int, c contender) (float64, error) {
+	ctx, cancel := context.WithTimeout(b.ctx, time.Duration(b.seconds*float64(time.Second)))
+	defer cancel()
+	type outcome struct {
+		n   int
+		err error
+	}
+	outcomes := make(chan outcome, goroutines)
+	began := time.Now()
+	for range goroutines {
+		go func() {
+			n := 0
+			for ctx.Err() == nil {
+				if err := c.work(b.ctx); err != nil {
+					outcomes <- outcome{n, err}
+					return
+				}
+				n++
+			}
+			outcomes <- outcome{n, b.ctx.Err()}
+		}()
+	}
+	total := 0
+	var failed error
+	for range goroutines {
+		o := <-outcomes
+		total += o.n
+		if o.err != nil {
+			failed = o.err
+		}
+	}
+	return float64(total) / time.Since(began).Seconds(), failed
+}
