@@ -3,71 +3,147 @@ package smtpx
 import (
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Rule says what a reply means. Every condition that is set must hold.
 type Rule struct {
-	// ID names the rule for good: it is stored with outcomes.
-	ID string
+	// ID names the rule for good: it is stored with outcomes. Rules of a provider begin with its name.
+	ID string `json:"id"`
 	// Class is what a reply that matches means.
-	Class Class
+	Class Class `json:"class"`
+	// Effect is what the pool learns of it.
+	Effect Effect `json:"effect,omitempty"`
 	// Hint is one sentence for the operator, "" for none.
-	Hint string
+	Hint string `json:"hint,omitempty"`
+	// Source says where the rule comes from.
+	Source string `json:"source"`
 
 	// Stages are those in which the rule counts. None means all.
-	Stages []Stage
-	// Codes are reply codes in which x stands for any digit, as in "45x". None means all.
-	Codes []string
-	// Enhanced are enhanced codes (RFC 3463) in which x stands for any number, as in "x.1.1". None means all.
-	Enhanced []string
-	// Text are phrases in lower case, one of which the reply must hold. None means any text.
-	Text []string
+	Stages []Stage `json:"stages,omitempty"`
+	// Codes are reply codes in which x stands for any digit, as in "45x".
+	Codes []string `json:"codes,omitempty"`
+	// Enhanced are enhanced codes (RFC 3463) in which x stands for any digit, or for any number where it stands alone, as in
+	// "x.1.1" or "5.7.50x". None means any or none.
+	Enhanced []string `json:"enhanced,omitempty"`
+	// Text are phrases in lower case that begin at the start of a word; the reply must hold one of them. None means any text.
+	Text []string `json:"text,omitempty"`
+	// And are more phrases, one of which the reply must hold as well.
+	And []string `json:"and,omitempty"`
+	// Not are phrases that the reply must not hold.
+	Not []string `json:"not,omitempty"`
 }
+
+// Effect is what a reply teaches about a relay.
+type Effect string
+
+// The effects.
+const (
+	// EffectSessionCap: the session carried as many messages as it may.
+	EffectSessionCap Effect = "session-cap"
+	// EffectConnectionCap: fewer connections are allowed at a time than were tried.
+	EffectConnectionCap Effect = "connection-cap"
+	// EffectIdleLimit: the session was quiet for longer than it may be.
+	EffectIdleLimit Effect = "idle-limit"
+	// EffectRate: messages came too fast.
+	EffectRate Effect = "rate"
+	// EffectLogin: logins came too fast, or cannot be served for a while.
+	EffectLogin Effect = "login"
+)
 
 // String returns the ID.
 func (r Rule) String() string { return r.ID }
 
-// Classify says what a refusal means: first by the signatures of the provider, then by the generic rules, which go by
-// stage, code and enhanced code. A nil profile is the generic one.
+// Classify says what a refusal means: first by the signatures of the provider, then by the generic rules, which go by what
+// the words mean, by stage, code and enhanced code, by stage and code, and at last by the first digit alone. A nil profile is
+// the generic one. A reply that is no refusal has no class and no rule.
 func (p *Profile) Classify(stage Stage, r Reply) (Class, Rule) {
-	text := strings.ToLower(r.Text())
-	if p != nil {
+	if r.Code < 400 {
+		return "", Rule{}
+	}
+	s := newSignature(stage, r)
+	if p != nil && p != generic {
 		for i := range p.Rules {
-			if matches(&p.Rules[i], stage, r, text) {
+			if s.matches(&p.Rules[i]) {
 				return p.Rules[i].Class, p.Rules[i]
 			}
 		}
 	}
-	for i := range genericRules {
-		if matches(&genericRules[i], stage, r, text) {
-			return genericRules[i].Class, genericRules[i]
+	for i := range generic.Rules {
+		if s.matches(&generic.Rules[i]) {
+			return generic.Rules[i].Class, generic.Rules[i]
 		}
 	}
 	return ClassTransient, Rule{ID: "unknown", Class: ClassTransient}
 }
 
-// matches tells whether all conditions of a rule hold.
-func matches(r *Rule, stage Stage, reply Reply, text string) bool {
-	return (len(r.Stages) == 0 || slices.Contains(r.Stages, stage)) &&
-		(len(r.Codes) == 0 || slices.ContainsFunc(r.Codes, func(c string) bool { return matchCode(c, reply.Code) })) &&
-		(len(r.Enhanced) == 0 || slices.ContainsFunc(r.Enhanced, func(e string) bool { return matchEnhanced(e, reply.Enhanced) })) &&
-		(len(r.Text) == 0 || slices.ContainsFunc(r.Text, func(t string) bool { return strings.Contains(text, t) }))
+// signature is a reply as the rules see it.
+type signature struct {
+	stage    Stage
+	code     int
+	enhanced string
+	text     string
 }
 
-func matchCode(pattern string, code int) bool {
-	for i, div := range [3]int{100, 10, 1} {
-		if pattern[i] != 'x' && int(pattern[i]-'0') != code/div%10 {
+func newSignature(stage Stage, r Reply) signature {
+	s := signature{stage: stage, code: r.Code, enhanced: r.Enhanced, text: plainText(r.Text())}
+	if s.enhanced == "" {
+		s.enhanced = buriedEnhanced(r.Code, s.text)
+	}
+	return s
+}
+
+// plainText puts a reply's words in lower case with single spaces, and leaves out the addresses in it: their names mean nothing.
+func plainText(text string) string {
+	words := strings.Fields(strings.NewReplacer("’", "'", "<", " <", ">", "> ").Replace(strings.ToLower(text)))
+	kept := words[:0]
+	for _, w := range words {
+		if !strings.Contains(w, "@") {
+			kept = append(kept, w)
+		}
+	}
+	return strings.Join(kept, " ")
+}
+
+// buriedEnhanced finds an enhanced code that does not stand at the start: "no mailbox here (#5.1.1)", "[5.7.1] denied".
+func buriedEnhanced(code int, text string) string {
+	for w := range strings.FieldsSeq(text) {
+		w = strings.Trim(w, "#()[]<>:;,.-")
+		if validEnhanced(w) && int(w[0]-'0') == code/100 {
+			return w
+		}
+	}
+	return ""
+}
+
+func (s *signature) matches(r *Rule) bool {
+	return (len(r.Stages) == 0 || slices.Contains(r.Stages, s.stage)) &&
+		(len(r.Codes) == 0 || slices.ContainsFunc(r.Codes, s.hasCode)) &&
+		(len(r.Enhanced) == 0 || slices.ContainsFunc(r.Enhanced, s.hasEnhanced)) &&
+		(len(r.Text) == 0 || slices.ContainsFunc(r.Text, s.says)) &&
+		(len(r.And) == 0 || slices.ContainsFunc(r.And, s.says)) &&
+		!slices.ContainsFunc(r.Not, s.says)
+}
+
+// hasCode matches a reply code with a pattern of three characters.
+func (s *signature) hasCode(pattern string) bool {
+	code := s.code
+	for i := 2; i >= 0; i-- {
+		if pattern[i] != 'x' && int(pattern[i]-'0') != code%10 {
 			return false
 		}
+		code /= 10
 	}
 	return true
 }
 
-func matchEnhanced(pattern, enhanced string) bool {
-	for {
+// hasEnhanced matches an enhanced code part by part.
+func (s *signature) hasEnhanced(pattern string) bool {
+	enhanced := s.enhanced
+	for enhanced != "" {
 		p, pRest, more := strings.Cut(pattern, ".")
 		e, eRest, eMore := strings.Cut(enhanced, ".")
-		if (p != "x" && p != e) || e == "" || more != eMore {
+		if more != eMore || (p != "x" && !samePart(p, e)) {
 			return false
 		}
 		if !more {
@@ -75,17 +151,36 @@ func matchEnhanced(pattern, enhanced string) bool {
 		}
 		pattern, enhanced = pRest, eRest
 	}
+	return false
 }
 
-// genericRules are right for any server that follows RFC 5321 and RFC 3463. The first that matches wins.
-var genericRules = []Rule{
-	{ID: "setup.config", Class: ClassConfig, Stages: []Stage{StageEHLO, StageStartTLS, StageAuth}, Codes: []string{"5xx"}},
-	{ID: "auth.temporary", Class: ClassTransient, Stages: []Stage{StageAuth}, Codes: []string{"4xx"}},
-	{ID: "setup.unavailable", Class: ClassUnreachable, Stages: []Stage{StageDial, StageTLS, StageBanner, StageEHLO, StageStartTLS}},
-	{ID: "auth.required", Class: ClassConfig, Codes: []string{"530"}},
-	{ID: "session.closing", Class: ClassRecycle, Stages: []Stage{StageIdle}, Codes: []string{"421", "451"}},
-	{ID: "mail.refused", Class: ClassConfig, Stages: []Stage{StageMail}, Codes: []string{"550", "553"}, Enhanced: []string{"5.1.x", "5.7.x"}},
-	{ID: "rcpt.policy", Class: ClassRecipient, Stages: []Stage{StageRcpt}, Codes: []string{"5xx"}},
-	{ID: "any.permanent", Class: ClassMessage, Codes: []string{"5xx"}},
-	{ID: "any.transient", Class: ClassTransient, Codes: []string{"4xx"}},
+func samePart(pattern, part string) bool {
+	if len(pattern) != len(part) {
+		return false
+	}
+	for i := range len(part) {
+		if pattern[i] != 'x' && pattern[i] != part[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// says tells whether the words hold a phrase that begins where a word begins.
+func (s *signature) says(phrase string) bool {
+	for at := 0; ; {
+		i := strings.Index(s.text[at:], phrase)
+		if i < 0 {
+			return false
+		}
+		at += i
+		if at == 0 || !wordByte(phrase[0]) || !wordByte(s.text[at-1]) {
+			return true
+		}
+		at++
+	}
+}
+
+func wordByte(c byte) bool {
+	return c < 0x80 && (unicode.IsLetter(rune(c)) || unicode.IsDigit(rune(c)))
 }

@@ -54,12 +54,16 @@ func Open(url string, opts ...Option) (*Client, error) {
 }
 
 func newRelay(c Config) (*relay, error) {
-	r := &relay{Config: c, profile: generic, loopback: loopbackHost(c.Host)}
+	r := &relay{Config: c, profile: DetectProfile(c.Host), loopback: loopbackHost(c.Host)}
 	if r.Host == "" || strings.ContainsFunc(r.Host, func(c rune) bool { return unprintable(c) || c == ' ' }) {
 		return nil, errors.New("relay: the host is missing or has control characters")
 	}
-	if r.Provider != "" && r.Provider != generic.Name {
-		return nil, fmt.Errorf("relay: unknown provider %q", r.Provider)
+	if r.Provider != "" {
+		p, ok := LookupProfile(r.Provider)
+		if !ok {
+			return nil, fmt.Errorf("relay: unknown provider %q", r.Provider)
+		}
+		r.profile = p
 	}
 	switch r.TLS {
 	case "", TLSRequired:
@@ -98,10 +102,7 @@ func newRelay(c Config) (*relay, error) {
 	if r.Conns < 0 || r.MaxMessages < 0 || r.Rate < 0 || r.Idle < 0 || r.MaxAge < 0 {
 		return nil, errors.New("relay: limits must not be negative")
 	}
-	r.Conns = cmp.Or(r.Conns, 4)
-	r.MaxMessages = cmp.Or(r.MaxMessages, 100)
-	r.MaxAge = cmp.Or(r.MaxAge, 5*time.Minute)
-	r.Idle = cmp.Or(r.Idle, 30*time.Second)
+	r.limits()
 	r.Timeouts = r.Timeouts.withDefaults()
 	r.tlsConfig = tlsConfig(&r.Config)
 	if r.Dial == nil {
@@ -112,6 +113,25 @@ func newRelay(c Config) (*relay, error) {
 		r.Dial = d.DialContext
 	}
 	return r, nil
+}
+
+// limits completes those of the pool: the profile's where they are narrower than the defaults.
+func (r *relay) limits() {
+	within := func(value int, f Fact[int]) int {
+		if f.Sure() {
+			return min(value, f.Value)
+		}
+		return value
+	}
+	r.Conns = cmp.Or(r.Conns, within(4, r.profile.Connections))
+	r.MaxMessages = cmp.Or(r.MaxMessages, within(100, r.profile.Messages))
+	r.MaxAge = cmp.Or(r.MaxAge, 5*time.Minute)
+	if r.Idle == 0 {
+		r.Idle = 30 * time.Second
+		if limit := r.profile.IdleLimit(); limit > 0 {
+			r.Idle = min(r.Idle, limit*4/5) // to be there before the server is
+		}
+	}
 }
 
 // tlsConfig makes the configuration that all connections to a relay share, its session cache included.

@@ -64,15 +64,16 @@ type Config struct {
 	// loopback only.
 	EHLO string
 
-	// Conns is the most connections that are open at a time. Defaults to the profile's, else 4.
+	// Conns is the most connections that are open at a time. Defaults to 4, or the profile's limit if that is lower.
 	Conns int
 	// Rate is the most messages per second, fractions included. Defaults to no limit.
 	Rate float64
-	// MaxMessages is the number of messages after which a connection is replaced. Defaults to the profile's, else 100.
+	// MaxMessages is the number of messages after which a connection is replaced. Defaults to 100, or the profile's limit if
+	// that is lower.
 	MaxMessages int
 	// MaxAge is the age at which it is. Defaults to 5 minutes.
 	MaxAge time.Duration
-	// Idle is how long an unused connection is kept. Defaults to the profile's, else 30 seconds.
+	// Idle is how long an unused connection is kept. Defaults to 30 seconds, or somewhat less than the profile's limit.
 	Idle time.Duration
 
 	// Provider names the profile to use, such as "ses". Defaults to the one whose hosts match Host, else the generic one.

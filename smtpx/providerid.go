@@ -1,6 +1,9 @@
 package smtpx
 
-import "regexp"
+import (
+	"regexp"
+	"strings"
+)
 
 // idPatterns find the name that a server gave a message in the text of its 250. The first that matches wins.
 var idPatterns = []*regexp.Regexp{
@@ -12,12 +15,29 @@ var idPatterns = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)^ok:?\s+<?([0-9A-Za-z][0-9A-Za-z._/+=@:-]{3,})>?$`), // SES, SparkPost
 }
 
-// providerID takes the provider's id from the reply to the final dot, "" if there is none.
-func providerID(r Reply) string {
-	for _, p := range idPatterns {
-		if m := p.FindStringSubmatch(r.Text()); m != nil && len(m[1]) <= 255 {
-			return printable(m[1])
+// MessageID takes the provider's name of a message from the reply to the final dot, "" if there is none. The provider's own
+// patterns are tried before those that fit many servers.
+func (p *Profile) MessageID(r Reply) string {
+	text := strings.Join(r.Lines, " ")
+	if p != nil {
+		for _, pattern := range p.ids {
+			if id := firstGroup(pattern, text); id != "" {
+				return id
+			}
+		}
+	}
+	for _, pattern := range idPatterns {
+		if id := firstGroup(pattern, text); id != "" {
+			return id
 		}
 	}
 	return ""
+}
+
+func firstGroup(pattern *regexp.Regexp, text string) string {
+	m := pattern.FindStringSubmatch(text)
+	if m == nil || len(m[1]) > 255 {
+		return ""
+	}
+	return printable(m[1])
 }

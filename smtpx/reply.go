@@ -85,14 +85,7 @@ func readReply(br *bufio.Reader) (Reply, error) {
 			return Reply{}, fmt.Errorf("%w: code changes from %d to %d within one reply", errReply, r.Code, code)
 		}
 		r.Code = code
-		enhanced, rest := cutEnhanced(code, text)
-		if n == 0 {
-			r.Enhanced = enhanced
-		}
-		if enhanced != "" && enhanced == r.Enhanced {
-			text = rest // repeated on every line (RFC 2034 §4)
-		}
-		r.Lines = append(r.Lines, text)
+		r.add(text)
 		if last {
 			return r, nil
 		}
@@ -158,3 +151,25 @@ func number(s string) bool {
 func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 func clip(b []byte) []byte { return b[:min(len(b), 80)] }
+
+// NewReply makes a reply of a code and the lines behind it, as they stand in a log: an enhanced code at the start of a line
+// is taken from it.
+func NewReply(code int, lines ...string) Reply {
+	r := Reply{Code: code}
+	for _, line := range lines {
+		r.add(line)
+	}
+	return r
+}
+
+// add appends a line. The first says the enhanced code; it is usually repeated on the others (RFC 2034 §4).
+func (r *Reply) add(text string) {
+	enhanced, rest := cutEnhanced(r.Code, text)
+	if len(r.Lines) == 0 {
+		r.Enhanced = enhanced
+	}
+	if enhanced != "" && enhanced == r.Enhanced {
+		text = rest
+	}
+	r.Lines = append(r.Lines, text)
+}

@@ -170,7 +170,7 @@ func (c *conn) conclude(t *transaction, err error, complete bool) {
 			t.job.res.Outcomes[i].Accepted = true
 		}
 		if t.job.res.ProviderID == "" && len(t.accepted) > 0 {
-			t.job.res.ProviderID = providerID(r)
+			t.job.res.ProviderID = c.relay.profile.MessageID(r)
 		}
 	case r.Code >= 400:
 		if r.Code == 421 {

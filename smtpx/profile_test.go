@@ -1,0 +1,185 @@
+package smtpx_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+func TestDetectProfile(t *testing.T) {
+	for host, want := range map[string]string{
+		"email-smtp.eu-west-1.amazonaws.com":  "ses",
+		"EMAIL-SMTP.us-east-1.amazonaws.com.": "ses",
+		"smtp.sendgrid.net":                   "sendgrid",
+		"smtp.eu.mailgun.org":                 "mailgun",
+		"smtp.postmarkapp.com":                "postmark",
+		"smtp.sparkpostmail.com":              "sparkpost",
+		"in-v3.mailjet.com":                   "mailjet",
+		"smtp-relay.brevo.com":                "brevo",
+		"smtp.resend.com":                     "resend",
+		"smtp.gmail.com":                      "gmail",
+		"smtp-relay.gmail.com":                "gmail-relay",
+		"smtp.office365.com":                  "m365",
+		"smtp-mail.outlook.com":               "outlook",
+		"smtp.mail.yahoo.com":                 "yahoo",
+		"smtp.mail.me.com":                    "icloud",
+		"smtp.zoho.eu":                        "zoho",
+		"smtppro.zoho.com.au":                 "zoho",
+		"smtp.zeptomail.com":                  "zeptomail",
+		"smtp.fastmail.com":                   "fastmail",
+		"smtp.mandrillapp.com":                "mandrill",
+		"smtp.exmail.qq.com":                  "qq",
+		"smtp.126.com":                        "163",
+		"smtpdm.aliyun.com":                   "aliyun",
+		"gz-smtp.qcloudmail.com":              "tencent",
+		"live.smtp.mailtrap.io":               "mailtrap",
+		"relay.example.com":                   "generic",
+		"smtp.gmail.com.evil.example":         "generic",
+		"email-smtp.a.b.amazonaws.com":        "generic",
+		"127.0.0.1":                           "generic",
+		"":                                    "generic",
+	} {
+		if got := smtpx.DetectProfile(host).Name; got != want {
+			t.Errorf("%q is %s, want %s", host, got, want)
+		}
+	}
+}
+
+func TestLookupProfileKnowsAliases(t *testing.T) {
+	for alias, want := range map[string]string{"Office365": "m365", "aws": "ses", "126": "163", "workspace": "gmail-relay", "SES": "ses"} {
+		if p, ok := smtpx.LookupProfile(alias); !ok || p.Name != want {
+			t.Errorf("%s is %v, want %s", alias, p, want)
+		}
+	}
+	if _, ok := smtpx.LookupProfile("acme"); ok {
+		t.Error("there is a profile acme")
+	}
+}
+
+// Every fact of every profile says where it comes from and how well it is known, and every rule can match.
+func TestProfilesAreComplete(t *testing.T) {
+	marks := []smtpx.Mark{smtpx.MarkDocumented, smtpx.MarkObserved, smtpx.MarkCode, smtpx.MarkReported, smtpx.MarkUncertain}
+	classes := []smtpx.Class{smtpx.ClassTransient, smtpx.ClassRecycle, smtpx.ClassThrottled, smtpx.ClassQuota, smtpx.ClassRecipient,
+		smtpx.ClassMessage, smtpx.ClassConfig, smtpx.ClassUnreachable}
+	stages := []smtpx.Stage{smtpx.StageDial, smtpx.StageTLS, smtpx.StageBanner, smtpx.StageEHLO, smtpx.StageStartTLS, smtpx.StageAuth,
+		smtpx.StageMail, smtpx.StageRcpt, smtpx.StageData, smtpx.StageDot, smtpx.StageIdle}
+	code, enhanced := regexp.MustCompile(`^[45x][0-9x][0-9x]$`), regexp.MustCompile(`^[45x]\.([0-9x]{1,3})\.([0-9x]{1,3})$`)
+	ids := map[string]bool{}
+	profiles := smtpx.Profiles()
+	if len(profiles) < 24 {
+		t.Errorf("%d profiles, want those of every provider that is known", len(profiles))
+	}
+	for _, p := range profiles {
+		fact := func(what string, known, value bool, source string, mark smtpx.Mark) {
+			if known && (!value || source == "" || !slices.Contains(marks, mark)) {
+				t.Errorf("%s: %s lacks value, source or mark", p.Name, what)
+			}
+		}
+		fact("ports", p.Ports.Known(), len(p.Ports.Value) > 0, p.Ports.Source, p.Ports.Mark)
+		fact("mechanisms", p.Mechanisms.Known(), len(p.Mechanisms.Value) > 0, p.Mechanisms.Source, p.Mechanisms.Mark)
+		fact("user", p.User.Known(), p.User.Value != "", p.User.Source, p.User.Mark)
+		fact("connections", p.Connections.Known(), p.Connections.Value > 0, p.Connections.Source, p.Connections.Mark)
+		fact("messages", p.Messages.Known(), p.Messages.Value > 0, p.Messages.Source, p.Messages.Mark)
+		fact("idle", p.Idle.Known(), p.IdleLimit() > 0 || p.Idle.Mark == smtpx.MarkUncertain, p.Idle.Source, p.Idle.Mark)
+		fact("recipients", p.Recipients.Known(), p.Recipients.Value > 0, p.Recipients.Source, p.Recipients.Mark)
+		fact("size", p.Size.Known(), p.Size.Value > 0, p.Size.Source, p.Size.Mark)
+		fact("quota", p.Quota.Known(), p.Quota.Value != "", p.Quota.Source, p.Quota.Mark)
+		fact("id", p.ID.Known(), len(p.ID.Value) > 0, p.ID.Source, p.ID.Mark)
+		fact("tags", p.Tags.Known(), p.Tags.Value != "", p.Tags.Source, p.Tags.Mark)
+		fact("metadata", p.Metadata.Known(), p.Metadata.Value != "", p.Metadata.Source, p.Metadata.Mark)
+		fact("idempotency", p.Idempotency.Known(), p.Idempotency.Value != "", p.Idempotency.Source, p.Idempotency.Mark)
+		for _, q := range p.Quirks {
+			fact("quirk "+string(q.Name), true, q.Text != "" && q.Name != "", q.Source, q.Mark)
+		}
+		if p.Title == "" || (p.Name != "generic" && (len(p.Hosts) == 0 || !p.Ports.Known())) {
+			t.Errorf("%s lacks title, hosts or ports", p.Name)
+		}
+		for _, r := range p.Rules {
+			if ids[r.ID] || r.ID == "" || r.Source == "" || !slices.Contains(classes, r.Class) {
+				t.Errorf("%s: rule %q is there twice, or lacks id, source or a class", p.Name, r.ID)
+			}
+			ids[r.ID] = true
+			if p.Name != "generic" && !strings.HasPrefix(r.ID, p.Name+".") {
+				t.Errorf("%s: rule %q does not begin with the provider's name", p.Name, r.ID)
+			}
+			for _, c := range r.Codes {
+				if !code.MatchString(c) && c != "403" {
+					t.Errorf("%s: rule %s has the code %q", p.Name, r.ID, c)
+				}
+			}
+			for _, e := range r.Enhanced {
+				if !enhanced.MatchString(e) {
+					t.Errorf("%s: rule %s has the enhanced code %q", p.Name, r.ID, e)
+				}
+			}
+			for _, s := range r.Stages {
+				if !slices.Contains(stages, s) {
+					t.Errorf("%s: rule %s has the stage %q", p.Name, r.ID, s)
+				}
+			}
+			for _, phrase := range slices.Concat(r.Text, r.And, r.Not) {
+				if phrase != strings.ToLower(phrase) || phrase == "" {
+					t.Errorf("%s: rule %s has the phrase %q, which is empty or not in lower case", p.Name, r.ID, phrase)
+				}
+			}
+		}
+	}
+}
+
+// Every refusal has a class at every stage, and its last resort is the first digit.
+func TestClassifyHasAnAnswerForEverything(t *testing.T) {
+	for _, stage := range []smtpx.Stage{"dial", "tls", "banner", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "dot", "idle", "new"} {
+		for code := 400; code < 600; code++ {
+			var none *smtpx.Profile
+			class, rule := none.Classify(stage, smtpx.NewReply(code, ""))
+			if class == "" || rule.ID == "unknown" || class == smtpx.ClassAmbiguous {
+				t.Fatalf("%s %d is %q by rule %q", stage, code, class, rule)
+			}
+			if code < 500 && (class == smtpx.ClassRecipient || class == smtpx.ClassMessage) {
+				t.Errorf("%s %d is for good: %s by rule %s", stage, code, class, rule)
+			}
+		}
+	}
+	for _, code := range []int{0, 220, 250, 354} {
+		if class, rule := (*smtpx.Profile)(nil).Classify("dot", smtpx.NewReply(code, "ok")); class != "" || rule.ID != "" {
+			t.Errorf("%d has class %q by rule %q", code, class, rule)
+		}
+	}
+}
+
+// The words of a mailbox's name do not decide what a reply means.
+func TestClassifyIgnoresAddresses(t *testing.T) {
+	generic, _ := smtpx.LookupProfile("generic")
+	for _, local := range []string{"daily", "quota", "rate.limit", "greylist", "spamhaus", "relay.access.denied", "helo"} {
+		r := smtpx.NewReply(550, "<"+local+"@example.com>: unknown user", "no mailbox "+local+"@example.com here")
+		if class, rule := generic.Classify(smtpx.StageRcpt, r); class != smtpx.ClassRecipient {
+			t.Errorf("%v is %s by rule %s", r, class, rule)
+		}
+	}
+}
+
+func TestMessageID(t *testing.T) {
+	for _, tc := range []struct{ provider, text, want string }{
+		{"ses", "Ok 01010160d7de98d8-21e57d9a-a7f4-4c8c-b9b2-1e4f5a6b7c8d-000000", "01010160d7de98d8-21e57d9a-a7f4-4c8c-b9b2-1e4f5a6b7c8d-000000"},
+		{"sendgrid", "Ok: queued as Yo60h6C5ScGPeP5fUWU3Kw", "Yo60h6C5ScGPeP5fUWU3Kw"},
+		{"sparkpost", "2.0.0 OK 95/6F-30607-EA5D4555", "95/6F-30607-EA5D4555"},
+		{"mailgun", "Great success", ""},
+		{"gmail", "2.0.0 OK  1700000000 d9443c01a7336-1cc29d1a5bdsm12345678plb.87 - gsmtp", "d9443c01a7336-1cc29d1a5bdsm12345678plb.87"},
+		{"m365", "2.6.0 <1@example.com> [InternalId=12345678901234, Hostname=AM0PR01MB0001] 8000 bytes in 0.2, 40 KB/sec Queued mail for delivery", "12345678901234"},
+		{"generic", "2.0.0 Ok: queued as 4RkX3d1Yz5z9sW", "4RkX3d1Yz5z9sW"},
+		{"generic", "OK id=1r3Abc-0004xY-2Z", "1r3Abc-0004xY-2Z"},
+		{"generic", "2.0.0 3A7KxYz1234567 Message accepted for delivery", "3A7KxYz1234567"},
+		{"generic", "2.0.0 Ok", ""},
+		{"generic", "message accepted", ""},
+		{"generic", "Ok: queued as evil\x1b[31m", "evil?[31m"},
+		{"generic", "Ok: queued as " + strings.Repeat("x", 300), ""},
+	} {
+		p, _ := smtpx.LookupProfile(tc.provider)
+		if got := p.MessageID(smtpx.NewReply(250, tc.text)); got != tc.want {
+			t.Errorf("%s: %q has the id %q, want %q", tc.provider, tc.text, got, tc.want)
+		}
+	}
+}
