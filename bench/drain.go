@@ -89,12 +89,12 @@ func (s *site) backlog(ctx context.Context, n int) error {
 
 // dispatcher makes one with its own client.
 func (s *site) dispatcher(q dispatcher.Queue) (*dispatcher.Dispatcher, *smtpx.Client, error) {
-	client, err := smtpx.Open(s.relay.URL("conns=10"))
+	client, err := smtpx.Open(s.relay.URL("conns=50"))
 	if err != nil {
 		return nil, nil, err
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Queue: q, Relays: []dispatcher.Relay{{Name: "main", Sender: client}}, Concurrency: 40, Logger: slog.New(slog.DiscardHandler),
+		Queue: q, Relays: []dispatcher.Relay{{Name: "main", Sender: client}}, Concurrency: 50, Logger: slog.New(slog.DiscardHandler),
 	})
 	return d, client, err
 }

@@ -38,13 +38,13 @@ func BenchmarkDrain(b *testing.B) {
 			}
 			backlog(b, db, b.N)
 			server := smtptest.New(b, smtptest.Config{TLS: smtptest.NoTLS, Discard: true})
-			client, err := smtpx.Open(server.URL("conns=10"))
+			client, err := smtpx.Open(server.URL("conns=50"))
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer func() { _ = client.Close() }()
 			d, err := dispatcher.New(dispatcher.Config{
-				Queue: st, Relays: []dispatcher.Relay{{Name: "main", Sender: client}}, Concurrency: 40, Logger: slog.New(slog.DiscardHandler),
+				Queue: st, Relays: []dispatcher.Relay{{Name: "main", Sender: client}}, Concurrency: 50, Logger: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				b.Fatal(err)
