@@ -91,6 +91,7 @@ func (e *engine) claimFor(ctx context.Context, l *lane, onlyHungry bool) (int, e
 	asked := time.Now()
 	claimed, err := e.cfg.Queue.Claim(ctx, outbox.ClaimRequest{
 		Owner: e.cfg.Name, Routes: l.relay.Routes, Limit: free, InlineBytes: inlineBytes, Lease: e.cfg.Lease,
+		Relay: l.relay.Name, Rate: l.relay.Rate,
 	})
 	deliveries := 0
 	for _, c := range claimed { // also beside an error: what was claimed is ours
@@ -111,9 +112,13 @@ func (e *engine) untilDue(ctx context.Context) time.Duration {
 		if err != nil {
 			return wait // the next claim says what is wrong
 		}
+		soonest := shortestWait
+		if l.relay.Rate.PerSecond > 0 { // the allowance may be what is lacking
+			soonest = max(soonest, time.Duration(float64(time.Second)/l.relay.Rate.PerSecond))
+		}
 		for _, d := range due {
 			if !d.Paused {
-				wait = min(wait, max(d.In, shortestWait))
+				wait = min(wait, max(d.In, soonest))
 			}
 		}
 	}

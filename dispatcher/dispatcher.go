@@ -66,6 +66,8 @@ type Relay struct {
 	Sender Sender
 	// Routes are those that the relay serves. Defaults to every route. Relays that serve the same route take turns.
 	Routes []string
+	// Rate bounds how fast the relay is sent to, by all dispatchers of the database together. Defaults to no bound.
+	Rate outbox.Rate
 }
 
 // Config says what a [Dispatcher] works with. Queue and Relays must be given; the rest has defaults.
@@ -81,8 +83,11 @@ type Config struct {
 	// than this makes the rest wait.
 	Concurrency int
 	// Poll is how often the queue is looked at when nothing else wakes the dispatcher. Defaults to 1 s. It is also woken
-	// by Wake and when something it saw becomes due.
+	// by Wake, by Watch, and when something it saw becomes due.
 	Poll time.Duration
+	// Watch, when set, calls wake whenever the queue may have changed, until ctx ends, or returns an error. Run calls it again
+	// after an error, and polls meanwhile. See the functions Watch of store/sqlite and store/postgres. Defaults to none.
+	Watch func(ctx context.Context, wake func()) error
 	// Lease is how long a claim holds without being renewed, which happens three times as often. A dispatcher that died
 	// or was cut off is replaced after this time. Defaults to 60 s; at least 1 s.
 	Lease time.Duration
@@ -93,6 +98,9 @@ type Config struct {
 	MaxAge time.Duration
 	// Retry says when a failed attempt is repeated. Defaults to Backoff{}.
 	Retry RetryPolicy
+	// Retention says how long what is finished is kept; Run removes the rest every minute. The queue must be a [Cleaner] then.
+	// Defaults to keeping everything.
+	Retention outbox.Retention
 	// Logger gets an event for every outcome, without addresses or subjects. Defaults to slog.Default().
 	Logger *slog.Logger
 }
@@ -152,6 +160,9 @@ func (c *Config) complete() error {
 		if r.Sender == nil {
 			return fmt.Errorf("relay %s: no sender given", r.Name)
 		}
+		if r.Rate.PerSecond < 0 || r.Rate.Burst < 0 {
+			return fmt.Errorf("relay %s: rate: must not be negative", r.Name)
+		}
 		r.Routes = slices.Clone(r.Routes)
 		for _, route := range r.Routes {
 			if err := checkName(route); err != nil {
@@ -195,6 +206,12 @@ func (c *Config) complete() error {
 		if err := b.check(); err != nil {
 			return fmt.Errorf("retry: %w", err)
 		}
+	}
+	if c.Retention.Sent < 0 || c.Retention.Unsent < 0 || c.Retention.Body < 0 {
+		return errors.New("retention: must not be negative")
+	}
+	if _, ok := c.Queue.(Cleaner); !ok && c.Retention != (outbox.Retention{}) {
+		return fmt.Errorf("retention: a queue of type %T cannot clean", c.Queue)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -6,10 +6,13 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/outboxmail/outbox"
 )
 
 // engine is one Run or Flush. Its goroutines are: the claimer, which is the caller's; the workers of each lane; the stager;
-// the settler; the keeper; and for Run the reaper. They stop in that order, so that whatever was sent is recorded.
+// the settler; the keeper; and for Run the reaper, the janitor, the heart and the watcher. They stop in that order, so that
+// whatever was sent is recorded.
 type engine struct {
 	*Dispatcher
 	drain   bool // stop when nothing is due
@@ -42,7 +45,7 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	keeping, stopKeeping := context.WithCancel(detached)
 	defer stopKeeping()
 
-	var workers, stager, settler, keeper, reaper sync.WaitGroup
+	var workers, stager, settler, keeper, others sync.WaitGroup
 	settler.Go(func() { e.settler.run(detached) })
 	stager.Go(func() { e.stager.run(detached) })
 	keeper.Go(func() { e.keep(keeping) })
@@ -52,7 +55,16 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 		}
 	}
 	if !e.drain {
-		reaper.Go(func() { e.reap(ctx) })
+		others.Go(func() { e.reap(ctx) })
+		if e.cfg.Watch != nil {
+			others.Go(func() { e.watch(ctx) })
+		}
+		if q, ok := e.cfg.Queue.(Cleaner); ok && e.cfg.Retention != (outbox.Retention{}) {
+			others.Go(func() { e.clean(ctx, q) })
+		}
+		if q, ok := e.cfg.Queue.(Heartbeater); ok {
+			others.Go(func() { e.beat(ctx, q) })
+		}
 	}
 
 	err := e.claimLoop(ctx)
@@ -69,7 +81,7 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	settler.Wait()
 	stopKeeping()
 	keeper.Wait()
-	reaper.Wait()
+	others.Wait()
 	if !e.drain && errors.Is(err, ctx.Err()) {
 		err = nil
 	}
