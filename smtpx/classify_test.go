@@ -19,7 +19,7 @@ type corpusLine struct {
 	source   string
 }
 
-func corpus(t testing.TB) []corpusLine {
+func corpus(t *testing.T) []corpusLine {
 	t.Helper()
 	f, err := os.Open("testdata/replies.txt")
 	if err != nil {
@@ -38,14 +38,15 @@ func corpus(t testing.TB) []corpusLine {
 			continue
 		}
 		fields := strings.Fields(line)
-		text := line[strings.Index(line, fields[3]+" "):]
+		_, text, _ := strings.Cut(line, " "+fields[3]+" ")
+		text = fields[3] + " " + text
 		lines = append(lines, corpusLine{fields[0], smtpx.Stage(fields[1]), smtpx.Class(fields[2]), reply(t, text), source})
 	}
 	return lines
 }
 
 // reply makes a reply of its text as it stands in a log.
-func reply(t testing.TB, text string) smtpx.Reply {
+func reply(t *testing.T, text string) smtpx.Reply {
 	t.Helper()
 	code, text, _ := strings.Cut(text, " ")
 	n, err := strconv.Atoi(code)

@@ -212,11 +212,9 @@ func (c *conn) end() {
 	if !c.dead {
 		_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
 		if _, err := c.nc.Write([]byte("QUIT\r\n")); err == nil {
-			_, _ = c.await(context.Background(), c.relay.Timeouts.Quit)
-		}
-		if c.nc != c.raw {
-			_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
-			_ = c.nc.Close() // with TLS's close_notify
+			if r, err := c.await(context.Background(), c.relay.Timeouts.Quit); err == nil && r.Positive() {
+				_ = c.nc.Close() // with TLS's close_notify, which a server that is in step takes
+			}
 		}
 	}
 	_ = c.raw.Close()

@@ -85,7 +85,7 @@ func readReply(br *bufio.Reader) (Reply, error) {
 			return Reply{}, fmt.Errorf("%w: code changes from %d to %d within one reply", errReply, r.Code, code)
 		}
 		r.Code = code
-		r.add(text)
+		addLine(&r, text)
 		if last {
 			return r, nil
 		}
@@ -157,13 +157,13 @@ func clip(b []byte) []byte { return b[:min(len(b), 80)] }
 func NewReply(code int, lines ...string) Reply {
 	r := Reply{Code: code}
 	for _, line := range lines {
-		r.add(line)
+		addLine(&r, line)
 	}
 	return r
 }
 
-// add appends a line. The first says the enhanced code; it is usually repeated on the others (RFC 2034 §4).
-func (r *Reply) add(text string) {
+// addLine appends a line. The first says the enhanced code; it is usually repeated on the others (RFC 2034 §4).
+func addLine(r *Reply, text string) {
 	enhanced, rest := cutEnhanced(r.Code, text)
 	if len(r.Lines) == 0 {
 		r.Enhanced = enhanced

@@ -160,7 +160,12 @@ func TestTLSVersionsBelow12AreRefused(t *testing.T) {
 		}
 		old <- err
 	}()
-	t.Cleanup(func() { _ = listener.Close(); <-old })
+	t.Cleanup(func() {
+		_ = listener.Close()
+		if err := <-old; err != nil {
+			t.Error(err)
+		}
+	})
 	base := &tls.Config{MinVersion: tls.VersionTLS10}
 	client := open(t, "smtps://"+listener.Addr().String(), smtpx.RootCAs(cert.CertPool()), smtpx.TLSConfig(base))
 	_, err = client.Send(testContext(t), envelope("b@example.net"), message("x"))

@@ -277,7 +277,7 @@ func (c *conn) askData(t *transaction) {
 
 // hearMail reads the reply to MAIL. It is false when MAIL was refused or the connection was lost.
 func (c *conn) hearMail(t *transaction) bool {
-	r, err := c.await(t.wait(), c.relay.Timeouts.Mail)
+	r, err := c.hear(t, c.relay.Timeouts.Mail)
 	if err != nil {
 		c.lost(t, StageMail, err)
 		return false
@@ -291,12 +291,12 @@ func (c *conn) hearMail(t *transaction) bool {
 	return false
 }
 
-// wait is the context of waits for replies: none once the end of the body has left.
-func (t *transaction) wait() context.Context {
+// hear waits for a reply. Once the end of the body has left, nothing cuts the wait short: only a reply tells what became of it.
+func (c *conn) hear(t *transaction, limit time.Duration) (Reply, error) {
 	if t.complete {
-		return context.Background()
+		return c.await(context.Background(), c.relay.Timeouts.Dot)
 	}
-	return t.job.ctx
+	return c.await(t.job.ctx, limit)
 }
 
 // refuse takes a verdict on the whole message, or on the session.
@@ -317,7 +317,7 @@ func (c *conn) refuse(t *transaction, e *Error) {
 
 // hearRcpt reads the reply to one RCPT. It is false when the rest need not be read.
 func (c *conn) hearRcpt(t *transaction, i int) bool {
-	r, err := c.await(t.wait(), c.relay.Timeouts.Rcpt)
+	r, err := c.hear(t, c.relay.Timeouts.Rcpt)
 	if err != nil {
 		c.lost(t, StageRcpt, err)
 		return false
@@ -354,7 +354,7 @@ func tooManyRecipients(r Reply) bool {
 
 // hearData reads the reply to DATA.
 func (c *conn) hearData(t *transaction) {
-	r, err := c.await(t.job.ctx, c.relay.Timeouts.Data)
+	r, err := c.hear(t, c.relay.Timeouts.Data)
 	if err != nil {
 		c.lost(t, StageData, err)
 		return

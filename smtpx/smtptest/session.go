@@ -337,6 +337,9 @@ func (s *session) handshake(ctx context.Context) error {
 		return err
 	}
 	if a.acts() {
+		if _, err := s.br.Peek(1); err != nil { // the client speaks first
+			return err
+		}
 		if err := s.act(ctx, a); err != nil {
 			return err
 		}
