@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
@@ -61,7 +62,12 @@ func newEnqueue(a *app, runF func(context.Context, *enqueueOptions) error) *cobr
   outboxctl enqueue --eml message.eml --key invoice-4711
   outboxctl enqueue … --not-before 2h --expires 24h --priority high`,
 		Args: needs(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := compatible(cmd.Flags()); err != nil {
+				return err
+			}
+			return runF(cmd.Context(), opts)
+		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&opts.from, "from", "", "author: `ADDRESS`, with a name or without")
@@ -86,13 +92,21 @@ func newEnqueue(a *app, runF func(context.Context, *enqueueOptions) error) *cobr
 	fl.StringVar(&opts.onUncertain, "on-uncertain", "", "`POLICY` for an outcome that cannot be known: resend or hold (default resend)")
 	fl.StringArrayVar(&opts.tags, "tag", nil, "`LABEL` for reports; may be repeated")
 	fl.StringToStringVar(&opts.metadata, "metadata", nil, "`KEY=VALUE` to keep with the message; may be repeated")
-	for _, composed := range []string{"from", "subject", "text", "text-file", "html", "html-file", "attach", "header", "reply-to"} {
-		cmd.MarkFlagsMutuallyExclusive("eml", composed)
-	}
-	cmd.MarkFlagsMutuallyExclusive("text", "text-file")
-	cmd.MarkFlagsMutuallyExclusive("html", "html-file")
 	opts.output.Add(cmd, receiptJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV, output.ID)
 	return cmd
+}
+
+// compatible refuses flags that contradict each other.
+func compatible(fl *pflag.FlagSet) error {
+	for _, pair := range [][2]string{
+		{"eml", "from"}, {"eml", "reply-to"}, {"eml", "subject"}, {"eml", "text"}, {"eml", "text-file"}, {"eml", "html"},
+		{"eml", "html-file"}, {"eml", "attach"}, {"eml", "header"}, {"text", "text-file"}, {"html", "html-file"},
+	} {
+		if fl.Changed(pair[0]) && fl.Changed(pair[1]) {
+			return exit.Usagef("", "--%s and --%s do not go together", pair[0], pair[1])
+		}
+	}
+	return nil
 }
 
 func enqueueRun(ctx context.Context, opts *enqueueOptions) (err error) {
@@ -203,10 +217,12 @@ func (opts *enqueueOptions) times(m *outbox.Message) error {
 	return nil
 }
 
-// content reads the body and the attachments. Standard input can be only one of them.
+// content reads the body and the attachments.
 func (opts *enqueueOptions) content(m *outbox.Message) error {
 	m.Text, m.HTML = opts.text, opts.html
-	fromInput := ""
+	if opts.textFile == "-" && opts.htmlFile == "-" {
+		return exit.Usagef("", "--text-file and --html-file cannot both read standard input")
+	}
 	for _, source := range []struct {
 		flag, path string
 		put        func([]byte)
@@ -217,12 +233,6 @@ func (opts *enqueueOptions) content(m *outbox.Message) error {
 	} {
 		if source.path == "" {
 			continue
-		}
-		if source.path == "-" {
-			if fromInput != "" {
-				return exit.Usagef("", "--%s and --%s cannot both read standard input", fromInput, source.flag)
-			}
-			fromInput = source.flag
 		}
 		data, err := opts.read(source.path)
 		if err != nil {

@@ -128,6 +128,6 @@ func ambiguousSentence(e *store.AmbiguousError) string {
 // unreachable says whether err is the loss of the connection to the database. Errors of relays never get here as they are:
 // they are recorded with the delivery.
 func unreachable(err error) bool {
-	var network net.Error
-	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network)
+	_, network := errors.AsType[*net.OpError](err)
+	return network || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF)
 }

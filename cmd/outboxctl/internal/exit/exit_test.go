@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"syscall"
 	"testing"
 
 	"github.com/outboxmail/outbox"
@@ -42,6 +44,7 @@ func TestExplain(t *testing.T) {
 		},
 		{"invalid", &outbox.InvalidError{Field: "To", Err: errors.New("is empty")}, "invalid To: is empty", "", Usage},
 		{"network", wrap(&net.OpError{Op: "dial", Err: errors.New("refused")}), "list: dial: refused", "", Database},
+		{"file", &fs.PathError{Op: "open", Path: "x", Err: syscall.ENOENT}, "open x: no such file or directory", "", Failed},
 		{
 			"ambiguous", &store.AmbiguousError{Name: "01", Candidates: []outbox.ID{"a", "b"}},
 			`"01" stands for more than one message: a, b`, "give more digits, or the whole id", Failed,

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
+)
+
+// waitLimit bounds everything that a script waits for.
+const waitLimit = time.Minute
+
+// cmdExit runs a program, which must exit with exactly this code, and say why on standard error unless the code is 4. For
+// 0 there is exec:
+//
+//	exit N PROGRAM ARG...
+func cmdExit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exit N program [arg...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var failed *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); !errors.As(err, &failed) {
+		ts.Fatalf("%s ended with %v, want exit code %d", args[1], err, want)
+	}
+	if got := failed.ExitCode(); got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+	const silent = 4
+	said := ts.ReadFile("stderr")
+	switch {
+	case strings.Contains(said, "goroutine "):
+		ts.Fatalf("it crashed")
+	case want == silent && said != "":
+		ts.Fatalf("exit code %d is an answer and needs no words", want)
+	case want != silent && len(complaint.FindAllString(said, -1)) != 1:
+		ts.Fatalf("exit code %d, and not one error on standard error", want)
+	}
+}
+
+// complaint is how an error begins.
+var complaint = regexp.MustCompile(`outboxctl: (\x1b\[31m)?error:`)
+
+// relayKey is where a script keeps its relay, which cmdRelay starts.
+type relayKey struct{}
+
+type relay struct{ server *smtptest.Server }
+
+// cmdRelay starts an SMTP server with TLS and AUTH for the rest of the script and names it in OUTBOX_RELAY. Each three
+// arguments make it answer with a reply at a stage, when the line or the message holds the given text:
+//
+//	relay [STAGE TEXT REPLY]...
+//
+// RELAY_WRONG is the same relay with a wrong password, RELAY_BARE with none.
+func cmdRelay(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args)%3 != 0 {
+		ts.Fatalf("usage: relay [stage text reply]...")
+	}
+	srv, err := smtptest.Start(smtptest.Config{
+		User: "app", Password: "s3cret",
+		Hook: func(_ context.Context, e smtptest.Event) smtptest.Action {
+			said := e.Line
+			if e.Message != nil {
+				said = string(e.Message.Data)
+			}
+			for i := 0; i < len(args); i += 3 {
+				if string(e.Stage) == args[i] && strings.Contains(said, args[i+1]) {
+					return smtptest.Action{Reply: args[i+2]}
+				}
+			}
+			return smtptest.Action{}
+		},
+	})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(srv.Close()) })
+	ts.Value(relayKey{}).(*relay).server = srv
+	ts.Setenv("OUTBOX_RELAY", srv.URL())
+	ts.Setenv("RELAY_WRONG", srv.URLFor("app", "wr0ng"))
+	ts.Setenv("RELAY_BARE", strings.Replace(srv.URL(), ":s3cret@", "@", 1))
+}
+
+// cmdReceived waits until the relay has accepted this many messages, and checks that it has no more and that one of them
+// matches:
+//
+//	received N [PATTERN]
+func cmdReceived(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: received N [pattern]")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	srv := ts.Value(relayKey{}).(*relay).server
+	if srv == nil {
+		ts.Fatalf("no relay was started")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
+	defer cancel()
+	messages, err := srv.WaitMessages(ctx, n)
+	ts.Check(err)
+	if len(messages) != n {
+		ts.Fatalf("the relay accepted %d messages, want %d", len(messages), n)
+	}
+	if len(args) < 2 {
+		return
+	}
+	pattern := regexp.MustCompile("(?m)" + args[1])
+	for _, m := range messages {
+		if pattern.Match(m.Data) {
+			return
+		}
+	}
+	ts.Fatalf("no message matches %s; the last is:\n%s", pattern, messages[len(messages)-1].Data)
+}
+
+// cmdSet puts what the last command wrote into a variable:
+//
+//	set NAME
+func cmdSet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: set name")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+// cmdJSON checks a value in the JSON that the last command wrote. A path is names and indexes with dots between them; "len"
+// stands for the number of elements. The program must have written JSON and nothing else, with the version of its schema:
+//
+//	json PATH VALUE
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: json path value")
+	}
+	var v any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
+	if version := v.(map[string]any)["schema_version"]; version != 1.0 {
+		ts.Fatalf("schema_version is %v, want 1", version)
+	}
+	for step := range strings.SplitSeq(args[0], ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			v = at[step]
+			if step == "len" {
+				v = len(at)
+			}
+		case []any:
+			if step == "len" {
+				v = len(at)
+				continue
+			}
+			i, err := strconv.Atoi(step)
+			ts.Check(err)
+			if i >= len(at) {
+				ts.Fatalf("%s: there are %d elements", args[0], len(at))
+			}
+			v = at[i]
+		default:
+			ts.Fatalf("%s: there is nothing below %v", args[0], v)
+		}
+	}
+	if got := fmt.Sprint(v); (got == args[1]) == neg {
+		ts.Fatalf("%s is %q, not as expected", args[0], got)
+	}
+}
+
+// open opens the database of the script.
+func open(ts *testscript.TestScript) *connect.Database {
+	url := ts.Getenv("OUTBOX_DB")
+	if path, ok := strings.CutPrefix(url, "sqlite:"); ok && !filepath.IsAbs(path) {
+		url = "sqlite:" + ts.MkAbs(path)
+	}
+	db, err := connect.Open(context.Background(), url, connect.Create)
+	ts.Check(err)
+	return db
+}
+
+// cmdSQL changes the database behind the program's back:
+//
+//	sql STATEMENT
+func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sql statement")
+	}
+	db := open(ts)
+	_, err := db.SQL.ExecContext(context.Background(), args[0])
+	ts.Check(errors.Join(err, db.Close()))
+}
+
+// cmdFill stores many messages:
+//
+//	fill N
+func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: fill N")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	db := open(ts)
+	ctx := context.Background()
+	tx, err := db.SQL.BeginTx(ctx, nil)
+	ts.Check(err)
+	messages := make([]*outbox.Message, n)
+	for i := range messages {
+		messages[i] = &outbox.Message{
+			From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: fmt.Sprintf("user%d@example.net", i)}},
+			Subject: "Number " + strconv.Itoa(i), Text: "One of many.",
+		}
+	}
+	_, err = outbox.EnqueueMany(ctx, tx, messages)
+	ts.Check(err)
+	ts.Check(errors.Join(tx.Commit(), db.Close()))
+}
+
+// cmdLarge writes a file of so many MiB:
+//
+//	large FILE N
+func cmdLarge(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: large file N")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), make([]byte, n<<20), 0o600))
+}
+
+// cmdWrongPassword makes OUTBOX_DB a URL with the password hush-hush, which is wrong:
+//
+//	wrongpassword
+func cmdWrongPassword(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: wrongpassword")
+	}
+	u, err := url.Parse(ts.Getenv("OUTBOX_DB"))
+	ts.Check(err)
+	u.User = url.UserPassword(u.User.Username(), "hush-hush")
+	ts.Setenv("OUTBOX_DB", u.String())
+}

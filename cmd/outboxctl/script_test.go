@@ -1,0 +1,86 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/outboxmail/outbox/internal/pgtest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"outboxctl": main})
+}
+
+// engines are the folders of testdata/script: what the scripts in each find in OUTBOX_DB. A script in "both" runs on each
+// database.
+var engines = map[string][]string{
+	"both":     {"sqlite", "postgres"},
+	"sqlite":   {"sqlite"},
+	"postgres": {"postgres"},
+	"plain":    {"none"},
+}
+
+// TestScripts runs every script of every folder; a folder that nobody thought of is a failure.
+func TestScripts(t *testing.T) {
+	folders, err := os.ReadDir(filepath.Join("testdata", "script"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		on, ok := engines[folder.Name()]
+		if !ok {
+			t.Errorf("nothing says on which database the scripts in %s run", folder.Name())
+		}
+		for _, engine := range on {
+			t.Run(folder.Name()+"/"+engine, func(t *testing.T) {
+				scripts, err := filepath.Glob(filepath.Join("testdata", "script", folder.Name(), "*.txt"))
+				if err != nil || len(scripts) == 0 {
+					t.Fatalf("there are no scripts: %v", err)
+				}
+				for _, script := range scripts {
+					testscript.Run(t, params(t, engine, script))
+				}
+			})
+		}
+	}
+}
+
+// params gives a script a database of its own, which is empty, and the commands of this package.
+func params(t *testing.T, engine, script string) testscript.Params {
+	t.Helper()
+	var dsn string
+	if engine == "postgres" {
+		dsn = pgtest.DSN(t)
+	}
+	return testscript.Params{
+		Files:               []string{script},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Values[relayKey{}] = new(relay)
+			env.Setenv("LF", "\r\n")
+			switch engine {
+			case "sqlite":
+				dsn = "sqlite:" + filepath.Join(env.WorkDir, "app.db")
+			case "none":
+				return nil
+			}
+			env.Setenv("OUTBOX_DB", dsn)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exit":          cmdExit,
+			"relay":         cmdRelay,
+			"received":      cmdReceived,
+			"set":           cmdSet,
+			"json":          cmdJSON,
+			"sql":           cmdSQL,
+			"fill":          cmdFill,
+			"large":         cmdLarge,
+			"wrongpassword": cmdWrongPassword,
+		},
+	}
+}
