@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -38,6 +40,7 @@ type conn struct {
 	born     time.Time
 	lastUsed time.Time
 	sent     int  // messages begun
+	messages int  // the most messages, as far as is known
 	dead     bool // out of step, closed, or told to be: not to be used again
 	dirty    bool // a transaction is open that will not be finished: RSET is due
 	rcptMax  int  // the most recipients per transaction, as far as is known
@@ -61,10 +64,32 @@ func newConn(s *session, p *pool) *conn {
 		rcptMax: maxFlight,
 	}
 	c.timer.Stop()
+	c.announcedLimits()
 	c.born = time.Now()
 	c.lastUsed = c.born
 	go c.readReplies()
 	return c
+}
+
+// announcedLimits takes the limits that the server gives in EHLO (RFC 9422), and the profile's.
+func (c *conn) announcedLimits() {
+	c.messages = c.relay.MaxMessages
+	if f := c.relay.profile.Recipients; f.Sure() {
+		c.rcptMax = min(c.rcptMax, f.Value)
+	}
+	for limit := range strings.FieldsSeq(c.ext["LIMITS"]) {
+		name, value, _ := strings.Cut(limit, "=")
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 {
+			continue
+		}
+		switch strings.ToUpper(name) {
+		case "MAILMAX":
+			c.messages = min(c.messages, n)
+		case "RCPTMAX":
+			c.rcptMax = min(c.rcptMax, n)
+		}
+	}
 }
 
 func (c *conn) readReplies() {
@@ -203,7 +228,7 @@ func (c *conn) unsolicited() bool {
 
 // usedUp reports that the connection has served enough messages or time.
 func (c *conn) usedUp() bool {
-	return c.sent >= c.relay.MaxMessages || time.Since(c.born) >= c.relay.MaxAge
+	return c.sent >= c.messages || time.Since(c.born) >= c.relay.MaxAge
 }
 
 // end closes the connection and waits for the reader. One that is in step says QUIT, and what the server makes of it is of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,6 +46,32 @@ func testContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// recorder keeps the events of a server's hook.
+type recorder struct {
+	mu     sync.Mutex
+	events []smtptest.Event
+}
+
+func (r *recorder) hook(_ context.Context, e smtptest.Event) smtptest.Action {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+	return smtptest.Action{}
+}
+
+// count tells how often a stage was reached.
+func (r *recorder) count(stage smtptest.Stage) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, e := range r.events {
+		if e.Stage == stage {
+			n++
+		}
+	}
+	return n
 }
 
 // message makes a small message with a body of the given lines.

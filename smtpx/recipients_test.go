@@ -1,0 +1,324 @@
+package smtpx_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
+)
+
+// refuseRcpt answers RCPT for addresses that begin with a digit with the reply of that name.
+func refuseRcpt(replies map[string]string) func(context.Context, smtptest.Event) smtptest.Action {
+	return func(_ context.Context, e smtptest.Event) smtptest.Action {
+		if e.Stage != smtptest.StageRcpt {
+			return smtptest.Action{}
+		}
+		_, local, _ := strings.Cut(e.Line, "<")
+		local, _, _ = strings.Cut(local, "@")
+		return smtptest.Action{Reply: replies[local]}
+	}
+}
+
+func TestEveryRecipientHasItsOwnOutcome(t *testing.T) {
+	replies := map[string]string{
+		"gone": "550 5.1.1 no such user",
+		"busy": "450 4.2.1 mailbox busy",
+		"full": "452 4.2.2 mailbox full",
+	}
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions, Hook: refuseRcpt(replies)})
+			to := []string{"gone@example.net", "a@example.net", "bad address@example.net", "busy@example.net", "full@example.net", "b@example.net"}
+			result, err := client.Send(testContext(t), envelope(to...), message("x"))
+			if e := asError(t, err, smtpx.StageRcpt, smtpx.ClassRecipient); e.Reply.Enhanced != "5.1.1" {
+				t.Errorf("Send's error is not that of the first recipient: %v", e)
+			}
+			wantClass := []smtpx.Class{smtpx.ClassRecipient, "", smtpx.ClassRecipient, smtpx.ClassTransient, smtpx.ClassTransient, ""}
+			for i, o := range result.Outcomes {
+				if o.Recipient != to[i] || o.Accepted != (wantClass[i] == "") || (o.Err == nil) != o.Accepted {
+					t.Errorf("outcome %d: %+v", i, o)
+					continue
+				}
+				if o.Err != nil && o.Err.Class != wantClass[i] {
+					t.Errorf("outcome %d: %v, want class %s", i, o.Err, wantClass[i])
+				}
+			}
+			got := srv.Messages()
+			if len(got) != 1 || !slices.Equal(got[0].To, []string{"a@example.net", "b@example.net"}) {
+				t.Errorf("arrived: %+v", got)
+			}
+		})
+	}
+}
+
+func TestNoRecipientAccepted(t *testing.T) {
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions,
+				Hook: refuseRcpt(map[string]string{"x": "550 5.1.1 no such user", "y": "550 5.1.1 nor this"})},
+				func(c *smtpx.Config) { c.Conns = 1 })
+			committed := false
+			env := envelope("x@example.net", "y@example.net")
+			env.Commit = func(context.Context) error { committed = true; return nil }
+			_, err := client.Send(testContext(t), env, message("x"))
+			wantError(t, err, smtpx.StageRcpt, smtpx.ClassRecipient)
+			if committed && !d.flight {
+				t.Error("the hook was called for a message that no recipient was accepted for")
+			}
+			// The session is in step: the next message goes over it.
+			if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
+				t.Fatal(err)
+			}
+			if srv.Count() != 1 || srv.Stats().Sessions != 1 {
+				t.Errorf("%d messages in %d sessions, want 1 in 1", srv.Count(), srv.Stats().Sessions)
+			}
+		})
+	}
+}
+
+// A server that asks for the body although it refused all recipients gets none.
+func TestDataIsOpenWithoutRecipients(t *testing.T) {
+	srv, client := newRelay(t, smtptest.Config{Hook: smtptest.Hooks(
+		smtptest.At(smtptest.StageRcpt, 1, smtptest.Action{Reply: "550 5.1.1 no such user"}),
+		smtptest.At(smtptest.StageData, 1, smtptest.Action{Reply: "354 go on nevertheless"}))})
+	_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
+	wantError(t, err, smtpx.StageRcpt, smtpx.ClassRecipient)
+	if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
+		t.Fatal(err)
+	}
+	if srv.Count() != 1 || srv.Stats().Sessions != 2 {
+		t.Errorf("%d messages in %d sessions, want 1 in 2", srv.Count(), srv.Stats().Sessions)
+	}
+}
+
+func TestTooManyRecipientsAreSplit(t *testing.T) {
+	for _, d := range dialogues {
+		for _, limits := range []bool{false, true} {
+			t.Run(fmt.Sprint(d.name, ", announced: ", limits), func(t *testing.T) {
+				extensions := d.extensions
+				if limits {
+					extensions = append([]string{"LIMITS"}, extensions...)
+				}
+				var seen recorder
+				srv, client := newRelay(t, smtptest.Config{Extensions: extensions, MaxRecipients: 10, Hook: seen.hook})
+				env := envelope()
+				for i := range 35 {
+					env.To = append(env.To, fmt.Sprintf("r%02d@example.net", i))
+				}
+				commits := 0
+				env.Commit = func(context.Context) error { commits++; return nil }
+				result, err := client.Send(testContext(t), env, message("x"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var all []string
+				for _, m := range srv.Messages() {
+					all = append(all, m.To...)
+				}
+				if !slices.Equal(all, env.To) || srv.Count() != 4 || srv.Stats().Sessions != 1 {
+					t.Errorf("%d messages in %d sessions to %q", srv.Count(), srv.Stats().Sessions, all)
+				}
+				if commits != 1 {
+					t.Errorf("the hook was called %d times", commits)
+				}
+				if n := seen.count(smtptest.StageRcpt); limits && n != 35 {
+					t.Errorf("%d recipients were tried, want 35: the limit was announced", n)
+				}
+				for i, o := range result.Outcomes {
+					if !o.Accepted {
+						t.Errorf("outcome %d: %+v", i, o)
+					}
+				}
+			})
+		}
+	}
+}
+
+// More than a hundred recipients are sent a hundred at a time: that is what every server must take.
+func TestManyRecipients(t *testing.T) {
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions})
+			env := envelope()
+			for i := range 1001 {
+				env.To = append(env.To, fmt.Sprintf("recipient.number.%04d@example.net", i))
+			}
+			if _, err := client.Send(testContext(t), env, message("x")); err != nil {
+				t.Fatal(err)
+			}
+			seen := map[string]bool{}
+			for _, m := range srv.Messages() {
+				for _, to := range m.To {
+					if seen[to] {
+						t.Errorf("%s got it twice", to)
+					}
+					seen[to] = true
+				}
+			}
+			if len(seen) != 1001 || srv.Count() != 11 {
+				t.Errorf("%d messages to %d recipients", srv.Count(), len(seen))
+			}
+		})
+	}
+}
+
+// When the connection is lost between two transactions of one message, those that were accepted stay accepted, and the rest
+// goes over a new connection.
+func TestSplitMessageSurvivesTheConnection(t *testing.T) {
+	srv, client := newRelay(t, smtptest.Config{MaxRecipients: 2, MaxMessages: 1})
+	env := envelope("a@example.net", "b@example.net", "c@example.net", "d@example.net", "e@example.net")
+	if _, err := client.Send(testContext(t), env, message("x")); err != nil {
+		t.Fatal(err)
+	}
+	if srv.Count() != 3 || srv.Stats().Sessions != 3 {
+		t.Errorf("%d messages in %d sessions, want 3 in 3", srv.Count(), srv.Stats().Sessions)
+	}
+}
+
+func TestCommitHook(t *testing.T) {
+	boom := errors.New("lease lost")
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			var seen recorder
+			srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions, Hook: seen.hook})
+			env := envelope("b@example.net")
+			env.Commit = func(context.Context) error { return boom }
+			result, err := client.Send(testContext(t), env, message("x"))
+			wantError(t, err, smtpx.StageData, smtpx.ClassRecycle)
+			if !errors.Is(err, boom) || result.Outcomes[0].Accepted {
+				t.Errorf("error %v, outcome %+v", err, result.Outcomes[0])
+			}
+			calls := 0
+			env.Commit = func(context.Context) error {
+				calls++
+				if srv.Count() != 0 {
+					t.Error("the message arrived before the hook agreed")
+				}
+				return nil
+			}
+			if _, err := client.Send(testContext(t), env, message("x")); err != nil {
+				t.Fatal(err)
+			}
+			if calls != 1 || srv.Count() != 1 {
+				t.Errorf("the hook was called %d times, %d messages arrived", calls, srv.Count())
+			}
+			client.Close()
+			srv.Close()
+			if d.name == "lockstep" && seen.count(smtptest.StageReset) != 1 {
+				t.Error("the transaction was not reset")
+			}
+		})
+	}
+}
+
+// A message that a kept connection lost before it was sent is committed once, though it is begun twice.
+func TestCommitIsCalledOnceOverTwoConnections(t *testing.T) {
+	srv, client := newRelay(t, smtptest.Config{Hook: second(smtptest.StageMail, smtptest.Action{End: smtptest.Close})})
+	commits := 0
+	env := envelope("b@example.net")
+	env.Commit = func(context.Context) error { commits++; return nil }
+	for range 2 {
+		if _, err := client.Send(testContext(t), env, message("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if commits != 2 || srv.Count() != 2 {
+		t.Errorf("%d commits, %d messages", commits, srv.Count())
+	}
+}
+
+func TestBadInputIsRefusedBeforeConnecting(t *testing.T) {
+	srv, client := newRelay(t, smtptest.Config{})
+	good := message("x")
+	for name, tc := range map[string]struct {
+		env   smtpx.Envelope
+		body  []byte
+		stage smtpx.Stage
+		class smtpx.Class
+	}{
+		"no recipients":      {smtpx.Envelope{From: "a@example.com"}, good, smtpx.StageRcpt, smtpx.ClassMessage},
+		"empty body":         {envelope("b@example.net"), nil, smtpx.StageData, smtpx.ClassMessage},
+		"bare LF":            {envelope("b@example.net"), []byte("a\nb\r\n"), smtpx.StageData, smtpx.ClassMessage},
+		"bare CR":            {envelope("b@example.net"), []byte("a\rb\r\n"), smtpx.StageData, smtpx.ClassMessage},
+		"NUL":                {envelope("b@example.net"), []byte("a\x00\r\n"), smtpx.StageData, smtpx.ClassMessage},
+		"smuggled message":   {envelope("b@example.net"), []byte("a\r\n.\nMAIL FROM:<x@y>\r\n"), smtpx.StageData, smtpx.ClassMessage},
+		"sender with CRLF":   {smtpx.Envelope{From: "a@example.com>\r\nRSET", To: []string{"b@example.net"}}, good, smtpx.StageMail, smtpx.ClassMessage},
+		"sender with params": {smtpx.Envelope{From: "a@example.com> SIZE=1", To: []string{"b@example.net"}}, good, smtpx.StageMail, smtpx.ClassMessage},
+		"recipient":          {envelope("b@example.net>\r\nRCPT TO:<c@example.net"), good, smtpx.StageRcpt, smtpx.ClassRecipient},
+	} {
+		t.Run(name, func(t *testing.T) {
+			result, err := client.Send(testContext(t), tc.env, tc.body)
+			wantError(t, err, tc.stage, tc.class)
+			if strings.ContainsAny(err.Error(), "\r\n\x00") {
+				t.Errorf("error of several lines: %q", err)
+			}
+			if len(result.Outcomes) != len(tc.env.To) || result.Host != "" {
+				t.Errorf("result %+v", result)
+			}
+		})
+	}
+	if srv.Stats().Sessions != 0 {
+		t.Errorf("%d sessions were opened for it", srv.Stats().Sessions)
+	}
+}
+
+func TestNullSender(t *testing.T) {
+	srv, client := newRelay(t, smtptest.Config{})
+	if _, err := client.Send(testContext(t), smtpx.Envelope{To: []string{"b@example.net"}}, message("x")); err != nil {
+		t.Fatal(err)
+	}
+	if m := srv.Messages()[0]; m.From != "" {
+		t.Errorf("sender %q", m.From)
+	}
+}
+
+// What a server did not offer is not used, and what needs it is refused with one clear sentence.
+func TestExtensions(t *testing.T) {
+	eight := message("caf\xc3\xa9")
+	utf8Header := []byte("Subject: caf\xc3\xa9\r\n\r\nx\r\n")
+	for name, tc := range map[string]struct {
+		extensions []string
+		env        smtpx.Envelope
+		body       []byte
+		params     string // of MAIL
+		class      smtpx.Class
+	}{
+		"nothing needed":                    {[]string{"8BITMIME", "SMTPUTF8"}, envelope("b@example.net"), message("x"), "", ""},
+		"size":                              {[]string{"SIZE 1000"}, envelope("b@example.net"), message("x"), "SIZE=", ""},
+		"too large":                         {[]string{"SIZE 50"}, envelope("b@example.net"), message("x"), "", smtpx.ClassMessage},
+		"no limit":                          {[]string{"SIZE 0"}, envelope("b@example.net"), message("x"), "SIZE=", ""},
+		"8-bit":                             {[]string{"8BITMIME"}, envelope("b@example.net"), eight, "BODY=8BITMIME", ""},
+		"8-bit not offered":                 {[]string{}, envelope("b@example.net"), eight, "", smtpx.ClassMessage},
+		"UTF-8 header":                      {[]string{"8BITMIME", "SMTPUTF8"}, envelope("b@example.net"), utf8Header, "BODY=8BITMIME SMTPUTF8", ""},
+		"UTF-8 recipient":                   {[]string{"8BITMIME", "SMTPUTF8"}, envelope("用户@example.net"), message("x"), "SMTPUTF8", ""},
+		"UTF-8 recipient not offered":       {[]string{"8BITMIME"}, envelope("用户@example.net"), message("x"), "", smtpx.ClassRecipient},
+		"UTF-8 sender not offered":          {[]string{}, smtpx.Envelope{From: "用户@example.com", To: []string{"b@example.net"}}, message("x"), "", smtpx.ClassMessage},
+		"international domain needs it not": {[]string{}, envelope("b@bücher.example"), message("x"), "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: tc.extensions})
+			_, err := client.Send(testContext(t), tc.env, tc.body)
+			if tc.class != "" {
+				var e *smtpx.Error
+				if !errors.As(err, &e) || e.Class != tc.class || e.Reply.Code != 0 {
+					t.Errorf("error %v, want class %s without a reply", err, tc.class)
+				}
+				if srv.Count() != 0 {
+					t.Error("it arrived")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m := srv.Messages()[0]; !strings.Contains(m.Params, tc.params) || (tc.params == "" && m.Params != "") {
+				t.Errorf("MAIL had %q, want %q", m.Params, tc.params)
+			}
+		})
+	}
+}
