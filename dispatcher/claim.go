@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/smtpx"
 )
 
 // shortestWait keeps the claimer from spinning when the queue says that something is due that cannot be claimed, because
@@ -81,11 +82,11 @@ func (e *engine) claimAll(ctx context.Context, first int, onlyHungry bool) (int,
 // fetched when half of the room is free, so that under load one claim serves many messages.
 func (e *engine) claimFor(ctx context.Context, l *lane, onlyHungry bool) (int, error) {
 	free := l.free()
-	if free == 0 {
+	if free <= 0 {
 		l.hungry = true
 		return 0, nil
 	}
-	if onlyHungry && (!l.hungry || free < cap(l.jobs)/2) {
+	if onlyHungry && (!l.hungry || free < l.room/2) {
 		return 0, nil
 	}
 	asked := time.Now()
@@ -98,10 +99,28 @@ func (e *engine) claimFor(ctx context.Context, l *lane, onlyHungry bool) (int, e
 		deliveries += len(c.Deliveries)
 		j := &job{claimed: c, claimedAt: asked}
 		e.held.add(j)
-		l.put(j)
+		if !e.laneOf(l, &j.claimed).put(ctx, j, e.drain) {
+			e.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: e.cfg.Poll})...)
+		}
 	}
 	l.hungry = deliveries >= free
 	return len(claimed), err
+}
+
+// laneOf is the lane for a message that l claimed. What may have been accepted by a relay goes to the same one again: that
+// one may recognise the copy, any other would make it certain.
+func (e *engine) laneOf(l *lane, c *outbox.Claimed) *lane {
+	for _, d := range c.Deliveries {
+		if d.Class != string(smtpx.ClassAmbiguous) {
+			continue
+		}
+		for _, other := range e.lanes {
+			if other.relay.Name == d.Relay {
+				return other
+			}
+		}
+	}
+	return l
 }
 
 // untilDue is how long the claimer may sleep: until the next poll, or until something becomes due before that.

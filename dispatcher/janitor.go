@@ -28,7 +28,7 @@ const (
 	// cleanEvery is how often the janitor looks for what is no longer kept.
 	cleanEvery = time.Minute
 	// beatEvery is how often a dispatcher says that it lives.
-	beatEvery = 10 * time.Second
+	beatEvery = 30 * time.Second
 )
 
 // clean has the queue remove what is no longer kept, until ctx ends. Any number of dispatchers may do so at once.

@@ -26,10 +26,12 @@ func (j *job) refs() []outbox.Ref {
 	return refs
 }
 
-// lane sends what was claimed for one relay. Its channel holds what waits; slots counts that and what is being sent.
+// lane sends what was claimed for one relay. It has room for so many messages, of which taken counts those that wait and
+// those that are being sent.
 type lane struct {
 	*engine
 	relay  Relay
+	room   int
 	jobs   chan *job
 	taken  atomic.Int64
 	closed chan struct{}
@@ -37,16 +39,31 @@ type lane struct {
 }
 
 func newLane(e *engine, r Relay) *lane {
-	return &lane{engine: e, relay: r, jobs: make(chan *job, e.cfg.Concurrency*prefetch), closed: make(chan struct{})}
+	room := e.cfg.Concurrency * prefetch
+	// Twice the room, because other lanes may bring what must go through this one.
+	return &lane{engine: e, relay: r, room: room, jobs: make(chan *job, 2*room), closed: make(chan struct{})}
 }
 
 // free is how many messages may be claimed for the lane.
-func (l *lane) free() int { return cap(l.jobs) - int(l.taken.Load()) }
+func (l *lane) free() int { return l.room - int(l.taken.Load()) }
 
-// put hands a job to the workers. It does not block: no more is claimed than there is room for.
-func (l *lane) put(j *job) {
+// put hands a job to the workers. It is false when there is no room; where it may wait it waits for some until ctx ends.
+func (l *lane) put(ctx context.Context, j *job, wait bool) bool {
 	l.taken.Add(1)
-	l.jobs <- j
+	select {
+	case l.jobs <- j:
+		return true
+	default:
+	}
+	if wait {
+		select {
+		case l.jobs <- j:
+			return true
+		case <-ctx.Done():
+		}
+	}
+	l.taken.Add(-1)
+	return false
 }
 
 // close tells the workers that nothing more comes, and that what they have not begun is to be handed back.
