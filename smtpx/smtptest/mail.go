@@ -184,9 +184,7 @@ func (s *session) flushIfWaited(ctx context.Context) error {
 		return err
 	}
 	if s.answered {
-		s.answered = false
-		s.server.stats.flights.Add(1)
-		s.server.stats.messageFlights.Add(1)
+		s.countFlight(true)
 	}
 	return nil
 }

@@ -116,14 +116,19 @@ func (s *session) readLine(ctx context.Context) (string, error) {
 		return "", errEnd
 	}
 	line = strings.TrimRight(line, "\r\n")
-	if s.answered {
-		s.answered = false
-		s.server.stats.flights.Add(1)
-		if s.mailed || verb(line) == "MAIL" {
-			s.server.stats.messageFlights.Add(1)
-		}
+	if waited && s.answered {
+		s.countFlight(s.mailed || verb(line) == "MAIL")
 	}
 	return line, nil
+}
+
+// countFlight counts that the client spoke after it was answered.
+func (s *session) countFlight(message bool) {
+	s.answered = false
+	s.server.stats.flights.Add(1)
+	if message {
+		s.server.stats.messageFlights.Add(1)
+	}
 }
 
 func verb(line string) string {
@@ -354,7 +359,7 @@ func (s *session) handshake(ctx context.Context) error {
 	s.info.TLS, s.info.Resumed = tls.VersionName(state.Version), state.DidResume
 	s.info.EHLO = ""
 	s.tlsDone = true
-	s.answered = false
+	s.answered = true
 	s.attach(tc)
 	return nil
 }
