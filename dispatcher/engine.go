@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outboxmail/outbox"
@@ -22,6 +23,7 @@ type engine struct {
 	settler *settler
 	held    *held
 	kick    chan struct{} // a slot was freed, or an outcome recorded
+	sending atomic.Int64  // messages that a sender has and whose stage is not asked for yet
 }
 
 func newEngine(d *Dispatcher, drain bool) *engine {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -116,7 +117,11 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 			return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, 0)
 		}
 	}
+	l.sending.Add(1)
+	asked := sync.OnceFunc(func() { l.sending.Add(-1) })
+	defer asked()
 	env := smtpx.Envelope{From: c.Sender, To: make([]string, len(c.Deliveries)), Commit: func(ctx context.Context) error {
+		defer asked()
 		return l.stager.commit(ctx, j)
 	}}
 	for i, d := range c.Deliveries {

@@ -36,7 +36,7 @@ func (s *settler) close() { close(s.outcomes) }
 // run records outcomes until it is closed.
 func (s *settler) run(ctx context.Context) {
 	for first := range s.outcomes {
-		batch := gather(first, s.outcomes, settleBatch)
+		batch := gather([]outbox.Settlement{first}, s.outcomes, settleBatch)
 		lost := s.record(ctx, batch)
 		refs := make([]outbox.Ref, len(batch))
 		for i, o := range batch {

@@ -3,12 +3,17 @@ package dispatcher
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/outboxmail/outbox"
 )
 
-// stageBatch is how many messages share one statement.
-const stageBatch = 200
+const (
+	// stageBatch is how many messages share one statement.
+	stageBatch = 200
+	// stagePatience is how long the first of them waits for others.
+	stagePatience = time.Millisecond
+)
 
 // stager records that messages pass the point of no return. While one statement runs, the requests of other senders gather
 // and share the next: alone a message waits for nobody.
@@ -49,7 +54,7 @@ func (s *stager) close() { close(s.requests) }
 // run serves the requests. A statement has as long as a lease: after that its answer would not help.
 func (s *stager) run(ctx context.Context) {
 	for first := range s.requests {
-		batch := gather(first, s.requests, stageBatch)
+		batch := s.gatherLonger(first)
 		var refs []outbox.Ref
 		for _, r := range batch {
 			refs = append(refs, r.refs...)
@@ -67,6 +72,30 @@ func (s *stager) run(ctx context.Context) {
 	}
 }
 
+// gatherLonger gathers requests; where many messages are under way it waits a moment for half of them, because one
+// statement for ten costs little more than one for one. Alone, a message waits for nobody.
+func (s *stager) gatherLonger(first *stageRequest) []*stageRequest {
+	batch := gather([]*stageRequest{first}, s.requests, stageBatch)
+	expected := min(int(s.sending.Load()/2), stageBatch)
+	if len(batch) >= expected {
+		return batch
+	}
+	patience := time.NewTimer(stagePatience)
+	defer patience.Stop()
+	for len(batch) < expected {
+		select {
+		case next, ok := <-s.requests:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, next)
+		case <-patience.C:
+			return batch
+		}
+	}
+	return batch
+}
+
 func verdict(r *stageRequest, lost map[outbox.Ref]bool, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStage, err)
@@ -79,9 +108,8 @@ func verdict(r *stageRequest, lost map[outbox.Ref]bool, err error) error {
 	return nil
 }
 
-// gather returns first and what else already waits, up to limit.
-func gather[T any](first T, more <-chan T, limit int) []T {
-	batch := []T{first}
+// gather adds to a batch what already waits, up to limit.
+func gather[T any](batch []T, more <-chan T, limit int) []T {
 	for len(batch) < limit {
 		select {
 		case next, ok := <-more:
