@@ -107,7 +107,7 @@ func TestMigrateBringsAnEmptyDatabaseToLatest(t *testing.T) {
 			t.Fatal(err)
 		}
 		migrate(t, db, d)
-		for table := range strings.FieldsSeq("messages deliveries attempts routes relays dispatchers suppressions actions migrations") {
+		for table := range strings.FieldsSeq("messages deliveries attempts routes relays dispatchers chores suppressions actions migrations") {
 			exec(t, db, "SELECT count(*) FROM outbox_"+table)
 		}
 	})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,26 +48,67 @@ func (s *Store) Due(ctx context.Context, routes []string) ([]outbox.Due, error) 
 
 // Claim leases up to req.Limit deliveries that are due: queued → sending, with a fresh token and one more attempt. It
 // serves the more urgent priorities first but leaves each of the others a share, and divides a priority between its
-// routes. Deliveries of a paused route and those past their deadline stay. When nothing is due it writes nothing.
+// routes. Deliveries of a paused route and those past their deadline stay; those whose recipient is on the suppression list
+// become suppressed. With a req.Rate it claims no more than the allowance of req.Relay holds, which all dispatchers of the
+// database draw from. When nothing is due, or nothing is allowed, it writes nothing.
 //
 // On an error some deliveries may have been leased all the same; their leases lapse and [Store.Reap] returns them.
 func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
-	switch {
-	case req.Owner == "":
-		return nil, errors.New("claim: no owner given")
-	case req.Limit <= 0:
-		return nil, fmt.Errorf("claim: the limit must be positive, not %d", req.Limit)
-	case req.Lease < MinLease:
-		return nil, fmt.Errorf("claim: the lease must be at least %v, not %v", MinLease, req.Lease)
+	if err := checkClaim(req); err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
 	}
 	due, err := s.Due(ctx, req.Routes)
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	due = slices.DeleteFunc(due, func(d outbox.Due) bool { return d.Paused || d.In > 0 })
+	if len(due) == 0 {
+		return nil, nil
+	}
 	if s.claims.Add(1)%turn == 0 {
 		slices.Reverse(due)
 	}
+	var claimed []outbox.Claimed
+	switch {
+	case req.Rate.PerSecond > 0:
+		claimed, err = s.claimAllowed(ctx, req, due)
+	case s.dialect == schema.Postgres:
+		claimed, err = s.claimDue(ctx, nil, req, due)
+	default:
+		err = s.atomically(ctx, func(c conn) (err error) {
+			claimed, err = s.claimDue(ctx, c, req, due)
+			return err
+		})
+	}
+	if err != nil {
+		return claimed, s.failed(ctx, err, "claim")
+	}
+	return claimed, nil
+}
+
+func checkClaim(req outbox.ClaimRequest) error {
+	switch {
+	case req.Owner == "":
+		return errors.New("no owner given")
+	case req.Limit <= 0:
+		return fmt.Errorf("the limit must be positive, not %d", req.Limit)
+	case req.Lease < MinLease:
+		return fmt.Errorf("the lease must be at least %v, not %v", MinLease, req.Lease)
+	case req.Rate.PerSecond < 0 || req.Rate.Burst < 0:
+		return fmt.Errorf("the rate must not be negative: %+v", req.Rate)
+	case req.Rate.PerSecond > 0 && req.Relay == "":
+		return errors.New("a rate needs the name of its relay")
+	default:
+		return nil
+	}
+}
+
+// turn is how often a claim begins with the least urgent priority, so that a flood of urgent mail slows the rest but
+// never starves it.
+const turn = 16
+
+// claimDue claims from ranges, the most urgent first. On a nil conn each statement stands for itself.
+func (s *Store) claimDue(ctx context.Context, c conn, req outbox.ClaimRequest, due []outbox.Due) ([]outbox.Claimed, error) {
 	var (
 		claimed []outbox.Claimed
 		left    = budget{rows: req.Limit, bytes: req.MaxBytes}
@@ -78,19 +118,15 @@ func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Cl
 		for n < len(due) && due[n].Priority == due[0].Priority {
 			n++
 		}
-		got, err := s.claimEvenly(ctx, req, due[:n], &left)
+		got, err := s.claimEvenly(ctx, c, req, due[:n], &left)
 		claimed = append(claimed, got...)
 		if err != nil {
-			return claimed, s.failed(ctx, err, "claim")
+			return claimed, err
 		}
 		due = due[n:]
 	}
 	return claimed, nil
 }
-
-// turn is how often a claim begins with the least urgent priority, so that a flood of urgent mail slows the rest but
-// never starves it.
-const turn = 16
 
 // budget is what a claim may still take.
 type budget struct {
@@ -103,7 +139,9 @@ func (b *budget) spent(req outbox.ClaimRequest) bool {
 }
 
 // claimEvenly divides the budget between ranges; what one leaves, the next and then those that had more to give may take.
-func (s *Store) claimEvenly(ctx context.Context, req outbox.ClaimRequest, ranges []outbox.Due, left *budget) ([]outbox.Claimed, error) {
+func (s *Store) claimEvenly(
+	ctx context.Context, c conn, req outbox.ClaimRequest, ranges []outbox.Due, left *budget,
+) ([]outbox.Claimed, error) {
 	var claimed []outbox.Claimed
 	for len(ranges) > 0 && !left.spent(req) {
 		var full []outbox.Due
@@ -117,18 +155,16 @@ func (s *Store) claimEvenly(ctx context.Context, req outbox.ClaimRequest, ranges
 			if req.MaxBytes == 0 {
 				maxBytes = 0
 			}
-			got, err := s.claimRange(ctx, req, d, share, maxBytes)
+			got, err := s.claimRange(ctx, c, req, d, share, maxBytes)
 			if err != nil {
 				return claimed, err
 			}
-			rows := 0
-			for _, c := range got {
-				rows += len(c.Deliveries)
+			for _, c := range got.list {
 				left.bytes -= c.Size
 			}
-			left.rows -= rows
-			claimed = append(claimed, got...)
-			if rows >= share {
+			left.rows -= got.leased
+			claimed = append(claimed, got.list...)
+			if got.leased+got.suppressed >= share {
 				full = append(full, d)
 			}
 		}
@@ -141,6 +177,7 @@ func (s *Store) claimEvenly(ctx context.Context, req outbox.ClaimRequest, ranges
 type leasedRow struct {
 	ID          outbox.ID
 	Seq         int
+	State       outbox.State // or suppressed
 	Recipient   string
 	Attempts    int
 	DueAt       timestamp `db:"due_at"` // SQLite only, whose rows come in no order
@@ -170,81 +207,103 @@ type messageRow struct {
 
 // claimRange claims from one (route, priority), whose rows are one stretch of the index.
 func (s *Store) claimRange(
-	ctx context.Context, req outbox.ClaimRequest, d outbox.Due, limit int, maxBytes int64,
-) ([]outbox.Claimed, error) {
+	ctx context.Context, c conn, req outbox.ClaimRequest, d outbox.Due, limit int, maxBytes int64,
+) (*grouping, error) {
 	token := uuid.NewString()
 	args := []any{d.Route, string(d.Priority), limit, token, s.interval(req.Lease), clean(req.Owner), maxBytes}
 	if s.dialect == schema.Postgres {
-		type row struct {
-			leasedRow
-			messageRow
-			ID outbox.ID // both have one
-		}
-		rows, err := change[row](ctx, s, "claim", append(args, req.InlineBytes)...)
-		if err != nil {
+		return s.claimPostgres(ctx, c, token, append(args, req.InlineBytes))
+	}
+	return s.claimSQLite(ctx, c, token, args, req.InlineBytes)
+}
+
+func (s *Store) claimPostgres(ctx context.Context, c conn, token string, args []any) (*grouping, error) {
+	type row struct {
+		leasedRow
+		messageRow
+
+		ID outbox.ID // both have one
+	}
+	var (
+		rows []row
+		err  error
+	)
+	if c == nil {
+		rows, err = change[row](ctx, s, "claim", args...)
+	} else {
+		rows, err = collect[row](ctx, c, s.queries.get("claim"), args...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	group := new(grouping)
+	for _, r := range rows {
+		r.leasedRow.ID, r.messageRow.ID = r.ID, r.ID
+		if err := group.add(token, r.leasedRow, &r.messageRow); err != nil {
 			return nil, err
 		}
-		var group grouping
-		for _, r := range rows {
-			r.leasedRow.ID, r.messageRow.ID = r.ID, r.ID
-			if err := group.add(token, r.leasedRow, func() messageRow { return r.messageRow }); err != nil {
-				return nil, err
-			}
-		}
-		return group.list, nil
 	}
+	return group, nil
+}
 
-	leased, err := change[leasedRow](ctx, s, "claim", args...)
-	if err != nil || len(leased) == 0 {
+// claimSQLite puts the leased rows, which come in no order, in the order in which they are due, and fetches their messages.
+func (s *Store) claimSQLite(ctx context.Context, c conn, token string, args []any, inlineBytes int64) (*grouping, error) {
+	leased, err := collect[leasedRow](ctx, c, s.queries.get("claim"), args...)
+	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(leased, func(a, b leasedRow) int {
 		if c := a.DueAt.Compare(b.DueAt.Time); c != 0 {
 			return c
 		}
-		if c := strings.Compare(string(a.ID), string(b.ID)); c != 0 {
-			return c
-		}
-		return a.Seq - b.Seq
+		return compareKeys(key{a.ID, a.Seq}, key{b.ID, b.Seq})
 	})
+	messages := make(map[outbox.ID]*messageRow, len(leased))
 	ids := make([]outbox.ID, 0, len(leased))
-	seen := make(map[outbox.ID]messageRow, len(leased))
 	for _, l := range leased {
-		if _, ok := seen[l.ID]; !ok {
-			seen[l.ID] = messageRow{}
+		if l.State == outbox.StateSending && messages[l.ID] == nil {
+			messages[l.ID] = new(messageRow)
 			ids = append(ids, l.ID)
 		}
 	}
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
+	if len(ids) > 0 {
+		list, err := json.Marshal(ids)
+		if err != nil {
+			return nil, err
+		}
+		rows, err := collect[messageRow](ctx, c, s.queries.get("claimed_messages"), string(list), inlineBytes)
+		if err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			messages[rows[i].ID] = &rows[i]
+		}
 	}
-	messages, err := collect[messageRow](ctx, s.db, s.queries.get("claimed_messages"), string(list), req.InlineBytes)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range messages {
-		seen[m.ID] = m
-	}
-	var group grouping
+	group := new(grouping)
 	for _, l := range leased {
-		if err := group.add(token, l, func() messageRow { return seen[l.ID] }); err != nil {
+		if err := group.add(token, l, messages[l.ID]); err != nil {
 			return nil, err
 		}
 	}
-	return group.list, nil
+	return group, nil
 }
 
 // grouping collects deliveries under their messages, in the order in which they come.
 type grouping struct {
-	list  []outbox.Claimed
-	index map[outbox.ID]int
+	list               []outbox.Claimed
+	leased, suppressed int
+	index              map[outbox.ID]int
 }
 
-func (g *grouping) add(token string, l leasedRow, message func() messageRow) error {
+func (g *grouping) add(token string, l leasedRow, m *messageRow) error {
+	if l.State != outbox.StateSending {
+		g.suppressed++
+		return nil
+	}
+	g.leased++
 	i, ok := g.index[l.ID]
 	if !ok {
-		c, err := claimedMessage(token, l, message())
+		c, err := claimedMessage(token, l, m)
 		if err != nil {
 			return err
 		}
@@ -261,7 +320,7 @@ func (g *grouping) add(token string, l leasedRow, message func() messageRow) err
 	return nil
 }
 
-func claimedMessage(token string, l leasedRow, m messageRow) (outbox.Claimed, error) {
+func claimedMessage(token string, l leasedRow, m *messageRow) (outbox.Claimed, error) {
 	c := outbox.Claimed{
 		ID: l.ID, MessageID: m.RFCID, Key: m.Key, Route: m.Route, Priority: m.Priority, Sender: m.Sender, Subject: m.Subject,
 		Size: m.Size, OnUncertain: m.OnUncertain, TraceParent: m.TraceParent, Age: seconds(m.Age), ExpiresIn: seconds(l.ExpiresIn),

@@ -174,7 +174,7 @@ func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOpti
 			if changed, err = s.batch(ctx, c, b, size); err != nil || len(changed) == 0 {
 				return err
 			}
-			action, err = s.note(ctx, c, b, int64(len(changed)))
+			action, err = s.note(ctx, c, note{row: b.action, verb: string(op), subject: f, before: b.done, changed: int64(len(changed))})
 			return err
 		})
 		if err != nil {
@@ -215,6 +215,9 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 	lock := ""
 	if s.dialect == schema.Postgres {
 		lock = "FOR UPDATE OF d"
+		if b.op == OpRequeue {
+			lock += " FOR SHARE OF m" // its body may just be being scrubbed
+		}
 	}
 	change := "UPDATE outbox_deliveries SET " + b.set
 	if b.op == OpPurge {
@@ -255,16 +258,24 @@ func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
 	return nil
 }
 
-// note writes or amends the audit of an operation and returns its row.
-func (s *Store) note(ctx context.Context, c conn, b *bulk, changed int64) (int64, error) {
-	if b.action == 0 {
-		return s.audit(ctx, c, string(b.op), b.filter, changed)
+// note is one batch of something that operators did and that is noted once.
+type note struct {
+	row             int64 // of outbox_actions, 0 for the first batch
+	verb            string
+	subject         any
+	before, changed int64
+}
+
+// note writes or amends the audit of what operators did, and returns its row.
+func (s *Store) note(ctx context.Context, c conn, n note) (int64, error) {
+	if n.row == 0 {
+		return s.audit(ctx, c, n.verb, n.subject, n.changed)
 	}
-	n, err := affected(ctx, c, s.queries.get("amend_action"), b.action, b.done+changed)
-	if err == nil && n != 1 {
+	rows, err := affected(ctx, c, s.queries.get("amend_action"), n.row, n.before+n.changed)
+	if err == nil && rows != 1 {
 		err = errors.New("the audit of the operation is gone")
 	}
-	return b.action, err
+	return n.row, err
 }
 
 // audit notes what an operator did and returns the row.

@@ -1,5 +1,9 @@
 -- Statements that read the same on every dialect.
 
+-- name: draw
+-- $1 relay, $2 how many were claimed.
+UPDATE outbox_relays SET tokens = tokens - $2 WHERE name = $1;
+
 -- name: body
 -- $1 id.
 SELECT body FROM outbox_messages WHERE id = $1;
@@ -53,6 +57,29 @@ ON CONFLICT (route) DO UPDATE SET paused_by = excluded.paused_by, reason = exclu
 -- name: resume
 -- $1 route.
 DELETE FROM outbox_routes WHERE route = $1;
+
+-- name: suppress
+-- $1 address, $2 reason, $3 source, $4 the message that led to it.
+INSERT INTO outbox_suppressions (address, reason, source, message_id) VALUES (lower($1), $2, $3, $4)
+ON CONFLICT (address) DO UPDATE SET reason = excluded.reason, source = excluded.source, message_id = excluded.message_id;
+
+-- name: unsuppress
+-- $1 address.
+DELETE FROM outbox_suppressions WHERE address = lower($1);
+
+-- name: suppressions
+-- $1 the address after which to begin, $2 rows at most.
+SELECT address, reason, source, coalesce(CAST(message_id AS text), '') AS message_id, created_at
+FROM outbox_suppressions WHERE address > $1 ORDER BY address LIMIT $2;
+
+-- name: suppression
+-- $1 address.
+SELECT address, reason, source, coalesce(CAST(message_id AS text), '') AS message_id, created_at
+FROM outbox_suppressions WHERE address = lower($1);
+
+-- name: retire
+-- $1 id of a dispatcher.
+DELETE FROM outbox_dispatchers WHERE id = $1;
 
 -- name: messages_between
 -- $1 and $2, the first and the last id that a prefix stands for.

@@ -1,5 +1,6 @@
 -- Statements for PostgreSQL. Each states its guard; the number of rows that it changed is checked.
--- now() is the clock of the database: the start of the transaction, which here is the statement.
+-- now() is the clock of the database at the start of the transaction, clock_timestamp() at this moment. Leases are granted
+-- and checked by the latter, for a statement may have waited for a lock.
 -- "seq BETWEEN 1 AND 2147483647" is true of every row. The planner takes a range for rare and expects one row or two, so it
 -- looks deliveries up by their key, where its statistics (of a table that was never analysed, or that was empty when it
 -- was) could have it read the whole table for a handful of rows.
@@ -16,7 +17,7 @@ WITH RECURSIVE seen (route) AS (
   SELECT route FROM seen WHERE route IS NOT NULL
   UNION ALL
   SELECT jsonb_array_elements_text($1::jsonb)
-), ranges AS (
+), ranges AS MATERIALIZED (
   SELECT w.route, p.priority, p.place,
          (SELECT d.due_at FROM outbox_deliveries d
           WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority
@@ -45,42 +46,63 @@ WITH due AS MATERIALIZED (
 ), whole AS MATERIALIZED (
   -- The recipients of a message go together. They are looked up by their key whatever the statistics say: LATERAL loops
   -- over the messages, and state || '' keeps the index of what is queued out, whose leading columns all of them share.
-  SELECT d.message_id, d.seq FROM sized CROSS JOIN LATERAL (
-    SELECT message_id, seq FROM outbox_deliveries
+  SELECT d.message_id, d.seq, d.barred FROM sized CROSS JOIN LATERAL (
+    SELECT message_id, seq, (SELECT s.reason FROM outbox_suppressions s WHERE s.address = lower(recipient)) AS barred
+    FROM outbox_deliveries
     WHERE message_id = sized.message_id AND state || '' = 'queued' AND route = $1 AND priority = $2 AND due_at <= now()
       AND (expires_at IS NULL OR expires_at > now())
     FOR UPDATE SKIP LOCKED
   ) AS d
   WHERE $7::bigint = 0 OR sized.total - sized.size < $7::bigint
-), leased AS (
+), leased AS ( -- or suppressed, when the recipient is on the list
   UPDATE outbox_deliveries d
-  SET state = 'sending', stage = 0, attempts = d.attempts + 1,
-      lease_token = $4, lease_until = now() + make_interval(secs => $5::float8), lease_owner = $6
+  SET stage = 0,
+      state       = CASE WHEN whole.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
+      attempts    = d.attempts + CASE WHEN whole.barred IS NULL THEN 1 ELSE 0 END,
+      lease_token = CASE WHEN whole.barred IS NULL THEN $4::uuid END,
+      lease_until = CASE WHEN whole.barred IS NULL THEN clock_timestamp() + make_interval(secs => $5::float8) END,
+      lease_owner = CASE WHEN whole.barred IS NULL THEN $6 END,
+      finished_at = CASE WHEN whole.barred IS NOT NULL THEN now() END,
+      reply       = CASE WHEN whole.barred IS NULL THEN d.reply ELSE 'the recipient is on the suppression list: ' || whole.barred END
   FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state = 'queued' AND whole.seq BETWEEN 1 AND 2147483647
-  RETURNING d.message_id, d.seq, d.recipient, d.attempts, d.due_at, d.deferred_since, d.class, d.relay, d.expires_at
+  RETURNING d.message_id, d.seq, d.state, d.recipient, d.attempts, d.due_at, d.deferred_since, d.class, d.relay, d.expires_at
 )
-SELECT l.message_id AS id, l.seq, l.recipient, l.attempts,
+SELECT l.message_id AS id, l.seq, l.state, l.recipient, l.attempts,
        coalesce(extract(epoch FROM now() - l.deferred_since)::float8, 0) AS deferred_for,
        coalesce(l.class, '') AS class, coalesce(l.relay, '') AS relay,
        coalesce(extract(epoch FROM l.expires_at - now())::float8, 0) AS expires_in,
        extract(epoch FROM now() - greatest(m.created_at, m.not_before))::float8 AS age,
        m.message_id AS rfc_id, coalesce(m.idempotency_key, '') AS idempotency_key, m.route, m.priority, m.sender, m.subject, m.size,
        m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent,
-       CASE WHEN m.size <= $8::bigint THEN m.body END AS body
+       CASE WHEN m.size <= $8::bigint AND l.state = 'sending' THEN m.body END AS body
 FROM leased l JOIN outbox_messages m ON m.id = l.message_id
 ORDER BY l.due_at, l.message_id, l.seq;
+
+-- name: allowance
+-- What a relay's shared allowance holds, read without a lock. $1 relay, $2 rate per second, $3 burst.
+SELECT least($3::float8, tokens + $2::float8 * greatest(0, extract(epoch FROM now() - refilled_at)::float8)) AS tokens
+FROM outbox_relays WHERE name = $1;
+
+-- name: refill
+-- $1 relay, $2 rate per second, $3 burst. It locks the row until the claim has drawn from it. The clock is read once the lock
+-- is held, and never goes back: else a transaction that waited would refill for a time that another has already counted.
+INSERT INTO outbox_relays AS r (name, tokens, refilled_at, updated_at) SELECT $1, $3::float8, now, now FROM outbox_clock WHERE TRUE
+ON CONFLICT (name) DO UPDATE
+SET tokens = least($3::float8, r.tokens + $2::float8 * greatest(0, extract(epoch FROM clock_timestamp() - r.refilled_at)::float8)),
+    refilled_at = greatest(r.refilled_at, clock_timestamp()), updated_at = clock_timestamp()
+RETURNING tokens;
 
 -- name: commit_stage
 -- $1 refs. Written before the final dot may leave; what it does not return must not be sent.
 UPDATE outbox_deliveries d SET stage = 1
 FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid)
-WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND d.lease_until > now()
+WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND d.lease_until > clock_timestamp()
   AND x.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
 -- name: renew
 -- $1 refs, $2 lease in seconds.
-UPDATE outbox_deliveries d SET lease_until = now() + make_interval(secs => $2::float8)
+UPDATE outbox_deliveries d SET lease_until = clock_timestamp() + make_interval(secs => $2::float8)
 FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid)
 WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
@@ -168,6 +190,66 @@ SELECT EXISTS (SELECT 1 FROM outbox_deliveries WHERE state = 'sending' AND lease
        EXISTS (SELECT 1 FROM outbox_deliveries
                WHERE expires_at <= now() AND expires_at IS NOT NULL AND finished_at IS NULL AND state IN ('queued', 'held')) AS overdue;
 
+-- name: heartbeat
+-- $1 id, $2 host, $3 process, $4 version, $5 health by relay. Who has not been seen for a day is forgotten.
+WITH gone AS (
+  DELETE FROM outbox_dispatchers WHERE seen_at < now() - interval '1 day' AND id <> $1
+)
+INSERT INTO outbox_dispatchers (id, host, pid, version, started_at, seen_at, relays) VALUES ($1, $2, $3, $4, now(), now(), $5::jsonb)
+ON CONFLICT (id) DO UPDATE SET host = excluded.host, pid = excluded.pid, version = excluded.version, seen_at = excluded.seen_at,
+  relays = excluded.relays;
+
+-- name: dispatchers
+SELECT id, host, pid, version, started_at, seen_at, relays, extract(epoch FROM now() - seen_at)::float8 AS silent
+FROM outbox_dispatchers ORDER BY started_at, id;
+
+-- name: is_old
+-- $1 state, $2 age in seconds. Whether purge_old would find something, read without a lock.
+SELECT EXISTS (SELECT 1 FROM outbox_deliveries WHERE state = $1 AND finished_at < now() - make_interval(secs => $2::float8));
+
+-- name: purge_old
+-- $1 state, $2 age in seconds, $3 rows at most.
+WITH old AS MATERIALIZED (
+  SELECT message_id, seq FROM outbox_deliveries WHERE state = $1 AND finished_at < now() - make_interval(secs => $2::float8)
+  ORDER BY finished_at LIMIT $3
+  FOR UPDATE SKIP LOCKED
+)
+DELETE FROM outbox_deliveries d USING old
+WHERE d.message_id = old.message_id AND d.seq = old.seq AND old.seq BETWEEN 1 AND 2147483647
+RETURNING d.message_id AS id, d.seq;
+
+-- name: finished
+-- $1 state, $2 age in seconds, $3 $4 $5 the row after which to begin, $6 rows at most.
+SELECT message_id AS id, seq, CAST(finished_at AS text) AS finished_at FROM outbox_deliveries
+WHERE state = $1 AND finished_at <= now() - make_interval(secs => $2::float8) AND (finished_at, message_id, seq) > ($3::timestamptz, $4::uuid, $5)
+ORDER BY finished_at, message_id, seq LIMIT $6;
+
+-- name: lock_deliveries
+-- $1 ids of messages.
+SELECT 1 FROM outbox_deliveries WHERE message_id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)::uuid))
+ORDER BY message_id, seq FOR UPDATE;
+
+-- name: has_body
+-- $1 ids of messages. Which of them scrub could change, read without a lock.
+SELECT id FROM outbox_messages WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)::uuid)) AND body IS NOT NULL;
+
+-- name: scrub
+-- $1 ids of messages, whose deliveries are locked, $2 age in seconds of the last delivery.
+UPDATE outbox_messages m SET body = NULL, metadata = NULL
+WHERE m.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)::uuid)) AND m.body IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.message_id = m.id
+                  AND (d.finished_at IS NULL OR d.finished_at > now() - make_interval(secs => $2::float8)))
+RETURNING m.id;
+
+-- name: progress
+-- $1 chore. A minute before it stood, because what finished by then may have been committed later.
+SELECT CAST(done_until - interval '1 minute' AS text) FROM outbox_chores WHERE name = $1;
+
+-- name: set_progress
+-- $1 chore, $2 until when it is done.
+INSERT INTO outbox_chores (name, done_until) VALUES ($1, $2::timestamptz)
+ON CONFLICT (name) DO UPDATE SET done_until = excluded.done_until WHERE outbox_chores.done_until < excluded.done_until;
+
 -- name: forget_attempts
 -- $1 keys of deliveries that were purged.
 DELETE FROM outbox_attempts a USING jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer) WHERE a.message_id = x.id AND a.seq = x.seq;
@@ -184,3 +266,9 @@ DELETE FROM outbox_messages m WHERE m.id IN (SELECT id FROM jsonb_to_recordset($
 -- name: message_by_rfc_id
 -- $1 Message-ID with its brackets, of a message that brought its own: the condition is that of the index.
 SELECT CAST(id AS text) AS id FROM outbox_messages WHERE message_id = $1 AND strpos(message_id, id::text) = 0 LIMIT 3;
+
+-- name: enable_notify
+CREATE OR REPLACE TRIGGER outbox_notify AFTER INSERT ON outbox_messages FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();
+
+-- name: disable_notify
+DROP TRIGGER IF EXISTS outbox_notify ON outbox_messages;

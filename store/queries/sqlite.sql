@@ -15,7 +15,7 @@ WITH RECURSIVE seen (route) AS (
   UNION ALL
   SELECT value FROM json_each($1)
 ), priorities (priority, place) AS (VALUES ('high', 1), ('normal', 2), ('bulk', 3)),
-ranges AS (
+ranges AS MATERIALIZED (
   SELECT w.route, p.priority, p.place,
          (SELECT d.due_at FROM outbox_deliveries d
           WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority
@@ -42,13 +42,24 @@ WITH due AS MATERIALIZED (
         FROM due GROUP BY message_id) AS x
 )
 UPDATE outbox_deliveries
-SET state = 'sending', stage = 0, attempts = attempts + 1,
-    lease_token = $4, lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5), lease_owner = $6
-WHERE message_id IN (SELECT message_id FROM sized WHERE $7 = 0 OR total - size < $7) -- the recipients of a message go together
-  -- The signs keep the index of what is queued out, so that the messages are looked up by their key.
-  AND +state = 'queued' AND +route = $1 AND +priority = $2 AND +due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-  AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-RETURNING message_id AS id, seq, recipient, attempts, due_at,
+SET stage = 0,
+    state       = CASE WHEN x.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
+    attempts    = attempts + (x.barred IS NULL),
+    lease_token = CASE WHEN x.barred IS NULL THEN $4 END,
+    lease_until = CASE WHEN x.barred IS NULL THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5) END,
+    lease_owner = CASE WHEN x.barred IS NULL THEN $6 END,
+    finished_at = CASE WHEN x.barred IS NOT NULL THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END,
+    reply       = CASE WHEN x.barred IS NULL THEN reply ELSE 'the recipient is on the suppression list: ' || x.barred END
+FROM (
+  SELECT d.message_id AS id, d.seq AS place, (SELECT s.reason FROM outbox_suppressions s WHERE s.address = lower(d.recipient)) AS barred
+  FROM sized CROSS JOIN outbox_deliveries d ON d.message_id = sized.message_id -- the recipients of a message go together
+  WHERE ($7 = 0 OR total - size < $7)
+    -- The signs keep the index of what is queued out, so that the messages are looked up by their key.
+    AND +d.state = 'queued' AND +d.route = $1 AND +d.priority = $2 AND +d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    AND (d.expires_at IS NULL OR d.expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) AS x
+WHERE message_id = x.id AND seq = x.place AND +state = 'queued'
+RETURNING message_id AS id, seq, state, recipient, attempts, due_at,
   coalesce((julianday('now') - julianday(deferred_since)) * 86400.0, 0.0) AS deferred_for,
   coalesce(class, '') AS class, coalesce(relay, '') AS relay,
   coalesce((julianday(expires_at) - julianday('now')) * 86400.0, 0.0) AS expires_in;
@@ -60,6 +71,19 @@ SELECT m.id, (julianday('now') - julianday(max(m.created_at, coalesce(m.not_befo
        m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent,
        CASE WHEN m.size <= $2 THEN m.body END AS body
 FROM json_each($1) AS x CROSS JOIN outbox_messages m ON m.id = x.value;
+
+-- name: allowance
+-- What a relay's shared allowance holds, read without a lock. $1 relay, $2 rate per second, $3 burst.
+SELECT min($3, tokens + $2 * max(0.0, (julianday('now') - julianday(refilled_at)) * 86400.0)) AS tokens
+FROM outbox_relays WHERE name = $1;
+
+-- name: refill
+-- $1 relay, $2 rate per second, $3 burst. The clock never goes back: else what was counted would be refilled again.
+INSERT INTO outbox_relays (name, tokens, refilled_at, updated_at) SELECT $1, $3, now, now FROM outbox_clock WHERE TRUE
+ON CONFLICT (name) DO UPDATE
+SET tokens = min($3, tokens + $2 * max(0.0, (julianday('now') - julianday(refilled_at)) * 86400.0)),
+    refilled_at = max(refilled_at, excluded.refilled_at), updated_at = excluded.updated_at
+RETURNING tokens;
 
 -- name: commit_stage
 -- $1 refs. Written before the final dot may leave; what it does not return must not be sent.
@@ -142,6 +166,59 @@ SELECT EXISTS (SELECT 1 FROM outbox_deliveries
        EXISTS (SELECT 1 FROM outbox_deliveries
                WHERE expires_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND expires_at IS NOT NULL
                  AND finished_at IS NULL AND state IN ('queued', 'held')) AS overdue;
+
+-- name: heartbeat
+-- $1 id, $2 host, $3 process, $4 version, $5 health by relay.
+INSERT INTO outbox_dispatchers (id, host, pid, version, started_at, seen_at, relays)
+SELECT $1, $2, $3, $4, now, now, $5 FROM outbox_clock WHERE TRUE
+ON CONFLICT (id) DO UPDATE SET host = excluded.host, pid = excluded.pid, version = excluded.version, seen_at = excluded.seen_at,
+  relays = excluded.relays;
+
+-- name: forget_dispatchers
+-- Who has not been seen for a day.
+DELETE FROM outbox_dispatchers WHERE seen_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day');
+
+-- name: dispatchers
+SELECT id, host, pid, version, started_at, seen_at, relays, (julianday('now') - julianday(seen_at)) * 86400.0 AS silent
+FROM outbox_dispatchers ORDER BY started_at, id;
+
+-- name: is_old
+-- $1 state, $2 age as '-60.000 seconds'. Whether purge_old would find something, read without the write lock.
+SELECT EXISTS (SELECT 1 FROM outbox_deliveries WHERE state = $1 AND finished_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2));
+
+-- name: purge_old
+-- $1 state, $2 age as '-60.000 seconds', $3 rows at most.
+DELETE FROM outbox_deliveries WHERE (message_id, seq) IN (
+  SELECT message_id, seq FROM outbox_deliveries WHERE state = $1 AND finished_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2)
+  ORDER BY finished_at LIMIT $3)
+RETURNING message_id AS id, seq;
+
+-- name: finished
+-- $1 state, $2 age as '-60.000 seconds', $3 $4 $5 the row after which to begin, $6 rows at most.
+SELECT message_id AS id, seq, finished_at FROM outbox_deliveries
+WHERE state = $1 AND finished_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2) AND (finished_at, message_id, seq) > ($3, $4, $5)
+ORDER BY finished_at, message_id, seq LIMIT $6;
+
+-- name: has_body
+-- $1 ids of messages. Which of them scrub could change, read without the write lock.
+SELECT m.id FROM json_each($1) AS x CROSS JOIN outbox_messages m ON m.id = x.value WHERE m.body IS NOT NULL;
+
+-- name: scrub
+-- $1 ids of messages, $2 age of the last delivery as '-60.000 seconds'.
+UPDATE outbox_messages SET body = NULL, metadata = NULL
+WHERE id IN (SELECT value FROM json_each($1)) AND body IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.message_id = outbox_messages.id
+                  AND (d.finished_at IS NULL OR d.finished_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2)))
+RETURNING id;
+
+-- name: progress
+-- $1 chore. A minute before it stood, because what finished by then may have been committed later.
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', done_until, '-60 seconds') FROM outbox_chores WHERE name = $1;
+
+-- name: set_progress
+-- $1 chore, $2 until when it is done.
+INSERT INTO outbox_chores (name, done_until) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET done_until = excluded.done_until WHERE outbox_chores.done_until < excluded.done_until;
 
 -- name: forget_attempts
 -- $1 keys of deliveries that were purged.

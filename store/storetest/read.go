@@ -222,9 +222,19 @@ func checkUnmigrated(w *world) {
 		"Preview": func() error { _, _, err := s.Preview(ctx, store.OpCancel, store.Filter{}, 1); return err },
 		"Cancel":  func() error { _, err := s.Cancel(ctx, store.Filter{}); return err },
 		"Purge":   func() error { _, err := s.Purge(ctx, store.Filter{}); return err },
-		"Stats":   func() error { _, err := s.Stats(ctx); return err },
-		"Pause":   func() error { return s.Pause(ctx, "a", "") },
-		"Resume":  func() error { _, err := s.Resume(ctx, "a"); return err },
+		"Suppress": func() error {
+			_, err := s.Suppress(ctx, store.Suppression{Address: "a@example.org"})
+			return err
+		},
+		"Unsuppress":  func() error { _, err := s.Unsuppress(ctx, "a@example.org"); return err },
+		"Suppressed":  func() error { _, _, err := s.Suppressed(ctx, "a@example.org"); return err },
+		"Clean":       func() error { _, err := s.Clean(ctx, outbox.Retention{Sent: time.Hour}); return err },
+		"Heartbeat":   func() error { return s.Heartbeat(ctx, outbox.Heartbeat{ID: "d1"}) },
+		"Retire":      func() error { return s.Retire(ctx, "d1") },
+		"Dispatchers": func() error { _, err := s.Dispatchers(ctx); return err },
+		"Stats":       func() error { _, err := s.Stats(ctx); return err },
+		"Pause":       func() error { return s.Pause(ctx, "a", "") },
+		"Resume":      func() error { _, err := s.Resume(ctx, "a"); return err },
 	} {
 		err := call()
 		var version *schema.VersionError

@@ -54,6 +54,10 @@ func topics() []topic {
 		{"bulk", bulkRules()},
 		{"purge", purgeRules()},
 		{"stats", statsRules()},
+		{"suppress", suppressRules()},
+		{"rate", rateRules()},
+		{"clean", cleanRules()},
+		{"heartbeat", beatRules()},
 	}
 }
 

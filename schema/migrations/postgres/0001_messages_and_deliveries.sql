@@ -144,7 +144,13 @@ CREATE TABLE outbox_dispatchers (
   relays     jsonb       CHECK (jsonb_typeof(relays) = 'object')          -- health by relay
 );
 
--- Addresses that get no mail.
+-- How far the janitor has come with each of its chores, so that it does not begin at the oldest row every time.
+CREATE TABLE outbox_chores (
+  name       text        NOT NULL PRIMARY KEY,
+  done_until timestamptz NOT NULL
+);
+
+-- Addresses that get no mail, in lower case.
 CREATE TABLE outbox_suppressions (
   address    text        NOT NULL PRIMARY KEY,
   reason     text        NOT NULL,
@@ -163,3 +169,15 @@ CREATE TABLE outbox_actions (
   reason   text,
   affected bigint      NOT NULL
 );
+
+-- What wakes dispatchers that listen. The trigger that calls it is made on request: a notification takes a lock of the whole
+-- server at commit, which every transaction that enqueues would pay for. The payload is constant, so that the notifications
+-- of a transaction become one.
+-- +goose StatementBegin
+CREATE FUNCTION outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_notify('outbox', '');
+  RETURN NULL;
+END
+$$;
+-- +goose StatementEnd

@@ -136,7 +136,13 @@ CREATE TABLE outbox_dispatchers (
   relays     TEXT    CHECK (json_type(relays) = 'object')                 -- health by relay
 ) STRICT, WITHOUT ROWID;
 
--- Addresses that get no mail.
+-- How far the janitor has come with each of its chores, so that it does not begin at the oldest row every time.
+CREATE TABLE outbox_chores (
+  name       TEXT NOT NULL PRIMARY KEY,
+  done_until TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Addresses that get no mail, in lower case.
 CREATE TABLE outbox_suppressions (
   address    TEXT NOT NULL PRIMARY KEY,
   reason     TEXT NOT NULL,

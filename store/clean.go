@@ -1,0 +1,155 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/schema"
+)
+
+// cleanBatch is how many deliveries a cleaning changes in one transaction.
+const cleanBatch = 500
+
+// Clean removes what the retention no longer keeps: finished deliveries, with their attempts and every message whose last
+// delivery went, and the body and metadata of messages whose deliveries have all been finished for long enough. It works in
+// short batches and returns what it removed also beside an error: what was removed before stays. When there is nothing to
+// remove it writes nothing. Any number of processes may call it at once.
+func (s *Store) Clean(ctx context.Context, keep outbox.Retention) (outbox.CleanReport, error) {
+	var report outbox.CleanReport
+	if keep.Sent < 0 || keep.Unsent < 0 || keep.Body < 0 {
+		return report, errors.New("clean: a retention must not be negative")
+	}
+	for _, state := range outbox.States() {
+		if !state.Terminal() {
+			continue
+		}
+		age := keep.Unsent
+		if state == outbox.StateSent {
+			age = keep.Sent
+		}
+		if age > 0 {
+			n, err := s.purgeOld(ctx, state, age)
+			report.Purged += n
+			if err != nil {
+				return report, s.failed(ctx, err, "purge what is %s", state)
+			}
+		}
+		if keep.Body > 0 && (age == 0 || keep.Body < age) {
+			n, err := s.scrubOld(ctx, state, keep.Body)
+			report.Scrubbed += n
+			if err != nil {
+				return report, s.failed(ctx, err, "scrub what is %s", state)
+			}
+		}
+	}
+	return report, nil
+}
+
+// purgeOld removes the deliveries of a state that were finished longer ago than age.
+func (s *Store) purgeOld(ctx context.Context, state outbox.State, age time.Duration) (int, error) {
+	total := 0
+	for {
+		found, err := collect[bool](ctx, s.db, s.queries.get("is_old"), string(state), s.ago(age))
+		if err != nil || !found[0] {
+			return total, err
+		}
+		var gone []key
+		err = s.atomically(ctx, func(c conn) (err error) {
+			gone, err = collect[key](ctx, c, s.queries.get("purge_old"), string(state), s.ago(age), cleanBatch)
+			if err != nil || len(gone) == 0 {
+				return err
+			}
+			return s.forget(ctx, c, gone)
+		})
+		if err != nil || len(gone) == 0 { // another process has the rest
+			return total, err
+		}
+		total += len(gone)
+	}
+}
+
+// ago is a time before now as a statement of the dialect takes it.
+func (s *Store) ago(age time.Duration) any {
+	if s.dialect == schema.Postgres {
+		return age.Seconds()
+	}
+	return modifier(-age)
+}
+
+// beginning is before everything that was ever finished.
+const beginning = "1970-01-01T00:00:00.000Z"
+
+// scrubOld goes over the deliveries of a state in the order in which they were finished, from where it was the last time,
+// and scrubs their messages. A message that it meets too early, because another of its deliveries is not finished for long
+// enough, it meets again with that one.
+func (s *Store) scrubOld(ctx context.Context, state outbox.State, age time.Duration) (int, error) {
+	chore := "scrub " + string(state)
+	from := beginning
+	last, err := collect[string](ctx, s.db, s.queries.get("progress"), chore)
+	if err != nil {
+		return 0, err
+	}
+	if len(last) > 0 {
+		from = last[0]
+	}
+	type row struct {
+		key
+		FinishedAt string `db:"finished_at"`
+	}
+	at := row{FinishedAt: from, key: key{ID: "00000000-0000-0000-0000-000000000000"}}
+	for total := 0; ; {
+		page, err := collect[row](ctx, s.db, s.queries.get("finished"),
+			string(state), s.ago(age), at.FinishedAt, string(at.ID), at.Seq, cleanBatch)
+		if err != nil || len(page) == 0 {
+			return total, err
+		}
+		at = page[len(page)-1]
+		ids := make([]outbox.ID, len(page))
+		for i, r := range page {
+			ids[i] = r.ID
+		}
+		slices.Sort(ids)
+		n, err := s.scrub(ctx, chore, slices.Compact(ids), age, at.FinishedAt)
+		total += n
+		if err != nil || len(page) < cleanBatch {
+			return total, err
+		}
+	}
+}
+
+// scrub removes the bodies of messages and notes how far the chore has come. The deliveries are locked first, so that none
+// is requeued in between.
+func (s *Store) scrub(ctx context.Context, chore string, ids []outbox.ID, age time.Duration, until string) (int, error) {
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return 0, err
+	}
+	ids, err = collect[outbox.ID](ctx, s.db, s.queries.get("has_body"), string(list))
+	if err != nil || len(ids) == 0 {
+		return 0, err
+	}
+	if list, err = json.Marshal(ids); err != nil {
+		return 0, err
+	}
+	var scrubbed []outbox.ID
+	err = s.atomically(ctx, func(c conn) (err error) {
+		if s.dialect == schema.Postgres {
+			if _, err := c.ExecContext(ctx, s.queries.get("lock_deliveries"), string(list)); err != nil {
+				return err
+			}
+		}
+		if scrubbed, err = collect[outbox.ID](ctx, c, s.queries.get("scrub"), string(list), s.ago(age)); err != nil {
+			return err
+		}
+		if _, err = c.ExecContext(ctx, s.queries.get("set_progress"), chore, until); err != nil {
+			return fmt.Errorf("note the progress: %w", err)
+		}
+		return nil
+	})
+	return len(scrubbed), err
+}

@@ -1,0 +1,127 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+// Channel is where the trigger of outbox notifies. The payload is always empty, so that PostgreSQL folds the
+// notifications of a transaction into one.
+const Channel = "outbox"
+
+// Watch returns a function that calls wake whenever a transaction that enqueued has committed, until ctx ends, and then
+// returns nil. It needs the trigger that store.EnableNotify makes, and a connection of its own, which must lead to the server
+// itself and not to PgBouncer in transaction mode. It calls wake once when it is connected, because something may have been
+// missed before. When the connection is lost or cannot be made it returns the error; it may then be called again. The DSN
+// is read as by [Open].
+func Watch(dsn string) func(ctx context.Context, wake func()) error {
+	return func(ctx context.Context, wake func()) error {
+		err := watch(ctx, dsn, wake)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was told to stop
+		}
+		return err
+	}
+}
+
+func watch(parent context.Context, dsn string, wake func()) error {
+	complete, err := completeDSN(dsn)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel() // closes the connection
+	var (
+		lost     error
+		listener *pq.Listener
+		ready    = make(chan struct{})
+	)
+	// The listener would connect again and again by itself. Here it lives as long as its first connection, so that the
+	// caller hears of the loss.
+	listener = pq.NewDialListener(dialer(ctx), complete, time.Millisecond, time.Millisecond, func(e pq.ListenerEventType, err error) {
+		if e == pq.ListenerEventDisconnected || e == pq.ListenerEventConnectionAttemptFailed {
+			<-ready
+			lost = err
+			_ = listener.Close()
+		}
+	})
+	close(ready)
+	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
+	defer stop()
+	if err := listener.Listen(Channel); err == nil { // it waits for the connection
+		wake()
+	} else {
+		_ = listener.Close()
+	}
+	for range listener.Notify { // closed when the listener has ended
+		wake()
+	}
+	if lost == nil {
+		return parent.Err()
+	}
+	return fmt.Errorf("watch PostgreSQL: %w", lost)
+}
+
+// contextDialer is how a listener connects.
+type contextDialer func(network, address string, timeout time.Duration) (net.Conn, error)
+
+// Dial implements pq.Dialer.
+func (d contextDialer) Dial(network, address string) (net.Conn, error) {
+	return d(network, address, connectTimeout)
+}
+
+// DialTimeout implements pq.Dialer.
+func (d contextDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	return d(network, address, timeout)
+}
+
+// dialer connects until ctx ends, and closes its connections then.
+func dialer(ctx context.Context) contextDialer {
+	return func(network, address string, timeout time.Duration) (net.Conn, error) {
+		d := net.Dialer{Timeout: timeout, KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3, // nothing else notices a dead peer
+		}}
+		conn, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		context.AfterFunc(ctx, func() { _ = conn.Close() })
+		return conn, nil
+	}
+}
+
+// completeDSN writes what Open adds into the DSN, because a listener takes nothing else.
+func completeDSN(dsn string) (string, error) {
+	cfg, err := config(dsn)
+	if err != nil {
+		return "", err
+	}
+	add := [][2]string{
+		{"sslmode", string(cfg.SSLMode)}, {"application_name", cfg.ApplicationName},
+		{"connect_timeout", strconv.Itoa(int(cfg.ConnectTimeout.Seconds()))},
+	}
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		u, err := url.Parse(dsn)
+		if err != nil {
+			return "", errDSN
+		}
+		q := u.Query()
+		for _, kv := range add {
+			q.Set(kv[0], kv[1])
+		}
+		u.RawQuery = q.Encode()
+		return u.String(), nil
+	}
+	parts := []string{dsn}
+	for _, kv := range add { // of two the last counts
+		parts = append(parts, fmt.Sprintf("%s='%s'", kv[0], strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(kv[1])))
+	}
+	return strings.Join(parts, " "), nil
+}

@@ -1,0 +1,77 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// How often a watcher looks: often while the file changes, seldom when it has been quiet for a while. A look costs some
+// microseconds, takes no lock and reads no page of the file.
+const (
+	lookOften  = 2 * time.Millisecond
+	lookSeldom = 5 * time.Millisecond
+	quiet      = time.Second
+)
+
+// Watch returns a function that calls wake whenever something was committed to the file, by any process or connection but
+// its own, until ctx ends, and then returns nil. It keeps one connection of the pool, and reads PRAGMA data_version on it:
+// no table is read, and no lock taken. Several changes may be folded into one call. It also calls wake once when it begins.
+// After an error it may be called again.
+func Watch(db *sqlx.DB) func(ctx context.Context, wake func()) error {
+	return func(ctx context.Context, wake func()) error {
+		err := watch(ctx, db, wake)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was told to stop
+		}
+		return err
+	}
+}
+
+func watch(ctx context.Context, db *sqlx.DB, wake func()) error {
+	conn, err := db.Connx(ctx)
+	if err != nil {
+		return fmt.Errorf("watch the SQLite file: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	stmt, err := conn.PreparexContext(ctx, "PRAGMA data_version")
+	if err != nil {
+		return fmt.Errorf("watch the SQLite file: %w", err)
+	}
+	defer func() { _ = stmt.Close() }()
+	var (
+		last    int64 = -1
+		changed time.Time
+		timer   = time.NewTimer(0)
+	)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-timer.C:
+			version, err := dataVersion(ctx, stmt)
+			if err != nil {
+				return fmt.Errorf("watch the SQLite file: %w", err)
+			}
+			if version != last {
+				last, changed = version, now
+				wake()
+			}
+			if now.Sub(changed) < quiet {
+				timer.Reset(lookOften)
+			} else {
+				timer.Reset(lookSeldom)
+			}
+		}
+	}
+}
+
+func dataVersion(ctx context.Context, stmt *sqlx.Stmt) (version int64, err error) {
+	var v sql.NullInt64
+	err = stmt.QueryRowxContext(ctx).Scan(&v)
+	return v.Int64, err
+}

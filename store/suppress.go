@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/outboxmail/outbox"
+)
+
+// Suppression is an address that gets no mail: a delivery to it that is claimed becomes suppressed instead of being sent.
+type Suppression struct {
+	// Address is the recipient. Letter case does not matter; it is kept in lower case.
+	Address string
+	// Reason is told with every delivery that is suppressed. Source says where the entry comes from: "operator" (the
+	// default), "bounce", "complaint" …
+	Reason, Source string
+	// MessageID is the message that led to the entry, empty for none.
+	MessageID outbox.ID
+	// CreatedAt is when the address was first put on the list, by the clock of the database. It is not read by Suppress.
+	CreatedAt time.Time
+}
+
+// suppressBatch is how many addresses share a transaction.
+const suppressBatch = 500
+
+// Suppress puts addresses on the suppression list. One that is there already keeps its time and gets the new reason. It
+// returns how many were written, also beside an error: it works in batches, and what was written before stays. An entry
+// that is no address is refused before anything is written.
+func (s *Store) Suppress(ctx context.Context, list ...Suppression) (int64, error) {
+	for i, e := range list {
+		if err := checkAddress(e.Address); err != nil {
+			return 0, fmt.Errorf("suppress: entry %d: %w", i+1, err)
+		}
+	}
+	var subject Filter
+	if len(list) == 1 {
+		subject.To = list[0].Address
+	}
+	return s.eachAddress(ctx, "suppress", subject, len(list), func(c conn, i int) (int64, error) {
+		e := list[i]
+		source := clean(e.Source)
+		if source == "" {
+			source = "operator"
+		}
+		var message any
+		if e.MessageID != "" {
+			message = string(e.MessageID)
+		}
+		return affected(ctx, c, s.queries.get("suppress"), e.Address, clean(e.Reason), source, message)
+	})
+}
+
+// Unsuppress takes addresses off the suppression list and returns how many were on it. Deliveries that were suppressed
+// stay so until they are requeued.
+func (s *Store) Unsuppress(ctx context.Context, addresses ...string) (int64, error) {
+	for _, address := range addresses {
+		if err := checkAddress(address); err != nil {
+			return 0, fmt.Errorf("unsuppress: %w", err)
+		}
+	}
+	var subject Filter
+	if len(addresses) == 1 {
+		subject.To = addresses[0]
+	}
+	return s.eachAddress(ctx, "unsuppress", subject, len(addresses), func(c conn, i int) (int64, error) {
+		return affected(ctx, c, s.queries.get("unsuppress"), addresses[i])
+	})
+}
+
+// checkAddress refuses what cannot be a recipient.
+func checkAddress(address string) error {
+	local, domain, ok := cutLast(address, "@")
+	quoted := strings.HasPrefix(local, `"`) // then it may hold almost anything (RFC 5321 §4.1.2)
+	if !ok || local == "" || domain == "" || strings.ContainsAny(address, "\t\r\n") || address != clean(address) ||
+		!quoted && strings.ContainsAny(address, " <>") {
+		return fmt.Errorf("%q is not an address", address)
+	}
+	return nil
+}
+
+// cutLast is strings.Cut at the last separator.
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// eachAddress changes n addresses, a batch in each transaction, and notes once what was done.
+func (s *Store) eachAddress(
+	ctx context.Context, verb string, subject Filter, n int, change func(c conn, i int) (int64, error),
+) (int64, error) {
+	var done, action int64
+	for first := 0; first < n; first += suppressBatch {
+		var changed, row int64
+		err := s.atomically(ctx, func(c conn) error {
+			changed, row = 0, action
+			for i := first; i < min(first+suppressBatch, n); i++ {
+				m, err := change(c, i)
+				if err != nil {
+					return err
+				}
+				changed += m
+			}
+			if changed == 0 {
+				return nil
+			}
+			var err error
+			row, err = s.note(ctx, c, note{row: action, verb: verb, subject: subject, before: done, changed: changed})
+			return err
+		})
+		if err != nil {
+			return done, s.failed(ctx, err, "%s", verb)
+		}
+		done += changed
+		action = row
+	}
+	return done, nil
+}
+
+// suppressionRow is a [Suppression] as it is read.
+type suppressionRow struct {
+	Address, Reason, Source string
+	MessageID               outbox.ID `db:"message_id"`
+	CreatedAt               timestamp `db:"created_at"`
+}
+
+func (r suppressionRow) suppression() Suppression {
+	return Suppression{Address: r.Address, Reason: r.Reason, Source: r.Source, MessageID: r.MessageID, CreatedAt: r.CreatedAt.Time}
+}
+
+// Suppressions streams the suppression list in the order of the addresses, a page at a time. An error ends the sequence.
+func (s *Store) Suppressions(ctx context.Context) iter.Seq2[Suppression, error] {
+	return func(yield func(Suppression, error) bool) {
+		for last := ""; ; {
+			page, err := collect[suppressionRow](ctx, s.db, s.queries.get("suppressions"), last, listPage)
+			if err != nil {
+				yield(Suppression{}, s.failed(ctx, err, "list the suppressions"))
+				return
+			}
+			for _, r := range page {
+				if !yield(r.suppression(), nil) {
+					return
+				}
+			}
+			if len(page) < listPage {
+				return
+			}
+			last = page[len(page)-1].Address
+		}
+	}
+}
+
+// Suppressed returns the entry of an address, and whether there is one.
+func (s *Store) Suppressed(ctx context.Context, address string) (Suppression, bool, error) {
+	if err := checkAddress(address); err != nil {
+		return Suppression{}, false, fmt.Errorf("look up a suppression: %w", err)
+	}
+	rows, err := collect[suppressionRow](ctx, s.db, s.queries.get("suppression"), address)
+	if err != nil {
+		return Suppression{}, false, s.failed(ctx, err, "look up a suppression")
+	}
+	if len(rows) == 0 {
+		return Suppression{}, false, nil
+	}
+	return rows[0].suppression(), true, nil
+}
