@@ -225,6 +225,24 @@ func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(tx.Commit(), db.Close()))
 }
 
+// cmdSlice puts a part of a variable into another; a negative start counts from the end:
+//
+//	slice TO FROM START LENGTH
+func cmdSlice(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: slice to from start length")
+	}
+	value := ts.Getenv(args[1])
+	start, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	length, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	if start < 0 {
+		start += len(value)
+	}
+	ts.Setenv(args[0], value[start:start+length])
+}
+
 // cmdLarge writes a file of so many MiB:
 //
 //	large FILE N

@@ -44,7 +44,7 @@ type dispatch struct {
 
 // open sets a dispatcher up. Nothing is sent yet; the relay is not connected to.
 func (f *dispatchFlags) open(ctx context.Context, a *app, log *slog.Logger, poll time.Duration) (_ *dispatch, err error) {
-	relay, err := f.relay.Open(ctx, a.getenv, a.io.Err)
+	relay, err := f.relay.Open(ctx, a.io.Getenv, a.io.Err)
 	if err != nil {
 		return nil, err
 	}

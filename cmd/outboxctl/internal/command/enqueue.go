@@ -56,9 +56,10 @@ func newEnqueue(a *app, runF func(context.Context, *enqueueOptions) error) *cobr
 	cmd := &cobra.Command{
 		Use:   "enqueue",
 		Short: "Store a message to be sent",
-		Long:  "Store a message to be sent, composed from flags or complete from a file, and print its receipt. It is sent by `run` or `flush`.",
+		Long: `Store a message to be sent, composed from flags or complete from a file, and print its receipt. It is sent by
+"outboxctl run" or "outboxctl flush", or by the application's own dispatcher.`,
 		Example: `  outboxctl enqueue --from shop@example.com --to ann@example.net --subject Hello --text 'Hi Ann!'
-  outboxctl enqueue --from shop@example.com --to ann@example.net --subject Report --text-file - --attach report.pdf < text
+  outboxctl enqueue … --text-file - --attach report.pdf < text
   outboxctl enqueue --eml message.eml --key invoice-4711
   outboxctl enqueue … --not-before 2h --expires 24h --priority high`,
 		Args: needs(0, 0, ""),

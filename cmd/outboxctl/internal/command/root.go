@@ -23,9 +23,8 @@ import (
 
 // app is what the commands share: the world around them and the flags that they all have.
 type app struct {
-	io     *iostreams.Streams
-	getenv func(string) string
-	now    func() time.Time
+	io  *iostreams.Streams
+	now func() time.Time
 
 	db      string
 	color   string
@@ -41,7 +40,7 @@ func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	a := &app{io: iostreams.System(), getenv: os.Getenv, now: time.Now}
+	a := &app{io: iostreams.System(), now: time.Now}
 	return a.run(ctx, args)
 }
 
@@ -102,7 +101,7 @@ func (a *app) databaseURL() string {
 	if a.db != "" {
 		return a.db
 	}
-	return a.getenv(connect.EnvDatabase)
+	return a.io.Getenv(connect.EnvDatabase)
 }
 
 // needs checks the number of arguments: at least and at most so many, -1 for any number. What names them to the user.

@@ -30,7 +30,8 @@ type Streams struct {
 	// OutColor and ErrColor say whether colour may be used.
 	OutColor, ErrColor bool
 
-	getenv func(string) string
+	// Getenv reads the environment.
+	Getenv func(string) string
 }
 
 // System returns the streams of the process.
@@ -38,7 +39,7 @@ func System() *Streams {
 	s := &Streams{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		InTTY: isTerminal(os.Stdin), OutTTY: isTerminal(os.Stdout), ErrTTY: isTerminal(os.Stderr),
-		getenv: os.Getenv,
+		Getenv: os.Getenv,
 	}
 	if s.OutTTY {
 		s.Width = defaultWidth
@@ -53,7 +54,7 @@ func System() *Streams {
 
 // force heeds EnvForceTTY. A value that is no width means the default one.
 func (s *Streams) force() {
-	value := s.getenv(EnvForceTTY)
+	value := s.Getenv(EnvForceTTY)
 	if value == "" {
 		return
 	}
@@ -81,13 +82,13 @@ func (s *Streams) SetColor(when string) bool {
 }
 
 func (s *Streams) autoColor(tty bool) bool {
-	force := s.getenv("CLICOLOR_FORCE")
+	force := s.Getenv("CLICOLOR_FORCE")
 	switch {
-	case s.getenv("NO_COLOR") != "":
+	case s.Getenv("NO_COLOR") != "":
 		return false
 	case force != "" && force != "0":
 		return true
-	case s.getenv("CLICOLOR") == "0", s.getenv("TERM") == "dumb":
+	case s.Getenv("CLICOLOR") == "0", s.Getenv("TERM") == "dumb":
 		return false
 	default:
 		return tty

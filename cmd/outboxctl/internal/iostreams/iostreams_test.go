@@ -9,7 +9,7 @@ import (
 
 // streams returns streams with an environment.
 func streams(tty bool, env map[string]string) *Streams {
-	return &Streams{Err: io.Discard, OutTTY: tty, ErrTTY: tty, getenv: func(name string) string { return env[name] }}
+	return &Streams{Err: io.Discard, OutTTY: tty, ErrTTY: tty, Getenv: func(name string) string { return env[name] }}
 }
 
 func TestSetColor(t *testing.T) {

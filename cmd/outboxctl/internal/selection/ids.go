@@ -119,7 +119,12 @@ func (s *Selection) Filters() iter.Seq2[store.Filter, func(n int64)] {
 		for ids := range slices.Chunk(s.IDs, idBatch) {
 			f := s.Filter
 			f.IDs, f.Limit = ids, int(left)
-			if !yield(f, func(n int64) { left -= n }) || s.Filter.Limit > 0 && left <= 0 {
+			count := func(n int64) {
+				if s.Filter.Limit > 0 {
+					left -= n
+				}
+			}
+			if !yield(f, count) || s.Filter.Limit > 0 && left <= 0 {
 				return
 			}
 		}
