@@ -1,7 +1,6 @@
 package smtpx
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -20,20 +19,16 @@ type mechanism interface {
 	next(challenge []byte) ([]byte, error)
 }
 
-// authenticate does AUTH if there are credentials.
-func (s *session) authenticate(context.Context) *Error {
-	if s.relay.User == "" {
-		return nil
-	}
-	defer s.timed(StageAuth)()
+// authenticate does AUTH.
+func (s *session) authenticate() (Reply, *Error) {
 	if s.tls == nil && !s.relay.loopback && !s.relay.ClearAuth {
-		return &Error{Stage: StageAuth, Class: ClassConfig,
+		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig,
 			Err:  errors.New("the connection is not encrypted: credentials are not sent in clear"),
 			Hint: "use TLS; clear-auth=true allows it nevertheless"}
 	}
 	name, err := chooseMechanism(s.relay.Auth, strings.Fields(strings.ToUpper(s.ext["AUTH"])))
 	if err != nil {
-		return &Error{Stage: StageAuth, Class: ClassConfig, Err: err}
+		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: err}
 	}
 	s.mech = name
 	return s.exchange(name, newMechanism(name, s.relay.User, s.relay.Password))
@@ -68,10 +63,10 @@ func newMechanism(name, user, password string) mechanism {
 }
 
 // exchange runs a mechanism. No line of it may reach an error or a log.
-func (s *session) exchange(name string, m mechanism) *Error {
+func (s *session) exchange(name string, m mechanism) (Reply, *Error) {
 	first, err := m.start()
 	if err != nil {
-		return &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
+		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
 	}
 	line := "AUTH " + name
 	pending := false // the initial response has yet to be sent
@@ -86,13 +81,14 @@ func (s *session) exchange(name string, m mechanism) *Error {
 		r, failed := s.command(StageAuth, s.relay.Timeouts.Auth, line)
 		if failed != nil {
 			failed.Reply = s.scrub(failed.Reply)
-			return failed
+			return r, failed
 		}
 		switch {
 		case r.Positive():
-			return nil
+			return r, nil
 		case r.Code != 334:
-			return s.refused(StageAuth, s.scrub(r))
+			r = s.scrub(r)
+			return r, s.refused(StageAuth, r)
 		}
 		var answer []byte
 		if pending {
@@ -105,12 +101,12 @@ func (s *session) exchange(name string, m mechanism) *Error {
 			if answer, err = m.next(challenge); err != nil {
 				// "*" gives the exchange up (RFC 4954 §4); the reply to it says nothing new.
 				_, _ = s.command(StageAuth, s.relay.Timeouts.Auth, "*")
-				return &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
+				return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
 			}
 		}
 		line = base64.StdEncoding.EncodeToString(answer)
 	}
-	return &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: the server asks without end", name)}
+	return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: the server asks without end", name)}
 }
 
 // encodeResponse encodes an initial response, an empty one as "=" (RFC 4954 §4).
@@ -121,6 +117,18 @@ func encodeResponse(p []byte) string {
 	return base64.StdEncoding.EncodeToString(p)
 }
 
+// redactAuth leaves of a line that AUTH sends only the command and the mechanism.
+func redactAuth(line string) string {
+	words := strings.Fields(line)
+	if len(words) < 2 || words[0] != "AUTH" {
+		return redacted
+	}
+	if len(words) > 2 {
+		return words[0] + " " + words[1] + " " + redacted
+	}
+	return line
+}
+
 // scrub removes the credentials from a reply, should the server repeat them.
 func (s *session) scrub(r Reply) Reply {
 	secret := s.relay.Password
@@ -129,9 +137,9 @@ func (s *session) scrub(r Reply) Reply {
 	}
 	plain := "\x00" + s.relay.User + "\x00" + secret
 	replacer := strings.NewReplacer(
-		base64.StdEncoding.EncodeToString([]byte(plain)), "***",
-		base64.StdEncoding.EncodeToString([]byte(secret)), "***",
-		secret, "***")
+		base64.StdEncoding.EncodeToString([]byte(plain)), redacted,
+		base64.StdEncoding.EncodeToString([]byte(secret)), redacted,
+		secret, redacted)
 	lines := make([]string, len(r.Lines))
 	for i, line := range r.Lines {
 		lines[i] = replacer.Replace(line)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,8 @@ type relay struct {
 	loopback  bool   // credentials and "localhost" may be said in clear
 	tlsConfig *tls.Config
 	profile   *Profile
+
+	connections atomic.Int64 // counts those that were tried
 }
 
 // Open makes a client for the relay at url. It checks everything that can be checked without connecting, and starts nothing.
@@ -168,14 +171,24 @@ func tlsConfig(c *Config) *tls.Config {
 // Send waits for a connection behind earlier callers. If a connection that was kept turns out to be dead before anything of
 // the message was sent, the next one is used without notice.
 func (c *Client) Send(ctx context.Context, env Envelope, body []byte) (Result, error) {
+	start := time.Now()
 	j, err := newJob(ctx, env, body)
+	result, sendErr := c.send(j, err)
+	if f := c.relay.Observer.Message; f != nil {
+		f(j.report(c.relay.addr, start, sendErr))
+	}
+	return result, sendErr
+}
+
+// send takes a job through the pool. err is what is wrong with it already.
+func (c *Client) send(j *job, err *Error) (Result, error) {
 	if err != nil || len(j.todo) == 0 {
 		return j.finish(err)
 	}
-	if cause := ctx.Err(); cause != nil {
+	if cause := j.ctx.Err(); cause != nil {
 		return j.finish(gaveUp(StageDial, cause))
 	}
-	if cause := c.rate.wait(ctx); cause != nil {
+	if cause := c.rate.wait(j.ctx); cause != nil {
 		return j.finish(gaveUp(StageDial, cause))
 	}
 	if err := c.pool.submit(j); err != nil {
@@ -183,8 +196,8 @@ func (c *Client) Send(ctx context.Context, env Envelope, body []byte) (Result, e
 	}
 	select {
 	case <-j.done:
-	case <-ctx.Done():
-		if err := c.pool.withdraw(j, ctx.Err()); err != nil {
+	case <-j.ctx.Done():
+		if err := c.pool.withdraw(j, j.ctx.Err()); err != nil {
 			return j.finish(err)
 		}
 		<-j.done

@@ -82,6 +82,11 @@ type Config struct {
 	// Timeouts bound the stages of a session.
 	Timeouts Timeouts
 
+	// Observer hears what the client does.
+	Observer Observer
+	// Transcript, when set, is given every line of every session, secrets replaced. It is called by many goroutines.
+	Transcript func(Line)
+
 	// Dial opens the transport: a proxy, say. Defaults to a net.Dialer with Resolver and LocalAddr, which tries the
 	// addresses of both families (RFC 8305).
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -2,6 +2,7 @@ package smtpx
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -39,11 +40,12 @@ type conn struct {
 	buf      []byte
 	born     time.Time
 	lastUsed time.Time
-	sent     int  // messages begun
-	messages int  // the most messages, as far as is known
-	dead     bool // out of step, closed, or told to be: not to be used again
-	dirty    bool // a transaction is open that will not be finished: RSET is due
-	rcptMax  int  // the most recipients per transaction, as far as is known
+	flown    time.Time // when the last flight left
+	sent     int       // messages begun
+	messages int       // the most messages, as far as is known
+	dead     bool      // out of step, closed, or told to be: not to be used again
+	dirty    bool      // a transaction is open that will not be finished: RSET is due
+	rcptMax  int       // the most recipients per transaction, as far as is known
 }
 
 // inbound is a reply, or the error with which the stream of replies ended.
@@ -67,6 +69,16 @@ func newConn(s *session, p *pool) *conn {
 	c.announcedLimits()
 	c.born = time.Now()
 	c.lastUsed = c.born
+	if f := c.relay.Observer.Opened; f != nil {
+		o := Opened{Host: c.relay.addr, Connection: c.number, Mechanism: c.mech}
+		if c.tls != nil {
+			o.TLS, o.Resumed = tls.VersionName(c.tls.Version), c.tls.DidResume
+		}
+		for _, step := range c.steps {
+			o.Duration += step.Duration
+		}
+		f(o)
+	}
 	go c.readReplies()
 	return c
 }
@@ -96,6 +108,9 @@ func (c *conn) readReplies() {
 	defer close(c.read)
 	for {
 		r, err := readReply(c.br)
+		if err == nil {
+			c.heard(r, false)
+		}
 		select {
 		case c.replies <- inbound{r, err}:
 		case <-c.done:
@@ -192,6 +207,7 @@ func (c *conn) next(done *job) *transaction {
 // reset clears a transaction that was begun and will not be finished.
 func (c *conn) reset() {
 	c.dirty = false
+	c.said("RSET")
 	if _, err := c.write(context.Background(), []byte("RSET\r\n")); err != nil {
 		return
 	}
@@ -236,6 +252,7 @@ func (c *conn) usedUp() bool {
 func (c *conn) end() {
 	if !c.dead {
 		_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
+		c.said("QUIT")
 		if _, err := c.nc.Write([]byte("QUIT\r\n")); err == nil {
 			if r, err := c.await(context.Background(), c.relay.Timeouts.Quit); err == nil && r.Positive() {
 				_ = c.nc.Close() // with TLS's close_notify, which a server that is in step takes
@@ -246,6 +263,9 @@ func (c *conn) end() {
 	close(c.done)
 	<-c.read
 	c.timer.Stop()
+	if f := c.relay.Observer.Closed; f != nil {
+		f(Closed{Host: c.relay.addr, Connection: c.number, Messages: c.sent, Duration: time.Since(c.born), Lost: c.dead})
+	}
 }
 
 // cut ends a connection inside DATA: whatever has not left the machine must not leave it, and nothing may follow.
@@ -284,6 +304,7 @@ func (c *conn) write(ctx context.Context, p []byte) (int, error) {
 		stop := context.AfterFunc(ctx, func() { _ = c.raw.Close() })
 		defer stop()
 	}
+	c.flown = time.Now()
 	n, err := c.nc.Write(p)
 	if err != nil {
 		if cause := ctx.Err(); cause != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // job is one call of Send on its way through the pool. Until a connection takes it, it belongs to Send and the pool; from
@@ -15,8 +16,9 @@ type job struct {
 	to   []address
 	body body
 
-	todo      []int // recipients without an outcome
-	committed bool  // the hook was called and agreed
+	todo      []int     // recipients without an outcome
+	committed bool      // the hook was called and agreed
+	began     time.Time // when a connection first took it
 	res       Result
 	done      chan struct{}
 
@@ -93,6 +95,21 @@ func (j *job) result() (Result, error) {
 		}
 	}
 	return j.res, nil
+}
+
+// report tells an observer what became of the job.
+func (j *job) report(host string, start time.Time, err error) MessageDone {
+	m := MessageDone{Host: host, Recipients: len(j.res.Outcomes), Size: j.body.size(), Duration: time.Since(start), Err: err}
+	m.Waited = m.Duration
+	if !j.began.IsZero() {
+		m.Waited = j.began.Sub(start)
+	}
+	for _, o := range j.res.Outcomes {
+		if o.Accepted {
+			m.Accepted++
+		}
+	}
+	return m
 }
 
 // gaveUp is the error of a message whose context was done before it could be accepted. Where time ran out, trying again at

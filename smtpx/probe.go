@@ -38,12 +38,13 @@ func (c *Client) Probe(ctx context.Context) (Report, error) {
 	stop := context.AfterFunc(ctx, func() { _ = s.raw.Close() })
 	defer stop()
 	defer func() { _ = s.raw.Close() }()
-	done := s.timed(StageIdle)
-	r, err := s.command(StageIdle, c.relay.Timeouts.Mail, "NOOP")
-	done()
-	if err == nil && !r.Positive() {
-		err = s.refused(StageIdle, r)
-	}
+	err = s.timed(StageIdle, func() (Reply, *Error) {
+		r, err := s.command(StageIdle, c.relay.Timeouts.Mail, "NOOP")
+		if err == nil && !r.Positive() {
+			err = s.refused(StageIdle, r)
+		}
+		return r, err
+	})
 	if err != nil {
 		if cause := ctx.Err(); cause != nil {
 			err = gaveUp(StageIdle, cause)

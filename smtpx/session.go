@@ -18,10 +18,11 @@ import (
 // session is one connection to the relay, from the banner to the end of AUTH. It speaks in lockstep: nothing may be sent
 // behind EHLO, STARTTLS or AUTH. What comes after is the business of conn.
 type session struct {
-	relay *relay
-	raw   net.Conn // the transport: closing it sends nothing
-	nc    net.Conn // raw, or TLS on top of it
-	br    *bufio.Reader
+	relay  *relay
+	number int      // of the connection, from 1
+	raw    net.Conn // the transport: closing it sends nothing
+	nc     net.Conn // raw, or TLS on top of it
+	br     *bufio.Reader
 
 	name   string // what was said after EHLO
 	banner Reply
@@ -40,7 +41,7 @@ type Step struct {
 // openSession connects, and goes on until messages can be sent. On an error the connection is closed, and the session
 // only tells how far it came.
 func openSession(ctx context.Context, r *relay) (*session, *Error) {
-	s := &session{relay: r}
+	s := &session{relay: r, number: int(r.connections.Add(1))}
 	if err := s.dial(ctx); err != nil {
 		return s, err
 	}
@@ -68,10 +69,10 @@ func (s *session) setUp(ctx context.Context) *Error {
 			return err
 		}
 	}
-	if err := s.greet(); err != nil {
+	if err := s.timed(StageBanner, s.greet); err != nil {
 		return err
 	}
-	if err := s.ehlo(); err != nil {
+	if err := s.timed(StageEHLO, s.ehlo); err != nil {
 		return err
 	}
 	if !implicit && s.relay.TLS != TLSNone {
@@ -79,34 +80,47 @@ func (s *session) setUp(ctx context.Context) *Error {
 			return err
 		}
 	}
-	return s.authenticate(ctx)
+	if s.relay.User == "" {
+		return nil
+	}
+	return s.timed(StageAuth, s.authenticate)
 }
 
-// timed notes how long a stage takes.
-func (s *session) timed(stage Stage) func() {
+// timed runs a stage, and notes how long it took and what came of it.
+func (s *session) timed(stage Stage, run func() (Reply, *Error)) *Error {
 	start := time.Now()
-	return func() { s.steps = append(s.steps, Step{stage, time.Since(start)}) }
+	r, err := run()
+	if err != nil && err.Reply.Code != 0 {
+		r = err.Reply
+	}
+	s.steps = append(s.steps, Step{stage, time.Since(start)})
+	s.observed(stage, start, r.Code, err)
+	return err
 }
 
 func (s *session) dial(ctx context.Context) *Error {
-	defer s.timed(StageDial)()
+	return s.timed(StageDial, func() (Reply, *Error) { return Reply{}, s.connect(ctx) })
+}
+
+func (s *session) connect(ctx context.Context) *Error {
 	ctx, cancel := context.WithTimeout(ctx, s.relay.Timeouts.Dial)
 	defer cancel()
 	raw, err := s.relay.Dial(ctx, "tcp", s.relay.addr)
 	if err != nil {
 		return &Error{Stage: StageDial, Class: ClassUnreachable, Err: err}
 	}
-	s.attach(raw, raw)
+	s.raw = raw
+	s.attach(raw)
 	return nil
 }
 
-func (s *session) attach(raw, nc net.Conn) {
-	s.raw, s.nc = raw, nc
+// attach makes nc what is spoken over.
+func (s *session) attach(nc net.Conn) {
+	s.nc = nc
 	s.br = bufio.NewReaderSize(nc, maxReplyLine)
 }
 
-func (s *session) greet() *Error {
-	defer s.timed(StageBanner)()
+func (s *session) greet() (Reply, *Error) {
 	s.within(s.relay.Timeouts.Banner)
 	r, err := readReply(s.br)
 	if err != nil {
@@ -117,34 +131,34 @@ func (s *session) greet() *Error {
 		case errors.Is(err, os.ErrDeadlineExceeded) && s.relay.TLS != TLSImplicit:
 			e.Hint = "the server waits; if the port expects TLS from the first byte, use smtps://"
 		}
-		return e
+		return Reply{}, e
 	}
+	s.heard(r, false)
 	s.banner = r
 	if r.Code != 220 {
-		return s.refused(StageBanner, r)
+		return r, s.refused(StageBanner, r)
 	}
-	return nil
+	return r, nil
 }
 
-func (s *session) ehlo() *Error {
-	defer s.timed(StageEHLO)()
+func (s *session) ehlo() (Reply, *Error) {
 	if s.name == "" {
 		name, err := ehloName(s.relay.EHLO, s.raw.LocalAddr(), s.relay.loopback)
 		if err != nil {
-			return &Error{Stage: StageEHLO, Class: ClassConfig, Err: err}
+			return Reply{}, &Error{Stage: StageEHLO, Class: ClassConfig, Err: err}
 		}
 		s.name = name
 	}
 	r, err := s.command(StageEHLO, s.relay.Timeouts.EHLO, "EHLO "+s.name)
 	if err != nil {
-		return err
+		return r, err
 	}
 	if r.Code != 250 {
 		// No HELO behind it: its answer would hide this one.
-		return s.refused(StageEHLO, r)
+		return r, s.refused(StageEHLO, r)
 	}
 	s.ext = parseExtensions(r.Lines)
-	return nil
+	return r, nil
 }
 
 // parseExtensions reads the lines of an EHLO reply after the first (RFC 5321 §4.1.1.1), and the old "AUTH=LOGIN".
@@ -175,36 +189,44 @@ func (s *session) upgrade(ctx context.Context) *Error {
 		return &Error{Stage: StageStartTLS, Class: ClassConfig, Err: errors.New("the server does not offer STARTTLS"),
 			Hint: "use smtps:// if the relay expects TLS from the first byte; a relay without TLS needs tls=none"}
 	}
-	done := s.timed(StageStartTLS)
-	r, err := s.command(StageStartTLS, s.relay.Timeouts.EHLO, "STARTTLS")
-	done()
-	if err != nil {
+	if err := s.timed(StageStartTLS, s.askTLS); err != nil {
 		return err
-	}
-	if r.Code != 220 {
-		return s.refused(StageStartTLS, r)
-	}
-	if s.br.Buffered() > 0 {
-		// Bytes from before the handshake would be read as if the server had sent them under TLS (RFC 3207 §6).
-		return &Error{Stage: StageStartTLS, Class: ClassConfig,
-			Err:  errors.New("the server sent something between its reply to STARTTLS and the handshake"),
-			Hint: "somebody may be tampering with the connection"}
 	}
 	s.ext = nil
 	if err := s.startTLS(ctx); err != nil {
 		return err
 	}
-	return s.ehlo()
+	return s.timed(StageEHLO, s.ehlo)
+}
+
+func (s *session) askTLS() (Reply, *Error) {
+	r, err := s.command(StageStartTLS, s.relay.Timeouts.EHLO, "STARTTLS")
+	if err != nil {
+		return r, err
+	}
+	if r.Code != 220 {
+		return r, s.refused(StageStartTLS, r)
+	}
+	if s.br.Buffered() > 0 {
+		// Bytes from before the handshake would be read as if the server had sent them under TLS (RFC 3207 §6).
+		return r, &Error{Stage: StageStartTLS, Class: ClassConfig,
+			Err:  errors.New("the server sent something between its reply to STARTTLS and the handshake"),
+			Hint: "somebody may be tampering with the connection"}
+	}
+	return r, nil
 }
 
 func (s *session) startTLS(ctx context.Context) *Error {
-	defer s.timed(StageTLS)()
+	return s.timed(StageTLS, func() (Reply, *Error) { return Reply{}, s.handshake(ctx) })
+}
+
+func (s *session) handshake(ctx context.Context) *Error {
 	s.within(s.relay.Timeouts.TLS)
 	tc := tls.Client(s.raw, s.relay.tlsConfig)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return tlsError(err)
 	}
-	s.attach(s.raw, tc)
+	s.attach(tc)
 	state := tc.ConnectionState()
 	s.tls = &state
 	return nil
@@ -242,6 +264,11 @@ func (s *session) within(d time.Duration) {
 // command sends one line and reads the reply to it.
 func (s *session) command(stage Stage, timeout time.Duration, line string) (Reply, *Error) {
 	s.within(timeout)
+	if stage == StageAuth {
+		s.said(redactAuth(line))
+	} else {
+		s.said(line)
+	}
 	if _, err := io.WriteString(s.nc, line+"\r\n"); err != nil {
 		// The server may have said why before it hung up.
 		if r, rerr := readReply(s.br); rerr == nil && r.Code >= 400 {
@@ -253,6 +280,7 @@ func (s *session) command(stage Stage, timeout time.Duration, line string) (Repl
 	if err != nil {
 		return Reply{}, s.broken(stage, err)
 	}
+	s.heard(r, stage == StageAuth)
 	return r, nil
 }
 

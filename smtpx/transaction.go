@@ -43,6 +43,9 @@ const (
 // recipient is left to send to.
 func (c *conn) begin(j *job) *transaction {
 	j.res.Host = c.relay.addr
+	if j.began.IsZero() {
+		j.began = time.Now()
+	}
 	if err := j.ctx.Err(); err != nil {
 		j.fail(gaveUp(StageMail, err))
 	}
@@ -221,6 +224,7 @@ func (c *conn) leadPipelined(t *transaction) {
 	j := t.job
 	if !t.rode {
 		c.buf = c.appendHead(c.buf[:0], t)
+		c.saidFlight(c.buf)
 		if _, err := c.write(j.ctx, c.buf); err != nil {
 			c.lost(t, StageMail, err)
 			return
@@ -243,6 +247,7 @@ func (c *conn) leadPipelined(t *transaction) {
 func (c *conn) leadLockstep(t *transaction) {
 	j := t.job
 	c.buf = c.appendMail(c.buf[:0], t)
+	c.saidFlight(c.buf)
 	if _, err := c.write(j.ctx, c.buf); err != nil {
 		c.lost(t, StageMail, err)
 		return
@@ -252,6 +257,7 @@ func (c *conn) leadLockstep(t *transaction) {
 	}
 	for n, i := range t.rcpts {
 		c.buf = c.appendRcpt(c.buf[:0], t, i)
+		c.saidFlight(c.buf)
 		if _, err := c.write(j.ctx, c.buf); err != nil {
 			c.lost(t, StageRcpt, err)
 			return
@@ -268,6 +274,7 @@ func (c *conn) leadLockstep(t *transaction) {
 
 // askData sends DATA by itself.
 func (c *conn) askData(t *transaction) {
+	c.said("DATA")
 	if _, err := c.write(t.job.ctx, []byte("DATA\r\n")); err != nil {
 		c.lost(t, StageData, err)
 		return
@@ -277,7 +284,7 @@ func (c *conn) askData(t *transaction) {
 
 // hearMail reads the reply to MAIL. It is false when MAIL was refused or the connection was lost.
 func (c *conn) hearMail(t *transaction) bool {
-	r, err := c.hear(t, c.relay.Timeouts.Mail)
+	r, err := c.hear(t, StageMail, c.relay.Timeouts.Mail)
 	if err != nil {
 		c.lost(t, StageMail, err)
 		return false
@@ -292,11 +299,25 @@ func (c *conn) hearMail(t *transaction) bool {
 }
 
 // hear waits for a reply. Once the end of the body has left, nothing cuts the wait short: only a reply tells what became of it.
-func (c *conn) hear(t *transaction, limit time.Duration) (Reply, error) {
+func (c *conn) hear(t *transaction, stage Stage, limit time.Duration) (Reply, error) {
+	ctx := t.job.ctx
 	if t.complete {
-		return c.await(context.Background(), c.relay.Timeouts.Dot)
+		ctx, limit = context.Background(), max(limit, c.relay.Timeouts.Dot)
 	}
-	return c.await(t.job.ctx, limit)
+	r, err := c.await(ctx, limit)
+	if c.relay.Observer.Stage != nil {
+		var failed *Error
+		switch {
+		case err != nil && t.complete:
+			failed = &Error{Stage: StageDot, Class: ClassAmbiguous, Err: plainIO(err)}
+		case err != nil:
+			failed = &Error{Stage: stage, Class: ClassTransient, Err: plainIO(err)}
+		case r.Code >= 400:
+			failed = refusal(c.relay.profile, stage, r)
+		}
+		c.observed(stage, c.flown, r.Code, failed)
+	}
+	return r, err
 }
 
 // refuse takes a verdict on the whole message, or on the session.
@@ -317,7 +338,7 @@ func (c *conn) refuse(t *transaction, e *Error) {
 
 // hearRcpt reads the reply to one RCPT. It is false when the rest need not be read.
 func (c *conn) hearRcpt(t *transaction, i int) bool {
-	r, err := c.hear(t, c.relay.Timeouts.Rcpt)
+	r, err := c.hear(t, StageRcpt, c.relay.Timeouts.Rcpt)
 	if err != nil {
 		c.lost(t, StageRcpt, err)
 		return false
@@ -354,7 +375,7 @@ func tooManyRecipients(r Reply) bool {
 
 // hearData reads the reply to DATA.
 func (c *conn) hearData(t *transaction) {
-	r, err := c.hear(t, c.relay.Timeouts.Data)
+	r, err := c.hear(t, StageData, c.relay.Timeouts.Data)
 	if err != nil {
 		c.lost(t, StageData, err)
 		return

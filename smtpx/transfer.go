@@ -32,6 +32,8 @@ func (c *conn) transferData(t *transaction) (rider *transaction) {
 	}
 	dot := len(c.buf)
 	c.buf = append(c.buf, endOfData...)
+	c.saidBody(j.body.size())
+	c.said(".")
 	if c.offers("PIPELINING") && len(t.later) == 0 && len(j.todo) == 0 {
 		rider = c.ride()
 	}
@@ -50,7 +52,9 @@ func (c *conn) ride() *transaction {
 		}
 		if t := c.begin(j); t != nil {
 			t.rode = true
+			end := len(c.buf)
 			c.buf = c.appendHead(c.buf, t)
+			c.saidFlight(c.buf[end:])
 			c.pool.letRide(j)
 			return t
 		}
@@ -63,6 +67,8 @@ func (c *conn) ride() *transaction {
 func (c *conn) transferChunk(t *transaction) {
 	j := t.job
 	c.buf = appendChunkHead(c.buf[:0], &j.body)
+	c.saidFlight(c.buf)
+	c.saidBody(j.body.size())
 	rest := j.body.data
 	first := min(len(rest), blockSize)
 	c.buf = append(c.buf, rest[:first]...)
@@ -105,6 +111,8 @@ func (c *conn) runFlight(t *transaction) {
 	j := t.job
 	c.buf = c.appendHead(c.buf[:0], t)
 	c.buf = appendChunkHead(c.buf, &j.body)
+	c.saidFlight(c.buf)
+	c.saidBody(j.body.size())
 	c.buf = append(c.buf, j.body.data...)
 	if j.body.open {
 		c.buf = append(c.buf, "\r\n"...)
@@ -154,11 +162,10 @@ func (c *conn) conclude(t *transaction, err error, complete bool) {
 		return
 	}
 	t.complete = true
-	limit := c.relay.Timeouts.Dot
 	if err != nil {
-		limit = lingering // what came behind the end did not get out: the connection is at its end
+		c.dead = true // what came behind the end did not get out
 	}
-	r, rerr := c.await(context.Background(), limit)
+	r, rerr := c.hear(t, StageDot, c.relay.Timeouts.Dot)
 	switch {
 	case rerr != nil:
 		c.cut()
