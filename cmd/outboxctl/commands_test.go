@@ -225,6 +225,20 @@ func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(tx.Commit(), db.Close()))
 }
 
+// cmdHeartbeat lets a dispatcher be heard of:
+//
+//	heartbeat ID
+func cmdHeartbeat(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: heartbeat id")
+	}
+	db := open(ts)
+	err := db.Store.Heartbeat(context.Background(), outbox.Heartbeat{
+		ID: args[0], Host: "host.example", PID: 4711, Relays: map[string]string{"main": "healthy"},
+	})
+	ts.Check(errors.Join(err, db.Close()))
+}
+
 // cmdSlice puts a part of a variable into another; a negative start counts from the end:
 //
 //	slice TO FROM START LENGTH

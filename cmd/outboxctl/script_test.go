@@ -79,6 +79,7 @@ func params(t *testing.T, engine, script string) testscript.Params {
 			"json":          cmdJSON,
 			"sql":           cmdSQL,
 			"fill":          cmdFill,
+			"heartbeat":     cmdHeartbeat,
 			"slice":         cmdSlice,
 			"large":         cmdLarge,
 			"wrongpassword": cmdWrongPassword,

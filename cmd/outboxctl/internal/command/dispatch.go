@@ -61,7 +61,7 @@ func (f *dispatchFlags) open(ctx context.Context, a *app, log *slog.Logger, poll
 	if d.db, err = a.open(ctx); err != nil {
 		return nil, err
 	}
-	cfg.Queue = d.db.Store
+	cfg.Queue, cfg.Watch = d.db.Store, d.db.Watch
 	if d.Dispatcher, err = dispatcher.New(cfg); err != nil {
 		return nil, &exit.Error{Err: err, Code: exit.Usage}
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
 	"github.com/outboxmail/outbox/store"
 )
@@ -28,6 +31,8 @@ type statusJSON struct {
 	Deferred  int64                  `json:"deferred"`
 	OldestDue time.Time              `json:"oldest_due,omitzero"`
 	Paused    []pauseJSON            `json:"paused"`
+	// Dispatchers are those that were heard of within a day and did not stop in an orderly way.
+	Dispatchers []dispatcherJSON `json:"dispatchers"`
 }
 
 type countJSON struct {
@@ -43,15 +48,27 @@ type pauseJSON struct {
 	Reason string    `json:"reason,omitempty"`
 }
 
+type dispatcherJSON struct {
+	ID        string            `json:"id"`
+	Host      string            `json:"host"`
+	PID       int               `json:"pid"`
+	Version   string            `json:"version,omitempty"`
+	Relays    map[string]string `json:"relays,omitempty"`
+	StartedAt time.Time         `json:"started_at"`
+	SeenAt    time.Time         `json:"seen_at"`
+	SilentMS  int64             `json:"silent_ms"`
+}
+
 func newStatus(a *app, runF func(context.Context, *statusOptions) error) *cobra.Command {
 	opts := &statusOptions{app: a}
 	if runF == nil {
 		runF = statusRun
 	}
 	cmd := &cobra.Command{
-		Use:     "status",
-		Short:   "Count what waits, what failed and what went out",
-		Long:    "Count the deliveries by route and state, and say what is due, how long it has been waiting, and which routes are paused.",
+		Use:   "status",
+		Short: "Count what waits, what failed and what went out",
+		Long: `Count the deliveries by route and state, and say what is due, how long it has been waiting, which routes are
+paused, and who delivers.`,
 		Example: "  outboxctl status\n  outboxctl status -o json",
 		Args:    needs(0, 0, ""),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
@@ -74,7 +91,11 @@ func statusRun(ctx context.Context, opts *statusOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	return printer.Object(viewStatus(st), "", func(r *output.Rows) {
+	live, err := db.Store.Dispatchers(ctx)
+	if err != nil {
+		return err
+	}
+	return printer.Object(viewStatus(st, live), "", func(r *output.Rows) {
 		if printer.Format() == output.TSV {
 			for _, c := range st.Counts {
 				r.Add(output.Text(c.Route), output.Text(string(c.State)), output.Int(c.Deliveries))
@@ -82,12 +103,13 @@ func statusRun(ctx context.Context, opts *statusOptions) (err error) {
 			return
 		}
 		opts.showStatus(r, st)
+		showDispatchers(r, live)
 	})
 }
 
-func viewStatus(st store.Stats) statusJSON {
+func viewStatus(st store.Stats, live []store.Dispatcher) statusJSON {
 	v := statusJSON{
-		States: map[outbox.State]int64{}, Counts: []countJSON{}, Paused: []pauseJSON{},
+		States: map[outbox.State]int64{}, Counts: []countJSON{}, Paused: []pauseJSON{}, Dispatchers: []dispatcherJSON{},
 		Due: st.Due, Scheduled: st.Scheduled, Deferred: st.Deferred, OldestDue: st.OldestDue,
 	}
 	for _, s := range outbox.States() {
@@ -99,6 +121,12 @@ func viewStatus(st store.Stats) statusJSON {
 	}
 	for _, p := range st.Paused {
 		v.Paused = append(v.Paused, pauseJSON(p))
+	}
+	for _, d := range live {
+		v.Dispatchers = append(v.Dispatchers, dispatcherJSON{
+			ID: d.ID, Host: d.Host, PID: d.PID, Version: d.Version, Relays: d.Relays,
+			StartedAt: d.StartedAt, SeenAt: d.SeenAt, SilentMS: d.Silent.Milliseconds(),
+		})
 	}
 	return v
 }
@@ -154,5 +182,29 @@ func (opts *statusOptions) showStatus(r *output.Rows, st store.Stats) {
 			reason = ": " + p.Reason
 		}
 		r.Add(output.Text(fmt.Sprintf("route %s was paused %s by %s%s", p.Route, output.Relative(p.Since, now), p.By, reason)))
+	}
+}
+
+// silence is the time after which a dispatcher that says nothing has probably died.
+const silence = time.Minute
+
+// showDispatchers says who delivers, and who has fallen silent.
+func showDispatchers(r *output.Rows, live []store.Dispatcher) {
+	if len(live) == 0 {
+		r.Add(output.Text("no dispatcher is running"))
+		return
+	}
+	r.Section("Dispatchers", output.Column{Title: "ID", Shrink: true}, output.Column{Title: "HOST"}, output.Column{Title: "PID", Right: true},
+		output.Column{Title: "SEEN"}, output.Column{Title: "RELAYS", Shrink: true})
+	for _, d := range live {
+		seen := output.Text(output.Duration(d.Silent) + " ago")
+		if d.Silent > silence {
+			seen.Color = iostreams.Red
+		}
+		relays := make([]string, 0, len(d.Relays))
+		for _, name := range slices.Sorted(maps.Keys(d.Relays)) {
+			relays = append(relays, name+" "+d.Relays[name])
+		}
+		r.Add(output.Text(d.ID), output.Text(d.Host), output.Int(d.PID), seen, output.Text(strings.Join(relays, ", ")))
 	}
 }

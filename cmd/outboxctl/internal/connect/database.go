@@ -27,6 +27,8 @@ type Database struct {
 	SQL     *sql.DB
 	Dialect schema.Dialect
 	Store   *store.Store
+	// Watch wakes a dispatcher when something was committed; see dispatcher.Config. Nil where that needs more than the file.
+	Watch func(ctx context.Context, wake func()) error
 }
 
 // Close closes the connections.
@@ -122,7 +124,7 @@ func openSQLite(a address, missing Missing) (*Database, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Database{SQL: db.DB, Dialect: st.Dialect(), Store: st}, nil
+	return &Database{SQL: db.DB, Dialect: st.Dialect(), Store: st, Watch: sqlite.Watch(db)}, nil
 }
 
 func openPostgres(a address) (*Database, error) {
