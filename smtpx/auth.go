@@ -1,6 +1,7 @@
 package smtpx
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -17,49 +18,116 @@ type mechanism interface {
 	start() ([]byte, error)
 	// next answers a challenge.
 	next(challenge []byte) ([]byte, error)
+	// done is asked when the server says that it is satisfied: so may the client have to be.
+	done() error
 }
 
 // authenticate does AUTH.
-func (s *session) authenticate() (Reply, *Error) {
+func (s *session) authenticate(ctx context.Context) (Reply, *Error) {
 	if s.tls == nil && !s.relay.loopback && !s.relay.ClearAuth {
 		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig,
 			Err:  errors.New("the connection is not encrypted: credentials are not sent in clear"),
 			Hint: "use TLS; clear-auth=true allows it nevertheless"}
 	}
-	name, err := chooseMechanism(s.relay.Auth, strings.Fields(strings.ToUpper(s.ext["AUTH"])))
+	name, err := s.chooseMechanism()
 	if err != nil {
 		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: err}
 	}
 	s.mech = name
-	return s.exchange(name, newMechanism(name, s.relay.User, s.relay.Password))
+	r, failed := s.attempt(ctx, name, false)
+	if r.Code == 535 && s.relay.Token != nil {
+		r, failed = s.attempt(ctx, name, true) // the token may have expired a moment ago
+	}
+	return r, failed
 }
 
-// mechanisms in the order of preference.
-var mechanisms = []string{"PLAIN", "LOGIN"}
+// attempt runs a mechanism once.
+func (s *session) attempt(ctx context.Context, name string, refresh bool) (Reply, *Error) {
+	m, err := s.newMechanism(ctx, name, refresh)
+	if err != nil {
+		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
+	}
+	return s.exchange(name, m)
+}
 
-func chooseMechanism(pinned string, offered []string) (string, error) {
+// passwordMechanisms and tokenMechanisms stand in the order of preference. Under TLS, PLAIN stands before CRAM-MD5, which
+// makes the server keep passwords readable; in clear it is the other way round.
+var (
+	passwordMechanisms = []string{
+		"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5",
+	}
+	clearMechanisms = []string{"SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN"}
+	tokenMechanisms = []string{"OAUTHBEARER", "XOAUTH2"}
+)
+
+// chooseMechanism picks the best mechanism that both sides know. One that is pinned is taken or nothing.
+func (s *session) chooseMechanism() (string, error) {
+	offered := strings.Fields(strings.ToUpper(s.ext["AUTH"]))
+	list := func() string { return printable(strings.Join(offered, ", ")) }
 	if len(offered) == 0 {
 		return "", errors.New("the server does not offer AUTH on this connection")
 	}
-	if pinned != "" {
+	if pinned := s.relay.Auth; pinned != "" {
 		if !slices.Contains(offered, pinned) {
-			return "", fmt.Errorf("the server does not offer AUTH %s but %s", pinned, printable(strings.Join(offered, ", ")))
+			return "", fmt.Errorf("the server does not offer AUTH %s but %s", pinned, list())
 		}
 		return pinned, nil
 	}
-	for _, m := range mechanisms {
-		if slices.Contains(offered, m) {
-			return m, nil
+	known := passwordMechanisms
+	switch {
+	case s.relay.Token != nil:
+		known = tokenMechanisms
+	case s.tls == nil:
+		known = clearMechanisms
+	}
+	usable := func(m string) bool {
+		return slices.Contains(offered, m) && (!strings.HasSuffix(m, "-PLUS") || s.channelBinding() != nil)
+	}
+	if f := s.relay.profile.Mechanisms; f.Sure() {
+		// What the provider documents works; what it merely offers may not.
+		if i := slices.IndexFunc(known, func(m string) bool { return usable(m) && slices.Contains(f.Value, m) }); i >= 0 {
+			return known[i], nil
 		}
 	}
-	return "", fmt.Errorf("no common AUTH mechanism: the server offers %s", printable(strings.Join(offered, ", ")))
+	if i := slices.IndexFunc(known, usable); i >= 0 {
+		return known[i], nil
+	}
+	return "", fmt.Errorf("no common AUTH mechanism: the server offers %s", list())
 }
 
-func newMechanism(name, user, password string) mechanism {
-	if name == "LOGIN" {
-		return &login{answers: []string{user, password}}
+// knownMechanism tells whether name can be pinned.
+func knownMechanism(name string) bool {
+	return slices.Contains(passwordMechanisms, name) || slices.Contains(tokenMechanisms, name)
+}
+
+func (s *session) newMechanism(ctx context.Context, name string, refresh bool) (mechanism, error) {
+	user, password := s.relay.User, s.relay.Password
+	switch name {
+	case "PLAIN":
+		return &plain{user: user, password: password}, nil
+	case "LOGIN":
+		return &login{answers: []string{user, password}}, nil
+	case "CRAM-MD5":
+		return &cramMD5{user: user, password: password}, nil
+	case "XOAUTH2", "OAUTHBEARER":
+		token := password
+		if s.relay.Token != nil {
+			var err error
+			if token, err = s.relay.Token(ctx, refresh); err != nil {
+				return nil, fmt.Errorf("token: %w", err)
+			}
+			s.token = token
+		}
+		if name == "XOAUTH2" {
+			return &xoauth2{user: user, token: token}, nil
+		}
+		return &oauthBearer{user: user, token: token, host: s.relay.Host, port: s.relay.Port}, nil
 	}
-	return &plain{user: user, password: password}
+	b := s.channelBinding()
+	if slices.Contains(strings.Fields(strings.ToUpper(s.ext["AUTH"])), name+"-PLUS") {
+		b = nil // the server can bind and we were told not to: that is no downgrade to warn of
+	}
+	return newSCRAM(name, user, password, b)
 }
 
 // exchange runs a mechanism. No line of it may reach an error or a log.
@@ -85,6 +153,9 @@ func (s *session) exchange(name string, m mechanism) (Reply, *Error) {
 		}
 		switch {
 		case r.Positive():
+			if err := m.done(); err != nil {
+				return r, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
+			}
 			return r, nil
 		case r.Code != 334:
 			r = s.scrub(r)
@@ -131,45 +202,23 @@ func redactAuth(line string) string {
 
 // scrub removes the credentials from a reply, should the server repeat them.
 func (s *session) scrub(r Reply) Reply {
-	secret := s.relay.Password
-	if secret == "" {
+	var pairs []string
+	for _, secret := range []string{s.relay.Password, s.token} {
+		if secret != "" {
+			pairs = append(pairs,
+				base64.StdEncoding.EncodeToString([]byte("\x00"+s.relay.User+"\x00"+secret)), redacted,
+				base64.StdEncoding.EncodeToString([]byte(secret)), redacted,
+				secret, redacted)
+		}
+	}
+	if pairs == nil {
 		return r
 	}
-	plain := "\x00" + s.relay.User + "\x00" + secret
-	replacer := strings.NewReplacer(
-		base64.StdEncoding.EncodeToString([]byte(plain)), redacted,
-		base64.StdEncoding.EncodeToString([]byte(secret)), redacted,
-		secret, redacted)
+	replacer := strings.NewReplacer(pairs...)
 	lines := make([]string, len(r.Lines))
 	for i, line := range r.Lines {
 		lines[i] = replacer.Replace(line)
 	}
 	r.Lines = lines
 	return r
-}
-
-// plain is RFC 4616.
-type plain struct{ user, password string }
-
-func (m *plain) start() ([]byte, error) {
-	if strings.ContainsRune(m.user+m.password, 0) {
-		return nil, errors.New("user or password has a NUL")
-	}
-	return []byte("\x00" + m.user + "\x00" + m.password), nil
-}
-
-func (m *plain) next([]byte) ([]byte, error) { return nil, errors.New("unexpected challenge") }
-
-// login is the mechanism of draft-murchison-sasl-login. It answers in order, whatever the prompts say.
-type login struct{ answers []string }
-
-func (m *login) start() ([]byte, error) { return nil, nil }
-
-func (m *login) next([]byte) ([]byte, error) {
-	if len(m.answers) == 0 {
-		return nil, errors.New("unexpected challenge")
-	}
-	answer := m.answers[0]
-	m.answers = m.answers[1:]
-	return []byte(answer), nil
 }

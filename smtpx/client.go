@@ -96,8 +96,11 @@ func newRelay(c Config) (*relay, error) {
 	if r.Password != "" && r.User == "" {
 		return nil, errors.New("relay: there is a password but no user")
 	}
-	if r.Auth != "" && r.User == "" {
+	if (r.Auth != "" || r.Token != nil) && r.User == "" {
 		return nil, errors.New("relay: auth needs a user")
+	}
+	if r.Auth = strings.ToUpper(r.Auth); r.Auth != "" && !knownMechanism(r.Auth) {
+		return nil, fmt.Errorf("relay: unknown mechanism %q", printable(r.Auth))
 	}
 	if r.User != "" && r.TLS == TLSNone && !r.loopback && !r.ClearAuth {
 		return nil, errors.New("relay: credentials are not sent in clear: use TLS, or clear-auth=true if you must")

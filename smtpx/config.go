@@ -46,7 +46,11 @@ type Config struct {
 	// User and Password are the credentials. No User means no AUTH.
 	User     string
 	Password string
-	// Auth pins the mechanism, such as "PLAIN". Defaults to the strongest that the server offers.
+	// Token gives the token for OAUTHBEARER and XOAUTH2, which are then the only mechanisms that are used. When the server
+	// does not take it, Token is asked once more with refresh set. Pinned by Auth, the two take Password where Token is nil.
+	Token func(ctx context.Context, refresh bool) (string, error)
+	// Auth pins the mechanism, such as "PLAIN": PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, both also with -PLUS,
+	// XOAUTH2 or OAUTHBEARER. Defaults to the strongest that the server offers and the profile knows to work.
 	Auth string
 	// ClearAuth allows AUTH over a connection without TLS to a host that is not loopback.
 	ClearAuth bool

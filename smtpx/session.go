@@ -29,6 +29,7 @@ type session struct {
 	ext    map[string]string // EHLO keywords in upper case and their arguments
 	tls    *tls.ConnectionState
 	mech   string // mechanism of AUTH, "" for none
+	token  string // the last that AUTH used
 	steps  []Step
 }
 
@@ -83,7 +84,7 @@ func (s *session) setUp(ctx context.Context) *Error {
 	if s.relay.User == "" {
 		return nil
 	}
-	return s.timed(StageAuth, s.authenticate)
+	return s.timed(StageAuth, func() (Reply, *Error) { return s.authenticate(ctx) })
 }
 
 // timed runs a stage, and notes how long it took and what came of it.

@@ -2,7 +2,16 @@ package smtptest
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/md5" //nolint:gosec // CRAM-MD5
+	"crypto/pbkdf2"
+	"crypto/sha1" //nolint:gosec // SCRAM-SHA-1
+	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 )
@@ -41,28 +50,107 @@ func (s *session) auth(ctx context.Context, line, args string) error {
 
 // exchange runs a mechanism and tells whether the credentials are right.
 func (s *session) exchange(ctx context.Context, name, initial string, hasInitial bool) (bool, error) {
+	respond := func(text string) (string, error) {
+		if hasInitial {
+			hasInitial = false
+			return decoded(initial), nil
+		}
+		answer, err := s.challenge(ctx, text)
+		return decoded(answer), err
+	}
 	switch name {
 	case "PLAIN":
-		if !hasInitial {
-			var err error
-			if initial, err = s.challenge(ctx, ""); err != nil {
-				return false, err
-			}
-		}
-		p, err := base64.StdEncoding.DecodeString(initial)
-		return err == nil && string(p) == "\x00"+s.config.User+"\x00"+s.config.Password, nil
+		answer, err := respond("")
+		return answer == "\x00"+s.config.User+"\x00"+s.config.Password, err
 	case "LOGIN":
-		user := initial
-		if !hasInitial {
-			var err error
-			if user, err = s.challenge(ctx, "Username:"); err != nil {
-				return false, err
-			}
+		user, err := respond("Username:")
+		if err != nil {
+			return false, err
 		}
-		password, err := s.challenge(ctx, "Password:")
-		return decoded(user) == s.config.User && decoded(password) == s.config.Password, err
+		password, err := respond("Password:")
+		return user == s.config.User && password == s.config.Password, err
+	case "CRAM-MD5":
+		challenge := fmt.Sprintf("<%d.%d@%s>", s.info.ID, rand.Uint64(), s.config.Hostname)
+		answer, err := respond(challenge)
+		h := hmac.New(md5.New, []byte(s.config.Password))
+		h.Write([]byte(challenge))
+		return answer == s.config.User+" "+hex.EncodeToString(h.Sum(nil)), err
+	case "XOAUTH2":
+		answer, err := respond("")
+		if err != nil || answer == "user="+s.config.User+"\x01auth=Bearer "+s.config.Password+"\x01\x01" {
+			return err == nil, err
+		}
+		_, err = respond(`{"status":"401","schemes":"bearer"}`)
+		return false, err
+	case "OAUTHBEARER":
+		answer, err := respond("")
+		if err != nil || (strings.HasPrefix(answer, "n,a="+s.config.User+",\x01") &&
+			strings.HasSuffix(answer, "\x01auth=Bearer "+s.config.Password+"\x01\x01")) {
+			return err == nil, err
+		}
+		_, err = respond(`{"status":"invalid_token"}`)
+		return false, err
+	case "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS":
+		return s.scram(name, respond)
 	}
 	return false, nil
+}
+
+// scram is the server's side of RFC 5802.
+func (s *session) scram(name string, respond func(string) (string, error)) (bool, error) {
+	newHash := sha256.New
+	if strings.HasPrefix(name, "SCRAM-SHA-1-") || name == "SCRAM-SHA-1" {
+		newHash = sha1.New
+	}
+	first, err := respond("")
+	if err != nil {
+		return false, err
+	}
+	parts := strings.SplitN(first, ",", 3)
+	if len(parts) != 3 {
+		return false, nil
+	}
+	header, bare := parts[0]+","+parts[1]+",", parts[2]
+	user, nonce, _ := strings.Cut(strings.TrimPrefix(bare, "n="), ",r=")
+	bound := []byte(header)
+	if strings.HasSuffix(name, "-PLUS") {
+		if s.channel == nil || header != "p=tls-exporter,," {
+			return false, nil
+		}
+		bound = append(bound, s.channel...)
+	} else if strings.HasPrefix(header, "p=") ||
+		(strings.HasPrefix(header, "y") && slices.Contains(s.config.Mechanisms, name+"-PLUS")) {
+		return false, nil // the client saw another offer than was made
+	}
+	nonce += fmt.Sprintf("%x", rand.Uint64())
+	const salt, rounds = "smtptest salt", 4096
+	challenge := fmt.Sprintf("r=%s,s=%s,i=%d", nonce, base64.StdEncoding.EncodeToString([]byte(salt)), rounds)
+	final, err := respond(challenge)
+	if err != nil {
+		return false, err
+	}
+	without, proofText, _ := strings.Cut(final, ",p=")
+	message := bare + "," + challenge + "," + without
+	mac := func(key []byte, text string) []byte {
+		h := hmac.New(newHash, key)
+		h.Write([]byte(text))
+		return h.Sum(nil)
+	}
+	salted, err := pbkdf2.Key(newHash, s.config.Password, []byte(salt), rounds, newHash().Size())
+	if err != nil {
+		return false, err
+	}
+	clientKey := mac(salted, "Client Key")
+	stored := newHash()
+	stored.Write(clientKey)
+	proof := mac(stored.Sum(nil), message)
+	subtle.XORBytes(proof, proof, clientKey)
+	if user != s.config.User || proofText != base64.StdEncoding.EncodeToString(proof) ||
+		without != "c="+base64.StdEncoding.EncodeToString(bound)+",r="+nonce {
+		return false, nil
+	}
+	_, err = respond("v=" + base64.StdEncoding.EncodeToString(mac(mac(salted, "Server Key"), message)))
+	return true, err
 }
 
 // challenge sends a challenge and reads the response, still encoded.

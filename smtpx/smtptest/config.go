@@ -35,7 +35,8 @@ type Config struct {
 	MaxTLSVersion uint16
 	// User and Password, when User is set, are asked for before MAIL.
 	User, Password string
-	// Mechanisms are those that AUTH offers. Defaults to PLAIN and LOGIN.
+	// Mechanisms are those that AUTH offers: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1 and SCRAM-SHA-256, both also with -PLUS,
+	// XOAUTH2 and OAUTHBEARER, for which Password is the token. Defaults to PLAIN and LOGIN.
 	Mechanisms []string
 	// Extensions are the lines of the EHLO reply. nil means DefaultExtensions; CHUNKING must be asked for.
 	Extensions []string

@@ -34,7 +34,8 @@ type session struct {
 	answered bool // something was said since the client last spoke
 	mailed   bool // there was a MAIL
 	tlsDone  bool
-	left     bool // it does not count as open any more
+	channel  []byte // of TLS, for mechanisms that bind to it
+	left     bool   // it does not count as open any more
 
 	from    *string // of the open transaction
 	message Message
@@ -357,6 +358,9 @@ func (s *session) handshake(ctx context.Context) error {
 	}
 	state := tc.ConnectionState()
 	s.info.TLS, s.info.Resumed = tls.VersionName(state.Version), state.DidResume
+	if data, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32); err == nil {
+		s.channel = data
+	}
 	s.info.EHLO = ""
 	s.tlsDone = true
 	s.answered = true
