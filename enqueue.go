@@ -12,8 +12,9 @@ import (
 // It runs one statement, and a second one only where Key was used before.
 //
 // The error is an [InvalidError] for a message that can never be sent: then nothing was written and the transaction can
-// go on. Else it is [ErrNotMigrated] or what the driver said: then nothing was written, and on PostgreSQL the
-// transaction has failed and can only be rolled back.
+// go on. The same holds for an error of Attachment.Open and of reading what it opened, which is wrapped. Else it is
+// [ErrNotMigrated] or what the driver said: then nothing was written, and on PostgreSQL the transaction has failed and
+// can only be rolled back.
 func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, error) {
 	if tx == nil {
 		return Receipt{}, errNoTx
@@ -133,6 +134,13 @@ func (o *Outbox) draftFields(d *draft, m *Message, date time.Time) error {
 	if c.extra, c.sender, err = o.checkFields(m.Header); err != nil {
 		return invalid("Header", "%w", err)
 	}
+	written, err := writtenFields(m)
+	if err != nil {
+		return err
+	}
+	if c.extra, err = joinFields(written, c.extra); err != nil {
+		return invalid("Header", "%w", err)
+	}
 	if err := o.checkBody(m, &c); err != nil {
 		return err
 	}
@@ -141,10 +149,10 @@ func (o *Outbox) draftFields(d *draft, m *Message, date time.Time) error {
 	return err
 }
 
-// checkBody checks the texts and the attachments.
+// checkBody checks the texts and the attachments, of which it reads those that are still to be opened.
 func (o *Outbox) checkBody(m *Message, c *content) error {
-	if m.Text == "" && m.HTML == "" && len(m.Attachments) == 0 {
-		return invalid("Text", "the message is empty: give Text, HTML, Attachments or Raw")
+	if m.Text == "" && m.HTML == "" && m.Calendar == "" && len(m.Attachments) == 0 {
+		return invalid("Text", "the message is empty: give Text, HTML, Calendar, Attachments or Raw")
 	}
 	if err := checkText(m.Text); err != nil {
 		return invalid("Text", "%w", err)
@@ -153,24 +161,38 @@ func (o *Outbox) checkBody(m *Message, c *content) error {
 		return invalid("HTML", "%w", err)
 	}
 	// No encoding makes content shorter, so what is too large already need not be rendered to know it.
-	size := int64(len(m.Text)) + int64(len(m.HTML))
+	size := int64(len(m.Text)) + int64(len(m.HTML)) + int64(len(m.Calendar))
 	for i := range m.Attachments {
 		size += int64(len(m.Attachments[i].Data))
 	}
 	if size > o.maxSize {
 		return o.tooLarge(size)
 	}
-	var err error
-	if c.inline, c.attached, err = checkAttachments(m.Attachments, m.HTML != ""); err != nil {
+	if m.Calendar != "" {
+		method, err := checkCalendar(m.Calendar)
+		if err != nil {
+			return invalid("Calendar", "%w", err)
+		}
+		c.calendar, c.method = m.Calendar, method
+	}
+	attachments, err := o.readAttachments(m.Attachments, size)
+	if err != nil {
+		return err
+	}
+	if c.inline, c.attached, err = checkAttachments(attachments, m.HTML != ""); err != nil {
 		return invalid("Attachments", "%w", err)
+	}
+	if m.Text == "" && m.HTML != "" && !o.htmlOnly {
+		c.text = plainText(m.HTML)
 	}
 	return nil
 }
 
 // draftRaw checks and completes a message that the caller brought complete.
 func (o *Outbox) draftRaw(d *draft, m *Message, date time.Time) error {
-	if m.Subject != "" || m.Text != "" || m.HTML != "" || len(m.ReplyTo)+len(m.Attachments)+len(m.Header) > 0 {
-		return invalid("Raw", "it is a complete message: ReplyTo, Subject, Text, HTML, Attachments and Header must be empty")
+	if m.Subject != "" || m.Text != "" || m.HTML != "" || m.Calendar != "" || m.InReplyTo != "" || m.AutoSubmitted != "" ||
+		m.Unsubscribe != (Unsubscribe{}) || len(m.ReplyTo)+len(m.Attachments)+len(m.References)+len(m.Header) > 0 {
+		return invalid("Raw", "it is a complete message: everything else but From and the recipients must be empty")
 	}
 	if int64(len(m.Raw)) > o.maxSize {
 		return o.tooLarge(int64(len(m.Raw)))

@@ -47,13 +47,50 @@ func FuzzMessage(f *testing.F) {
 		checkHeaderOf(t, m, d)
 		head, _ := mail.ReadMessage(bytes.NewReader(d.body))
 		want := 0
-		for _, has := range []bool{m.Text != "", m.HTML != "", len(m.Attachments) > 0} {
+		for _, has := range []bool{m.Text != "" || plainText(m.HTML) != "", m.HTML != "", len(m.Attachments) > 0} {
 			if has {
 				want++
 			}
 		}
 		if n := countParts(t, head.Header.Get("Content-Type"), head.Header.Get("Content-Transfer-Encoding"), head.Body); n != want {
 			t.Fatalf("%d parts, want %d:\n%q", n, want, d.body)
+		}
+	})
+}
+
+// FuzzMessageFields does the same for the fields of a message that become header fields and forms of the body.
+func FuzzMessageFields(f *testing.F) {
+	f.Add("<p>html</p>", invitation, "<a@b>", "<c@d>", "<e@f>", "auto-replied", "https://example.com/u?x=1", "mailto:a@example.com", true)
+	f.Add("", "BEGIN:VCALENDAR\nMETHOD:X\r\nBcc: y\nEND:VCALENDAR", "<a@b>\r\nBcc: y", "", "<c> <d>", "auto\r\nX: y",
+		"https://example.com/>\r\nBcc: y", "mailto:a@example.com%0d%0aBcc:y", true)
+	f.Add("<a href='https://x/\ny'>", "BEGIN:VCALENDAR\nMETHOD:A;x=\"y\nEND:VCALENDAR", "<>", strings.Repeat("<x>", 400), "<a@b>", "no",
+		"https://user:password@example.com/", "mailto:a@example.com,b@example.com", false)
+	f.Fuzz(func(t *testing.T, html, calendar, inReplyTo, ref1, ref2, auto, url, mailto string, oneClick bool) {
+		m := &Message{
+			From: Address{Address: "a@example.com"}, To: []Address{{Address: "b@example.org"}}, Text: "text", HTML: html,
+			Calendar: calendar, InReplyTo: inReplyTo, AutoSubmitted: AutoSubmitted(auto),
+			Unsubscribe: Unsubscribe{URL: url, Mailto: mailto, OneClick: oneClick},
+		}
+		for _, id := range []string{ref1, ref2} {
+			if id != "" {
+				m.References = append(m.References, id)
+			}
+		}
+		d := draftMended(t, m)
+		checkWire(t, d.body)
+		checkHeaderOf(t, m, d)
+		head, _ := mail.ReadMessage(bytes.NewReader(d.body))
+		want := 1
+		for _, has := range []bool{m.HTML != "", m.Calendar != ""} {
+			if has {
+				want++
+			}
+		}
+		if n := countParts(t, head.Header.Get("Content-Type"), head.Header.Get("Content-Transfer-Encoding"), head.Body); n != want {
+			t.Fatalf("%d parts, want %d:\n%q", n, want, d.body)
+		}
+		if got := strings.Fields(head.Header.Get("References")); len(m.References) > 0 && !slices.Equal(got, m.References) {
+			t.Fatalf("references %q, want %q", got, m.References)
 		}
 	})
 }
@@ -88,6 +125,16 @@ func draftMended(t *testing.T, m *Message) *draft {
 			m.Header = nil
 		case "Attachments":
 			m.Attachments = nil
+		case "Calendar":
+			m.Calendar = ""
+		case "InReplyTo":
+			m.InReplyTo = ""
+		case "References":
+			m.References = nil
+		case "AutoSubmitted":
+			m.AutoSubmitted = ""
+		case "Unsubscribe":
+			m.Unsubscribe = Unsubscribe{}
 		default:
 			t.Fatalf("an error about %s: %v", invalid.Field, err)
 		}
@@ -118,6 +165,15 @@ func checkHeaderOf(t *testing.T, m *Message, d *draft) {
 	}
 	for name := range m.Header {
 		want = append(want, mailKey(name))
+	}
+	for name, has := range map[string]bool{
+		"In-Reply-To": m.InReplyTo != "", "References": m.InReplyTo != "" || len(m.References) > 0,
+		"Auto-Submitted": m.AutoSubmitted != "", "List-Unsubscribe": m.Unsubscribe != (Unsubscribe{}),
+		"List-Unsubscribe-Post": m.Unsubscribe.OneClick,
+	} {
+		if has {
+			want = append(want, name)
+		}
 	}
 	var got []string
 	for name, values := range head.Header {

@@ -56,6 +56,8 @@ type Config struct {
 	// in messages otherwise: text that reached a header by mistake must not choose a template or another recipient.
 	// Names are complete and their case does not matter. Defaults to none.
 	AllowHeaders []string
+	// HTMLOnly sends a message that has HTML and no Text as it is. Defaults to deriving its text from the HTML.
+	HTMLOnly bool
 	// TraceParent returns the W3C traceparent of the request that enqueues, or nothing, so that the delivery can be linked
 	// to it. A value in another form is not stored. It must be safe for concurrent use. Defaults to none.
 	TraceParent func(ctx context.Context) string
@@ -69,6 +71,7 @@ type Outbox struct {
 	maxHeaderSize   int
 	maxRecipients   int
 	allowed         map[string]bool // control fields by canonical name
+	htmlOnly        bool
 	traceParent     func(context.Context) string
 	now             func() time.Time
 }
@@ -85,6 +88,7 @@ var plain = &Outbox{
 func New(c Config) (*Outbox, error) {
 	o := *plain
 	o.traceParent = c.TraceParent
+	o.htmlOnly = c.HTMLOnly
 	if c.From != (Address{}) {
 		if _, err := checkAddress(c.From); err != nil {
 			return nil, invalid("From", "%w", err)

@@ -23,6 +23,7 @@ type content struct {
 	subject          string
 	extra            []field
 	text, html       string
+	calendar, method string // an iCalendar object and what it asks for
 	inline, attached []attachment
 }
 
@@ -86,8 +87,8 @@ type entity struct {
 	attachment *attachment // nil for a text
 }
 
-// tree builds mixed( alternative( text, related( html, inline… )), attached… ), leaving out every level that would have
-// one child.
+// tree builds mixed( alternative( text, related( html, inline… ), calendar ), attached… ), leaving out every level that
+// would have one child. The alternatives become richer towards the end (RFC 2046 §5.1.4).
 func (c *content) tree(b boundaries) entity {
 	var body []entity
 	if c.text != "" {
@@ -101,7 +102,10 @@ func (c *content) tree(b boundaries) entity {
 		}
 		body = append(body, html)
 	}
-	if len(body) == 2 {
+	if c.calendar != "" {
+		body = append(body, textEntity("text/calendar; charset=utf-8; method="+c.method, c.calendar))
+	}
+	if len(body) > 1 {
 		body = []entity{{mediaType: "multipart/alternative", boundary: b.name("alt"), children: body}}
 	}
 	body = append(body, attachmentEntities(c.attached)...)

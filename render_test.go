@@ -48,7 +48,7 @@ type leafPart struct {
 
 // digest names content: text by what it says, so that a last line break does not matter.
 func digest(mediaType string, data []byte) string {
-	if mediaType == "text/plain" || mediaType == "text/html" {
+	if mediaType == "text/plain" || mediaType == "text/html" || mediaType == "text/calendar" {
 		data = bytes.TrimRight(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), "\n")
 	}
 	sum := sha256.Sum256(data)
@@ -141,8 +141,12 @@ func readPart(t *testing.T, r *reading, h textproto.MIMEHeader, body io.Reader, 
 func expected(m *Message) reading {
 	r := reading{Subject: m.Subject, From: flatten([]Address{m.From}), To: flatten(m.To)}
 	var text, html *leafPart
-	if m.Text != "" {
-		text = &leafPart{Type: "text/plain", Digest: digest("text/plain", toCRLF(m.Text))}
+	said := m.Text
+	if said == "" {
+		said = plainText(m.HTML)
+	}
+	if said != "" {
+		text = &leafPart{Type: "text/plain", Digest: digest("text/plain", toCRLF(said))}
 	}
 	if m.HTML != "" {
 		html = &leafPart{Type: "text/html", Digest: digest("text/html", toCRLF(m.HTML))}
@@ -155,6 +159,9 @@ func expected(m *Message) reading {
 			p.Type = typeByName(a.Name)
 		}
 		data := a.Data
+		if a.Open != nil {
+			data, _ = readAll(a.Open, 1<<20)
+		}
 		if p.Type == "message/rfc822" {
 			data = toCRLF(string(data))
 		}
@@ -166,31 +173,40 @@ func expected(m *Message) reading {
 			attached = append(attached, p)
 		}
 	}
+	forms := 0
+	for _, has := range []bool{text != nil, html != nil, m.Calendar != ""} {
+		if has {
+			forms++
+		}
+	}
 	mixed := ""
-	if len(attached) > 0 && (text != nil || html != nil || len(attached) > 1) {
+	if len(attached) > 0 && (forms > 0 || len(attached) > 1) {
 		mixed = "multipart/mixed"
+	}
+	around := mixed
+	if forms > 1 {
+		around = "multipart/alternative"
 	}
 	for i := range attached {
 		attached[i].Parent = mixed
 	}
 	if text != nil {
-		text.Parent = mixed
-		if html != nil {
-			text.Parent = "multipart/alternative"
-		}
+		text.Parent = around
 		r.Parts = append(r.Parts, *text)
 	}
 	if html != nil {
-		html.Parent = mixed
-		if text != nil {
-			html.Parent = "multipart/alternative"
-		}
+		html.Parent = around
 		if len(inline) > 0 {
 			html.Parent = "multipart/related"
 		}
 		r.Parts = append(r.Parts, *html)
 	}
 	r.Parts = append(r.Parts, inline...)
+	if m.Calendar != "" {
+		r.Parts = append(r.Parts, leafPart{
+			Type: "text/calendar", Digest: digest("text/calendar", toCRLF(m.Calendar)), Parent: around,
+		})
+	}
 	r.Parts = append(r.Parts, attached...)
 	return r
 }
@@ -368,6 +384,7 @@ func TestGolden(t *testing.T) {
 	golden := map[string]bool{
 		"text-ascii": true, "both-latin": true, "all-cjk": true, "all-long": true, "bcc-only": true, "forwarded": true,
 		"references": true, "international-domain": true, "boundary-in-text": true, "many-recipients": true,
+		"invitation": true, "newsletter": true, "answer": true,
 	}
 	for _, s := range samples() {
 		if !golden[s.name] {
@@ -428,7 +445,7 @@ const pythonReader = `
 import email, email.policy, hashlib, json, pathlib, sys
 
 def digest(kind, data):
-    if kind in ("text/plain", "text/html"):
+    if kind in ("text/plain", "text/html", "text/calendar"):
         data = data.replace(b"\r\n", b"\n").rstrip(b"\n")
     return hashlib.sha256(data).hexdigest()[:16]
 

@@ -1,0 +1,69 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// maxMethod is longer than every method of RFC 5546.
+const maxMethod = 32
+
+// checkCalendar checks the frame of an iCalendar object (RFC 5545 §3.4) and returns its method, which RFC 6047 §2.4 wants
+// in the Content-Type as well. What the object says is the caller's matter.
+func checkCalendar(s string) (method string, err error) {
+	if err := checkText(s); err != nil {
+		return "", err
+	}
+	var first, last string
+	depth := 0
+	for line := range strings.Lines(s) {
+		line = strings.TrimRight(line, "\r\n")
+		if line == "" || line[0] == ' ' || line[0] == '\t' { // the continuation of a property
+			continue
+		}
+		if first == "" {
+			first = line
+		}
+		last = line
+		name, value, _ := strings.Cut(line, ":")
+		name, _, _ = strings.Cut(name, ";")
+		switch strings.ToUpper(name) {
+		case "BEGIN":
+			depth++
+		case "END":
+			depth--
+		case "METHOD":
+			if depth != 1 {
+				continue
+			}
+			if method != "" {
+				return "", errors.New("has more than one METHOD")
+			}
+			method = strings.ToUpper(strings.TrimSpace(value))
+			if err := checkMethod(method); err != nil {
+				return "", fmt.Errorf("METHOD %s %w", quote(value), err)
+			}
+		}
+	}
+	switch {
+	case !strings.EqualFold(first, "BEGIN:VCALENDAR") || !strings.EqualFold(last, "END:VCALENDAR") || depth != 0:
+		return "", errors.New("is not an iCalendar object: BEGIN:VCALENDAR and END:VCALENDAR must enclose it")
+	case method == "":
+		return "", errors.New("has no METHOD: attach it as a file instead if it asks for nothing")
+	}
+	return method, nil
+}
+
+// checkMethod checks for a token.
+func checkMethod(s string) error {
+	if s == "" || len(s) > maxMethod {
+		return fmt.Errorf("does not have 1 to %d bytes", maxMethod)
+	}
+	for i := range len(s) {
+		if c := s[i]; c != '-' && !isAlphanumeric(c) {
+			return fmt.Errorf("contains %q", rune(c))
+		}
+	}
+	return nil
+}

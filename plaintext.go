@@ -1,0 +1,363 @@
+package outbox
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/html"
+	"golang.org/x/net/html/atom"
+)
+
+// plainText returns what HTML says as plain text, for readers that do not show HTML and for filters that distrust mail
+// without text. Paragraphs, lists, quotations and rules keep their form, links are followed by their address, images
+// give their alternative text, and what is not shown is left out. It is empty where the HTML has no text.
+//
+// The time and the length of the result are proportional to the input, whatever that is.
+func plainText(s string) string {
+	w := textWriter{out: make([]byte, 0, len(s)/2)}
+	z := html.NewTokenizer(strings.NewReader(s))
+	for {
+		switch z.Next() {
+		case html.ErrorToken: // the end: reading a string has no other error
+			return w.text()
+		case html.TextToken:
+			w.content(z.Text())
+		case html.StartTagToken:
+			name, more := z.TagName()
+			w.start(atom.Lookup(name), tagAttributes(z, more))
+		case html.SelfClosingTagToken: // which HTML takes for a start tag, except in a drawing or a formula
+			name, more := z.TagName()
+			if tag := atom.Lookup(name); tag != atom.Svg && tag != atom.Math {
+				w.start(tag, tagAttributes(z, more))
+			}
+		case html.EndTagToken:
+			name, _ := z.TagName()
+			w.end(atom.Lookup(name))
+		case html.CommentToken, html.DoctypeToken:
+		}
+	}
+}
+
+// attributes are those of a tag that matter to text.
+type attributes struct {
+	href, alt string
+	hidden    bool
+}
+
+func tagAttributes(z *html.Tokenizer, more bool) (a attributes) {
+	for more {
+		var key, value []byte
+		key, value, more = z.TagAttr()
+		switch string(key) {
+		case "href":
+			a.href = strings.TrimSpace(string(value))
+		case "alt":
+			a.alt = string(value)
+		case "hidden":
+			a.hidden = true
+		case "style":
+			style := bytes.ToLower(bytes.ReplaceAll(value, []byte(" "), nil))
+			a.hidden = a.hidden || bytes.Contains(style, []byte("display:none"))
+		}
+	}
+	return a
+}
+
+// Bounds of the nesting that is shown: deeper levels look like the last one, so that the prefixes of lines cannot grow
+// with the input.
+const (
+	maxQuoteDepth = 5
+	maxListDepth  = 8
+)
+
+// textWriter writes text in lines. White space is written when the word after it is, so that none is left at an end.
+type textWriter struct {
+	out    []byte
+	breaks int  // line breaks due before the next word
+	space  bool // a space is due before the next word
+	lead   bool // the next word begins a list item, whose mark was written
+
+	quotes int // open quotations
+	marks  int // of quotation on this line
+	pre    int
+	lists  []int // of each open list the number of the next item, 0 for one without numbers
+
+	skip      atom.Atom // element that is left out, 0 for none
+	skipDepth int       // elements of that name that are open
+
+	href   string // of the open link, empty for none
+	linkAt int    // where its text began
+}
+
+// isSkipped says whether an element has nothing to show.
+func isSkipped(tag atom.Atom) bool {
+	switch tag {
+	case atom.Head, atom.Title, atom.Style, atom.Script, atom.Noscript, atom.Template, atom.Textarea, atom.Select, atom.Iframe,
+		atom.Object, atom.Svg, atom.Math:
+		return true
+	default:
+		return false
+	}
+}
+
+// isVoid says whether an element has no content and no end tag.
+func isVoid(tag atom.Atom) bool {
+	switch tag {
+	case atom.Area, atom.Base, atom.Br, atom.Col, atom.Embed, atom.Hr, atom.Img, atom.Input, atom.Link, atom.Meta, atom.Source,
+		atom.Track, atom.Wbr:
+		return true
+	default:
+		return false
+	}
+}
+
+// margin returns how many line breaks stand before and after an element: none, one for a line, two for a paragraph.
+func margin(tag atom.Atom) int {
+	switch tag {
+	case atom.P, atom.H1, atom.H2, atom.H3, atom.H4, atom.H5, atom.H6, atom.Ul, atom.Ol, atom.Dl, atom.Table, atom.Blockquote,
+		atom.Pre, atom.Hr, atom.Figure, atom.Fieldset:
+		return 2
+	case atom.Body, atom.Div, atom.Tr, atom.Li, atom.Dt, atom.Dd, atom.Center, atom.Section, atom.Article, atom.Header,
+		atom.Footer, atom.Main, atom.Nav, atom.Aside, atom.Address, atom.Caption, atom.Thead, atom.Tbody, atom.Tfoot,
+		atom.Figcaption, atom.Form:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// start takes in a start tag.
+func (w *textWriter) start(tag atom.Atom, a attributes) {
+	switch {
+	case w.skip == 0:
+	case w.skip == atom.Head && tag == atom.Body, w.skip == atom.P && margin(tag) == 2: // their end tags may be left out
+		w.skip = 0
+	default:
+		if tag == w.skip {
+			w.skipDepth++
+		}
+		return
+	}
+	if (a.hidden || isSkipped(tag)) && tag != 0 {
+		if !isVoid(tag) {
+			w.skip, w.skipDepth = tag, 1
+		}
+		return
+	}
+	w.breakLines(w.nested(margin(tag)))
+	switch tag {
+	case atom.Br:
+		w.breaks = min(w.breaks+1, 2)
+	case atom.Td, atom.Th:
+		w.space = true
+	case atom.Blockquote:
+		w.quotes++
+	case atom.Pre:
+		w.pre++
+	case atom.Ul:
+		w.lists = append(w.lists, 0)
+	case atom.Ol:
+		w.lists = append(w.lists, 1)
+	case atom.Li:
+		w.item()
+	case atom.Hr:
+		w.word([]byte("--------"))
+		w.breakLines(2)
+	case atom.Img:
+		w.content([]byte(a.alt))
+	case atom.A:
+		w.endLink()
+		w.href, w.linkAt = a.href, len(w.out)
+	default:
+	}
+}
+
+// end takes in an end tag.
+func (w *textWriter) end(tag atom.Atom) {
+	if w.skip != 0 {
+		if tag == w.skip {
+			if w.skipDepth--; w.skipDepth == 0 {
+				w.skip = 0
+			}
+		}
+		return
+	}
+	switch tag {
+	case atom.A:
+		w.endLink()
+	case atom.Li:
+		w.lead = false
+	case atom.Ul, atom.Ol:
+		w.lead = false
+		if len(w.lists) > 0 {
+			w.lists = w.lists[:len(w.lists)-1]
+		}
+	case atom.Pre:
+		w.pre = max(w.pre-1, 0)
+	default:
+	}
+	w.breakLines(w.nested(margin(tag)))
+	if tag == atom.Blockquote {
+		w.quotes = max(w.quotes-1, 0)
+	}
+}
+
+// nested keeps the items of lists together: inside one nothing stands apart by more than a line.
+func (w *textWriter) nested(breaks int) int {
+	if len(w.lists) > 0 {
+		return min(breaks, 1)
+	}
+	return breaks
+}
+
+// breakLines makes line breaks due. What begins an item stays beside its mark.
+func (w *textWriter) breakLines(n int) {
+	if n > 0 && !w.lead {
+		w.breaks = max(w.breaks, n)
+	}
+}
+
+// item begins a list item.
+func (w *textWriter) item() {
+	w.lead = false
+	w.breaks = max(w.breaks, 1)
+	mark := "-"
+	if n := len(w.lists); n > 0 && w.lists[n-1] > 0 {
+		mark = strconv.Itoa(w.lists[n-1]) + "."
+		w.lists[n-1]++
+	}
+	w.word([]byte(strings.Repeat("  ", max(min(len(w.lists), maxListDepth)-1, 0)) + mark))
+	w.space, w.lead = true, true
+}
+
+// endLink writes the address behind the text of a link, unless it is that text.
+func (w *textWriter) endLink() {
+	href := w.href
+	w.href = ""
+	scheme, rest, _ := strings.Cut(href, ":")
+	switch strings.ToLower(scheme) {
+	case "http", "https":
+		rest = strings.TrimSuffix(strings.TrimPrefix(rest, "//"), "/")
+	case "mailto", "tel":
+	default: // a place in this page, a script, or nothing
+		return
+	}
+	// The text is read without what quotes, indents or ends a line.
+	shown := string(bytes.TrimSpace(w.out[min(w.linkAt, len(w.out)):]))
+	switch {
+	case shown == "":
+	case strings.EqualFold(shown, href), strings.EqualFold(strings.TrimSuffix(shown, "/"), rest):
+		return
+	}
+	if strings.ContainsAny(href, " \t\r\n<>") { // browsers mend it, a reader of text would cut it
+		href = strings.NewReplacer(" ", "%20", "\t", "", "\r", "", "\n", "", "<", "%3C", ">", "%3E").Replace(href)
+	}
+	if shown != "" {
+		w.space = w.space || w.breaks == 0
+		href = "<" + href + ">"
+	}
+	w.word([]byte(href))
+}
+
+// content takes in the text between two tags.
+func (w *textWriter) content(s []byte) {
+	if w.skip != 0 {
+		return
+	}
+	if w.pre > 0 {
+		w.preformatted(s)
+		return
+	}
+	start := -1
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRune(s[i:])
+		switch {
+		case isBlank(r), isInvisible(r):
+			if start >= 0 {
+				w.word(s[start:i])
+				start = -1
+			}
+			w.space = w.space || isBlank(r)
+		case start < 0:
+			start = i
+		}
+		i += n
+	}
+	if start >= 0 {
+		w.word(s[start:])
+	}
+}
+
+// preformatted takes in text whose white space counts.
+func (w *textWriter) preformatted(s []byte) {
+	for first, rest := true, s; ; first = false {
+		line, after, more := bytes.Cut(rest, []byte("\n"))
+		if !first {
+			w.breaks++
+		}
+		if line = bytes.TrimRight(line, " \t\r"); len(line) > 0 {
+			w.word(line)
+		}
+		if !more {
+			return
+		}
+		rest = after
+	}
+}
+
+// word writes a word and the white space that is due before it.
+func (w *textWriter) word(s []byte) {
+	switch {
+	case len(w.out) == 0:
+		w.prefix(w.quotes)
+	case w.breaks > 0:
+		for i := range w.breaks {
+			w.out = append(bytes.TrimRight(w.out, " "), '\n')
+			if i < w.breaks-1 { // an empty line between two quotations is in the outer one
+				w.prefix(min(w.marks, w.quotes))
+			}
+		}
+		w.prefix(w.quotes)
+	case w.space && w.out[len(w.out)-1] != ' ':
+		w.out = append(w.out, ' ')
+	}
+	w.out = append(w.out, s...)
+	w.breaks, w.space, w.lead = 0, false, false
+}
+
+// prefix marks a line as quoted.
+func (w *textWriter) prefix(depth int) {
+	w.marks = min(depth, maxQuoteDepth)
+	for range w.marks {
+		w.out = append(w.out, "> "...)
+	}
+}
+
+// text returns what was written.
+func (w *textWriter) text() string {
+	w.endLink()
+	if len(w.out) == 0 {
+		return ""
+	}
+	return string(w.out) + "\n"
+}
+
+// isBlank says whether a character is white space to HTML, or the space that does not break, or ends a line elsewhere.
+func isBlank(r rune) bool {
+	switch r {
+	case ' ', '\t', '\n', '\f', '\r', '\u00a0', '\u0085', '\u2028', '\u2029':
+		return true
+	}
+	return false
+}
+
+// isInvisible says whether a character has no place in plain text: preview lines are padded with them.
+func isInvisible(r rune) bool {
+	switch r {
+	case '\u00ad', '\u034f', '\u200b', '\u2060', '\ufeff':
+		return true
+	}
+	return false
+}
