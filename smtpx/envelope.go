@@ -16,7 +16,43 @@ type Envelope struct {
 	// An error abandons the message: nothing of the body is sent, and [Client.Send] returns an [*Error] of
 	// [ClassRecycle] in which errors.Is finds the hook's error. The hook must return when ctx, which is Send's, is done.
 	Commit func(ctx context.Context) error
+
+	// DSN asks for delivery status notifications (RFC 3461). It is ignored where the server does not offer DSN.
+	DSN DSN
+	// RequireTLS demands that every further hop uses TLS with verification (RFC 8689). A server that does not offer
+	// REQUIRETLS, or a session without TLS, is an error of ClassConfig, and nothing is sent.
+	RequireTLS bool
 }
+
+// DSN says which notifications about a message are wanted. The zero value leaves that to the server.
+type DSN struct {
+	// ID comes back in notifications (ENVID). Printable ASCII, at most 100 characters.
+	ID string
+	// Return is how much of the message comes back with them. Defaults to the server's choice.
+	Return DSNReturn
+	// Notify are the occasions. NotifyNever stands alone. None means the server's choice.
+	Notify []DSNNotify
+}
+
+// DSNReturn is how much of a message a notification holds.
+type DSNReturn string
+
+// The amounts.
+const (
+	ReturnFull   DSNReturn = "FULL"
+	ReturnHeader DSNReturn = "HDRS"
+)
+
+// DSNNotify is an occasion for a notification.
+type DSNNotify string
+
+// The occasions.
+const (
+	NotifyNever   DSNNotify = "NEVER"
+	NotifySuccess DSNNotify = "SUCCESS"
+	NotifyFailure DSNNotify = "FAILURE"
+	NotifyDelay   DSNNotify = "DELAY"
+)
 
 // Result is what became of a message.
 type Result struct {

@@ -48,6 +48,9 @@ func newJob(ctx context.Context, env Envelope, data []byte) (*job, *Error) {
 	if j.body, err = checkBody(data); err != nil {
 		return j, &Error{Stage: StageData, Class: ClassMessage, Err: err}
 	}
+	if err = env.DSN.check(); err != nil {
+		return j, &Error{Stage: StageMail, Class: ClassMessage, Err: err}
+	}
 	if env.From != "" {
 		if j.from, err = parseAddress(env.From); err != nil {
 			return j, &Error{Stage: StageMail, Class: ClassMessage, Err: fmt.Errorf("sender: %w", err)}

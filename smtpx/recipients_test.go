@@ -277,6 +277,65 @@ func TestNullSender(t *testing.T) {
 	}
 }
 
+func TestDSN(t *testing.T) {
+	dsn := smtpx.DSN{ID: "a+b=c d", Return: smtpx.ReturnHeader, Notify: []smtpx.DSNNotify{smtpx.NotifyFailure, smtpx.NotifyDelay}}
+	for _, offered := range []bool{true, false} {
+		extensions := []string{}
+		wantParams, wantRcpt := "", ""
+		if offered {
+			extensions = []string{"DSN"}
+			wantParams, wantRcpt = "RET=HDRS ENVID=a+2Bb+3Dc+20d", "NOTIFY=DELAY,FAILURE"
+		}
+		srv, client := newRelay(t, smtptest.Config{Extensions: extensions})
+		env := envelope("b@example.net")
+		env.DSN = dsn
+		if _, err := client.Send(testContext(t), env, message("x")); err != nil {
+			t.Fatal(err)
+		}
+		if m := srv.Messages()[0]; m.Params != wantParams || m.RcptParams[0] != wantRcpt {
+			t.Errorf("MAIL had %q, RCPT %q; want %q and %q", m.Params, m.RcptParams[0], wantParams, wantRcpt)
+		}
+	}
+	_, client := newRelay(t, smtptest.Config{})
+	for name, dsn := range map[string]smtpx.DSN{
+		"CRLF in the id":  {ID: "a\r\nRSET"},
+		"long id":         {ID: strings.Repeat("x", 101)},
+		"return":          {Return: "SOME SIZE=1"},
+		"notify":          {Notify: []smtpx.DSNNotify{"ALWAYS"}},
+		"never and delay": {Notify: []smtpx.DSNNotify{smtpx.NotifyNever, smtpx.NotifyDelay}},
+	} {
+		env := envelope("b@example.net")
+		env.DSN = dsn
+		_, err := client.Send(testContext(t), env, message("x"))
+		if e := asError(t, err, smtpx.StageMail, smtpx.ClassMessage); !strings.Contains(e.Error(), "DSN") {
+			t.Errorf("%s: %v", name, e)
+		}
+	}
+}
+
+func TestRequireTLS(t *testing.T) {
+	env := envelope("b@example.net")
+	env.RequireTLS = true
+	srv, client := newRelay(t, smtptest.Config{Extensions: []string{"REQUIRETLS"}})
+	if _, err := client.Send(testContext(t), env, message("x")); err != nil {
+		t.Fatal(err)
+	}
+	if m := srv.Messages()[0]; m.Params != "REQUIRETLS" {
+		t.Errorf("MAIL had %q", m.Params)
+	}
+	for name, config := range map[string]smtptest.Config{
+		"not offered": {},
+		"in clear":    {TLS: smtptest.NoTLS, Extensions: []string{"REQUIRETLS"}},
+	} {
+		srv, client := newRelay(t, config)
+		_, err := client.Send(testContext(t), env, message("x"))
+		wantError(t, err, smtpx.StageMail, smtpx.ClassConfig)
+		if srv.Count() != 0 {
+			t.Errorf("%s: it arrived", name)
+		}
+	}
+}
+
 // What a server did not offer is not used, and what needs it is refused with one clear sentence.
 func TestExtensions(t *testing.T) {
 	eight := message("caf\xc3\xa9")

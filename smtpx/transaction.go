@@ -79,6 +79,10 @@ func (c *conn) admit(j *job) *Error {
 	if j.body.bit8 && !c.offers("8BITMIME") {
 		return refuse("message has 8-bit content and the server does not offer 8BITMIME")
 	}
+	if j.env.RequireTLS && (c.tls == nil || !c.offers("REQUIRETLS")) {
+		return &Error{Stage: StageMail, Class: ClassConfig, Rule: "client.extension",
+			Err: errors.New("message requires TLS on every hop, which the server does not offer (REQUIRETLS)")}
+	}
 	if c.offers("SMTPUTF8") {
 		return nil
 	}
@@ -182,6 +186,12 @@ func (c *conn) appendMail(buf []byte, t *transaction) []byte {
 	if c.needsUTF8(t) {
 		buf = append(buf, " SMTPUTF8"...)
 	}
+	if j.env.RequireTLS {
+		buf = append(buf, " REQUIRETLS"...)
+	}
+	if c.offers("DSN") {
+		buf = j.env.DSN.appendMail(buf)
+	}
 	return append(buf, "\r\n"...)
 }
 
@@ -204,7 +214,11 @@ func (c *conn) needsUTF8(t *transaction) bool {
 func (c *conn) appendRcpt(buf []byte, t *transaction, i int) []byte {
 	buf = append(buf, "RCPT TO:<"...)
 	buf = append(buf, t.job.to[i].text...)
-	return append(buf, ">\r\n"...)
+	buf = append(buf, '>')
+	if c.offers("DSN") {
+		buf = t.job.env.DSN.appendRcpt(buf)
+	}
+	return append(buf, "\r\n"...)
 }
 
 // appendHead appends MAIL, all RCPTs, and DATA where that is how the body will go.
