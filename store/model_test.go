@@ -498,12 +498,17 @@ func (m *machine) suppress(rt *rapid.T) {
 
 // row is what the database says of a delivery.
 type row struct {
-	ID                    outbox.ID
-	Seq, Stage, Attempts  int
-	State                 outbox.State
-	Class, Token          string
-	Outage, Later, Lapsed bool
-	Notes                 int
+	ID       outbox.ID    `db:"id"`
+	Seq      int          `db:"seq"`
+	Stage    int          `db:"stage"`
+	Attempts int          `db:"attempts"`
+	State    outbox.State `db:"state"`
+	Class    string       `db:"class"`
+	Token    string       `db:"token"`
+	Outage   bool         `db:"outage"`
+	Later    bool         `db:"later"`
+	Lapsed   bool         `db:"lapsed"`
+	Notes    int          `db:"notes"`
 }
 
 func (m *machine) rows(rt *rapid.T) (rows []row) {

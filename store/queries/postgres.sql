@@ -264,8 +264,8 @@ DELETE FROM outbox_messages m WHERE m.id IN (SELECT id FROM jsonb_to_recordset($
   AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.message_id = m.id);
 
 -- name: message_by_rfc_id
--- $1 Message-ID with its brackets, of a message that brought its own: the condition is that of the index.
-SELECT CAST(id AS text) AS id FROM outbox_messages WHERE message_id = $1 AND strpos(message_id, id::text) = 0 LIMIT 3;
+-- $1 Message-ID with its brackets.
+SELECT CAST(id AS text) AS id FROM outbox_messages WHERE message_id = $1 ORDER BY id LIMIT 3;
 
 -- name: enable_notify
 CREATE OR REPLACE TRIGGER outbox_notify AFTER INSERT ON outbox_messages FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();

@@ -123,9 +123,14 @@ func purgeRules() []rule {
 			w.changes(1, w.store.Purge, store.Filter{})
 			want(w, "messages left", w.number("SELECT count(*) FROM outbox_messages"), 0)
 		}},
-		{"attempts", "The attempts of a delivery go with it.", func(w *world) {
-			c := w.leased()
+		{"attempts", "The attempts of a delivery go with it, and those of its siblings stay.", func(w *world) {
+			c := w.leased(to("a@one.example", "b@two.example"))
 			w.settle(c, outbox.VerbFail, evidence(refusal()))
+			w.changes(1, w.store.Purge, store.Filter{To: "@one.example"})
+			attempts := w.get(c.ID).Attempts
+			if len(attempts) != 1 || attempts[0].Seq != 2 {
+				w.violatedf("the attempts left are %+v", attempts)
+			}
 			w.changes(1, w.store.Purge, store.Filter{})
 			want(w, "attempts left", w.number("SELECT count(*) FROM outbox_attempts"), 0)
 		}},

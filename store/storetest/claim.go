@@ -97,6 +97,11 @@ func claimTakes() []rule {
 			want(w, "recipients", len(again.Deliveries), 1)
 			want(w, "place", again.Deliveries[0].Seq, 2)
 		}},
+		{"siblings-overdue-stay", "A recipient past its deadline does not come along with its siblings.", func(w *world) {
+			id := w.enqueue(mail(to("a@example.org", "b@example.org")))
+			w.exec("UPDATE outbox_deliveries SET expires_at = $1 WHERE message_id = $2 AND seq = 2", longAgo, string(id))
+			want(w, "recipients", len(w.claimOne().Deliveries), 1)
+		}},
 		{"oldest-due-first", "Of one route and priority the earliest due comes first.", func(w *world) {
 			ids := w.many(3)
 			for i, at := range []string{"2001-01-03T00:00:00.000Z", "2001-01-01T00:00:00.000Z", "2001-01-02T00:00:00.000Z"} {

@@ -8,40 +8,43 @@ CREATE TABLE outbox_messages (
   id              uuid        NOT NULL PRIMARY KEY,                       -- UUIDv7, made by the client
   message_id      text        NOT NULL,                                   -- RFC 5322, fixed here, brackets included
   idempotency_key text        UNIQUE,
-  route           text        NOT NULL DEFAULT 'default' CHECK (route <> ''),
-  priority        text        NOT NULL DEFAULT 'normal' CHECK (priority IN ('high', 'normal', 'bulk')),
+  route           text        NOT NULL DEFAULT 'default',
+  priority        text        NOT NULL DEFAULT 'normal',                  -- high, normal or bulk
   sender          text        NOT NULL,                                   -- envelope; '' is the null return path
-  recipients      jsonb       NOT NULL CHECK (jsonb_typeof(recipients) = 'array' AND jsonb_array_length(recipients) > 0),
+  recipients      jsonb       NOT NULL,                                   -- array of addresses
   subject         text        NOT NULL DEFAULT '',
-  size            bigint      NOT NULL CHECK (size > 0),                  -- bytes of the rendered message
+  size            bigint      NOT NULL,                                   -- bytes of the rendered message
   not_before      timestamptz,
   expires_at      timestamptz,
-  on_uncertain    text        NOT NULL DEFAULT 'resend' CHECK (on_uncertain IN ('resend', 'hold')),
-  tags            jsonb       CHECK (jsonb_typeof(tags) = 'array'),
-  metadata        jsonb       CHECK (jsonb_typeof(metadata) = 'object'),
+  on_uncertain    text        NOT NULL DEFAULT 'resend',                  -- or hold
+  tags            jsonb,                                                  -- array
+  metadata        jsonb,                                                  -- object
   trace_parent    text,
   created_at      timestamptz NOT NULL DEFAULT now(),
   body_key_id     text,                                                   -- names the key when the body is encrypted
-  body            bytea                                                   -- rendered MIME; NULL once scrubbed
+  body            bytea,                                                  -- rendered MIME; NULL once scrubbed
+  -- One constraint and not one for each column, because each is prepared anew for every statement that inserts.
+  CONSTRAINT outbox_messages_sound CHECK (
+    route <> '' AND priority IN ('high', 'normal', 'bulk') AND size > 0 AND on_uncertain IN ('resend', 'hold')
+    AND jsonb_typeof(recipients) = 'array' AND jsonb_array_length(recipients) > 0
+    AND (tags IS NULL OR jsonb_typeof(tags) = 'array') AND (metadata IS NULL OR jsonb_typeof(metadata) = 'object'))
 );
 
--- A Message-ID that this library made contains the id, so only the others need an index.
-CREATE INDEX outbox_messages_foreign_message_id ON outbox_messages (message_id) WHERE strpos(message_id, id::text) = 0;
+CREATE INDEX outbox_messages_message_id ON outbox_messages (message_id);
 
 -- Deliveries move. One row for each recipient, narrow, because every state change rewrites it. Room on each page
 -- (fillfactor) keeps renewals and the stage inside it; vacuum comes early and does not dawdle, for claims walk dead rows.
 CREATE TABLE outbox_deliveries (
   message_id     uuid        NOT NULL,                                    -- outbox_messages.id
-  seq            integer     NOT NULL CHECK (seq > 0),                    -- place among the recipients, from 1
-  recipient      text        NOT NULL CHECK (recipient <> ''),
+  seq            integer     NOT NULL,                                    -- place among the recipients, from 1
+  recipient      text        NOT NULL,
   route          text        NOT NULL,
   priority       text        NOT NULL,
-  state          text        NOT NULL DEFAULT 'queued' CHECK (state IN
-                   ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')),
-  stage          smallint    NOT NULL DEFAULT 0 CHECK (stage IN (0, 1)),  -- 1: the final dot may have left
+  state          text        NOT NULL DEFAULT 'queued',
+  stage          smallint    NOT NULL DEFAULT 0,                          -- 1: the final dot may have left
   due_at         timestamptz NOT NULL,
   expires_at     timestamptz,
-  attempts       integer     NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+  attempts       integer     NOT NULL DEFAULT 0,
   deferred_since timestamptz,                                             -- start of an outage or throttling
   lease_token    uuid,
   lease_until    timestamptz,                                             -- not indexed, so that a renewal is a HOT update
@@ -54,17 +57,19 @@ CREATE TABLE outbox_deliveries (
   provider_id    text,
   finished_at    timestamptz,
   PRIMARY KEY (message_id, seq),
-  CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
-  CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)),
-  CHECK (stage = 0 OR state = 'sending'),
-  CHECK ((finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')))
+  -- The states of the state machine and what goes with each; one constraint, as above.
+  CONSTRAINT outbox_deliveries_sound CHECK (
+    state IN ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')
+    AND (state = 'sending') = (lease_token IS NOT NULL)
+    AND (lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)
+    AND stage IN (0, 1) AND (stage = 0 OR state = 'sending')
+    AND (finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed'))
+    AND seq > 0 AND recipient <> '' AND attempts >= 0)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
--- One for each question: what is due on a (route, priority), what is leased, in doubt, held, finished, about to expire.
+-- One for each question: what is due on a (route, priority), what is leased, in doubt or held, finished, about to expire.
 CREATE INDEX outbox_deliveries_due       ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued';
-CREATE INDEX outbox_deliveries_leased    ON outbox_deliveries (message_id, seq) WHERE state = 'sending';
-CREATE INDEX outbox_deliveries_uncertain ON outbox_deliveries (message_id, seq) WHERE state = 'uncertain';
-CREATE INDEX outbox_deliveries_held      ON outbox_deliveries (message_id, seq) WHERE state = 'held';
+CREATE INDEX outbox_deliveries_open      ON outbox_deliveries (state, message_id, seq) WHERE state IN ('sending', 'uncertain', 'held');
 CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
 
