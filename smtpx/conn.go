@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -43,9 +44,10 @@ type conn struct {
 	flown    time.Time // when the last flight left
 	sent     int       // messages begun
 	messages int       // the most messages, as far as is known
-	dead     bool      // out of step, closed, or told to be: not to be used again
-	dirty    bool      // a transaction is open that will not be finished: RSET is due
-	rcptMax  int       // the most recipients per transaction, as far as is known
+	maxAge   time.Duration
+	dead     bool // out of step, closed, or told to be: not to be used again
+	dirty    bool // a transaction is open that will not be finished: RSET is due
+	rcptMax  int  // the most recipients per transaction, as far as is known
 }
 
 // inbound is a reply, or the error with which the stream of replies ended.
@@ -85,7 +87,10 @@ func newConn(s *session, p *pool) *conn {
 
 // announcedLimits takes the limits that the server gives in EHLO (RFC 9422), and the profile's.
 func (c *conn) announcedLimits() {
-	c.messages = c.relay.MaxMessages
+	// The limits of connections that were opened together must not end them together.
+	c.messages = c.pool.messageLimit()
+	c.messages -= rand.IntN(c.messages/10 + 1)
+	c.maxAge = c.relay.MaxAge - rand.N(c.relay.MaxAge/10+1)
 	if f := c.relay.profile.Recipients; f.Sure() {
 		c.rcptMax = min(c.rcptMax, f.Value)
 	}
@@ -219,13 +224,14 @@ func (c *conn) reset() {
 // park waits for a job. It returns nil when the connection should end: it was idle too long, the pool closes, or the
 // server spoke or hung up.
 func (c *conn) park() *job {
-	c.timer.Reset(min(c.relay.Idle, max(0, time.Until(c.born.Add(c.relay.MaxAge)))))
+	c.timer.Reset(min(c.pool.idleLimit(), max(0, time.Until(c.born.Add(c.maxAge)))))
 	defer c.timer.Stop()
 	select {
 	case j := <-c.work:
 		return j
-	case <-c.replies:
+	case in := <-c.replies:
 		c.dead = true
+		c.pool.hungUp(c, in.reply)
 	case <-c.timer.C:
 	case <-c.pool.closing:
 	}
@@ -244,7 +250,7 @@ func (c *conn) unsolicited() bool {
 
 // usedUp reports that the connection has served enough messages or time.
 func (c *conn) usedUp() bool {
-	return c.sent >= c.messages || time.Since(c.born) >= c.relay.MaxAge
+	return c.sent >= c.messages || time.Since(c.born) >= c.maxAge
 }
 
 // end closes the connection and waits for the reader. One that is in step says QUIT, and what the server makes of it is of

@@ -66,6 +66,8 @@ type Error struct {
 	Hint string
 	// Err is the cause when it was not a reply: a connection, TLS, context or hook error.
 	Err error
+
+	effect Effect // of the rule
 }
 
 // Error gives stage, cause and class on one line. Control characters in the server's words are replaced.

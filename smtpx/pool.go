@@ -21,6 +21,7 @@ type pool struct {
 	dialing int
 	proven  bool // the last dial that ended succeeded
 	closed  bool
+	limits  limits
 
 	failures int         // dials that failed in a row
 	redialAt time.Time   // while other connections are open, no dial before this
@@ -31,7 +32,11 @@ type pool struct {
 }
 
 func newPool(r *relay) *pool {
-	return &pool{relay: r, closing: make(chan struct{})}
+	return &pool{
+		relay:   r,
+		limits:  limits{conns: r.Conns, messages: r.MaxMessages, idle: r.Idle},
+		closing: make(chan struct{}),
+	}
 }
 
 // submit queues a job, or hands it to an idle connection.
@@ -62,7 +67,7 @@ func (p *pool) enqueue(j *job, i int) {
 
 // grow opens connections for the jobs that wait, apart from those that are served already. The caller holds mu.
 func (p *pool) grow(served int) {
-	for !p.closed && len(p.waiting) > p.dialing+served && p.open < p.relay.Conns && (p.proven || p.dialing == 0) {
+	for !p.closed && len(p.waiting) > p.dialing+served && p.open < p.maxConns() && (p.proven || p.dialing == 0) {
 		if p.open > 0 && time.Now().Before(p.redialAt) {
 			return // the connections that there are serve the queue meanwhile
 		}
@@ -96,6 +101,9 @@ func (p *pool) connect() {
 	if err != nil {
 		p.open--
 		p.failures++
+		if err.effect == EffectConnectionCap {
+			p.learnConns(p.open, err.Reply)
+		}
 		p.dialFailed(err)
 		p.mu.Unlock()
 		return

@@ -303,7 +303,7 @@ func refusal(p *Profile, stage Stage, r Reply) *Error {
 		return e
 	}
 	class, rule := p.Classify(stage, r)
-	e.Class, e.Rule, e.Hint = class, rule.ID, rule.Hint
+	e.Class, e.Rule, e.Hint, e.effect = class, rule.ID, rule.Hint, rule.Effect
 	return e
 }
 

@@ -336,6 +336,7 @@ func (c *conn) hear(t *transaction, stage Stage, limit time.Duration) (Reply, er
 
 // refuse takes a verdict on the whole message, or on the session.
 func (c *conn) refuse(t *transaction, e *Error) {
+	c.pool.learn(c, e)
 	if e.Reply.Code == 421 || e.Reply.Code < 400 {
 		c.dead = true
 	}
@@ -401,7 +402,9 @@ func (c *conn) hearData(t *transaction) {
 	if r.Code == 421 || r.Code < 400 {
 		c.dead = true
 	}
-	t.fail(refusal(c.relay.profile, StageData, r))
+	e := refusal(c.relay.profile, StageData, r)
+	c.pool.learn(c, e)
+	t.fail(e)
 }
 
 // lost takes the end of the connection. Before the end of the body has left, the message was certainly not accepted.

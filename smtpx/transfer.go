@@ -185,7 +185,9 @@ func (c *conn) conclude(t *transaction, err error, complete bool) {
 		}
 		// A server that refuses BDAT may leave the transaction open (RFC 3030 §2); after DATA it is closed.
 		c.dirty = t.mode != transferData
-		t.fail(refusal(c.relay.profile, StageDot, r))
+		e := refusal(c.relay.profile, StageDot, r)
+		c.pool.learn(c, e)
+		t.fail(e)
 	default:
 		c.cut()
 		t.fail(&Error{Stage: StageDot, Class: ClassAmbiguous, Reply: r, Err: fmt.Errorf("%w: unexpected code %d", errReply, r.Code)})
