@@ -43,17 +43,22 @@ type draft struct {
 
 // draft checks and renders a message.
 func (o *Outbox) draft(ctx context.Context, msg *Message) (*draft, error) {
+	return o.draftAt(ctx, msg, "", o.now())
+}
+
+// draftAt checks and renders a message at a certain time. An empty id makes a new one.
+func (o *Outbox) draftAt(ctx context.Context, msg *Message, id ID, now time.Time) (*draft, error) {
 	if msg == nil {
 		return nil, invalid("Message", "is nil")
 	}
-	now := o.now()
 	opts, err := checkOptions(msg, now)
 	if err != nil {
 		return nil, err
 	}
-	id, err := newID()
-	if err != nil {
-		return nil, err
+	if id == "" {
+		if id, err = newID(); err != nil {
+			return nil, err
+		}
 	}
 	d := &draft{options: opts, id: id}
 	// The date of a scheduled message is that of its sending: filters distrust mail that seems to be days old.

@@ -1,0 +1,353 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	htmltemplate "html/template"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"text/template"
+	"text/template/parse"
+	"unicode/utf8"
+)
+
+// The kinds of files.
+const (
+	kindSubject = ".subject"
+	kindText    = ".txt"
+	kindHTML    = ".html"
+)
+
+var kinds = [...]string{kindSubject, kindText, kindHTML}
+
+// The names by which a page and what stands around it know each other.
+const (
+	contentName = "content"
+	layoutName  = "layout"
+)
+
+// source names a file of a template: its name without what follows, its locale in lower case, and its kind.
+type source struct{ name, locale, kind string }
+
+// file is a source as it was found: its path, its locale as it is written, and its content without the line break at the
+// end that editors put there.
+type file struct{ path, locale, text string }
+
+// templateSources are the files that templates are made of.
+type templateSources struct {
+	config                   TemplateConfig
+	pages, layouts, partials map[source]file
+}
+
+// partialsFolder holds the partials.
+const partialsFolder = "partials/"
+
+// readSources reads the files.
+func readSources(fsys fs.FS, c TemplateConfig) (*templateSources, error) {
+	if c.Locale != "" && !isLocale(c.Locale) {
+		return nil, fmt.Errorf("the locale %s is not a BCP 47 tag", quote(c.Locale))
+	}
+	if err := checkFuncs(c.Funcs); err != nil {
+		return nil, err
+	}
+	s := &templateSources{
+		config: c, pages: make(map[source]file), layouts: make(map[source]file), partials: make(map[source]file),
+	}
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !slices.Contains(kinds[:], path.Ext(name)) {
+			return err
+		}
+		return s.read(fsys, name)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the templates: %w", err)
+	}
+	return s, nil
+}
+
+// checkFuncs finds what text/template would panic about.
+func checkFuncs(funcs map[string]any) error {
+	for name, fn := range funcs {
+		if err := checkFunc(name, fn); err != nil {
+			return fmt.Errorf("template function %s %w", quote(name), err)
+		}
+	}
+	return nil
+}
+
+func checkFunc(name string, fn any) error {
+	for i := range len(name) {
+		if c := name[i]; c != '_' && (!isAlphanumeric(c) || i == 0 && isDigits(name[:1])) {
+			return fmt.Errorf("contains %q", rune(c))
+		}
+	}
+	t := reflect.TypeOf(fn)
+	switch {
+	case name == "":
+		return errors.New("has no name")
+	case t == nil || t.Kind() != reflect.Func || reflect.ValueOf(fn).IsNil():
+		return errors.New("is not a function")
+	case t.NumOut() == 1, t.NumOut() == 2 && t.Out(1) == reflect.TypeFor[error]():
+		return nil
+	default:
+		return errors.New("must return one value, or one value and an error")
+	}
+}
+
+// read reads one file.
+func (s *templateSources) read(fsys fs.FS, name string) error {
+	data, err := fs.ReadFile(fsys, name)
+	if err != nil {
+		return err
+	}
+	if !utf8.Valid(data) {
+		return fmt.Errorf("%s is not valid UTF-8", name)
+	}
+	dir, base := path.Split(name)
+	kind := path.Ext(base)
+	base, locale, hasLocale := strings.Cut(strings.TrimSuffix(base, kind), ".")
+	if hasLocale && !isLocale(locale) {
+		return fmt.Errorf("%s: %s is not a BCP 47 tag, and a name has no dots", name, quote(locale))
+	}
+	into := s.pages
+	full, partial := strings.CutPrefix(dir+base, partialsFolder)
+	switch {
+	case base == "", partial && (full == contentName || full == layoutName):
+		return fmt.Errorf("%s has a name that cannot be used", name)
+	case partial:
+		into = s.partials
+	case base == layoutName:
+		into = s.layouts
+	}
+	key := source{name: full, locale: strings.ToLower(locale), kind: kind}
+	if _, taken := into[key]; taken {
+		return fmt.Errorf("%s: another file differs from it by case only", name)
+	}
+	into[key] = file{path: name, locale: locale, text: strings.TrimRight(string(data), "\r\n")}
+	return nil
+}
+
+// isLocale checks for the form of a BCP 47 tag: subtags of up to 8 letters and digits, the first of letters.
+func isLocale(s string) bool {
+	for i, tag := range strings.Split(s, "-") {
+		if tag == "" || len(tag) > 8 {
+			return false
+		}
+		for j := range len(tag) {
+			if !isAlphanumeric(tag[j]) || i == 0 && isDigits(tag[j:j+1]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// names lists the templates.
+func (s *templateSources) names() []string {
+	seen := make(map[string]struct{})
+	for key := range s.pages {
+		seen[key.name] = struct{}{}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// template makes one template with all its variants.
+func (s *templateSources) template(name string) (*Template, error) {
+	t := &Template{name: name, variants: make(map[string]*variant)}
+	locales := map[string]string{}
+	for key, f := range s.pages {
+		if key.name == name {
+			locales[key.locale] = f.locale
+		}
+	}
+	if _, ok := locales[""]; !ok {
+		return nil, errors.New("there are only variants: add the files without a locale, for readers of other languages")
+	}
+	for _, locale := range slices.Sorted(maps.Keys(locales)) {
+		v, err := s.variant(name, locale)
+		if err != nil {
+			return nil, err
+		}
+		v.locale = locales[locale]
+		if locale == "" {
+			t.fallback = v
+			if v.locale = s.config.Locale; v.locale != "" {
+				t.variants[strings.ToLower(v.locale)] = v
+			}
+			continue
+		}
+		if _, taken := t.variants[locale]; taken {
+			return nil, fmt.Errorf("%s is the locale of the files without one", locales[locale])
+		}
+		t.variants[locale] = v
+	}
+	return t, nil
+}
+
+// variant makes a template in one language.
+func (s *templateSources) variant(name, locale string) (*variant, error) {
+	v := new(variant)
+	for _, kind := range kinds {
+		f, ok := s.pages[source{name, locale, kind}]
+		if _, base := s.pages[source{name, "", kind}]; base != ok {
+			return nil, fmt.Errorf("the variant %s and the files without a locale do not both have a %s", locale, kind)
+		}
+		if !ok {
+			continue
+		}
+		var err error
+		switch kind {
+		case kindSubject:
+			v.subject, err = s.parseText(name, locale, kind, f)
+		case kindText:
+			v.text, err = s.parseText(name, locale, kind, f)
+		case kindHTML:
+			v.html, err = s.parseHTML(name, locale, f)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case v.subject == nil:
+		return nil, fmt.Errorf("there is no %s", kindSubject)
+	case v.text == nil && v.html == nil:
+		return nil, fmt.Errorf("there is neither a %s nor a %s", kindText, kindHTML)
+	}
+	return v, nil
+}
+
+// piece is a file to be parsed under a name.
+type piece struct {
+	name string
+	file file
+}
+
+// pieces lists the partials, the layout and the page itself, in this order, so that a page can redefine a block, and
+// says which of them to execute.
+func (s *templateSources) pieces(name, locale, kind string, page file) (list []piece, entry string) {
+	seen := make(map[string]struct{})
+	for key := range s.partials {
+		if key.kind == kind {
+			seen[key.name] = struct{}{}
+		}
+	}
+	for _, partial := range slices.Sorted(maps.Keys(seen)) {
+		if f, ok := find(s.partials, partial, locale, kind); ok {
+			list = append(list, piece{partial, f})
+		}
+	}
+	entry = contentName
+	for dir := path.Dir(name); entry == contentName; dir = path.Dir(dir) {
+		if f, ok := find(s.layouts, path.Join(dir, layoutName), locale, kind); ok {
+			list, entry = append(list, piece{layoutName, f}), layoutName
+		}
+		if dir == "." {
+			break
+		}
+	}
+	return append(list, piece{contentName, page}), entry
+}
+
+// find finds a file for a locale, for a more general one, or without.
+func find(files map[source]file, name, locale, kind string) (file, bool) {
+	for tag := range general(locale) {
+		if f, ok := files[source{name, tag, kind}]; ok {
+			return f, true
+		}
+	}
+	f, ok := files[source{name, "", kind}]
+	return f, ok
+}
+
+// funcs are the functions of a variant.
+func (s *templateSources) funcs(page file) map[string]any {
+	locale := page.locale
+	if locale == "" {
+		locale = s.config.Locale
+	}
+	all := map[string]any{"locale": func() string { return locale }}
+	maps.Copy(all, s.config.Funcs)
+	return all
+}
+
+func (s *templateSources) parseText(name, locale, kind string, page file) (executor, error) {
+	set := template.New(name + kind).Option("missingkey=error").Funcs(s.funcs(page))
+	list, entry := s.pieces(name, locale, kind, page)
+	for _, p := range list {
+		if _, err := set.New(p.name).Parse(p.file.text); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.file.path, err)
+		}
+	}
+	for _, t := range set.Templates() {
+		if missing := undefined(t.Root, func(name string) bool { return set.Lookup(name) != nil }); missing != "" {
+			return nil, fmt.Errorf("%s: %s uses the partial %s, which is not there", page.path, t.Name(), quote(missing))
+		}
+	}
+	return set.Lookup(entry), nil
+}
+
+func (s *templateSources) parseHTML(name, locale string, page file) (executor, error) {
+	funcs := s.funcs(page)
+	set := htmltemplate.New(name + kindHTML).Option("missingkey=error").Funcs(funcs)
+	list, entry := s.pieces(name, locale, kindHTML, page)
+	for _, p := range list {
+		if _, err := set.New(p.name).Parse(p.file.text); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.file.path, err)
+		}
+	}
+	// html/template works out how to escape when it is first executed, and finds then what it cannot escape. That is done
+	// here, on a copy whose functions do nothing: what the data would have to be does not matter.
+	trial, err := set.Clone()
+	if err != nil {
+		return nil, err
+	}
+	for name := range funcs {
+		trial.Funcs(map[string]any{name: func(...any) (any, error) { return nil, errTrial }})
+	}
+	var refused *htmltemplate.Error
+	if err := trial.ExecuteTemplate(io.Discard, entry, nil); errors.As(err, &refused) {
+		return nil, fmt.Errorf("%s: %w", page.path, refused)
+	}
+	return set.Lookup(entry), nil
+}
+
+// errTrial ends a trial.
+var errTrial = errors.New("this is a trial without data")
+
+// undefined returns a template that a node uses and that is not there, or nothing.
+func undefined(node parse.Node, known func(string) bool) string {
+	var lists []*parse.ListNode
+	switch n := node.(type) {
+	case *parse.TemplateNode:
+		if !known(n.Name) {
+			return n.Name
+		}
+	case *parse.ListNode:
+		for _, child := range n.Nodes {
+			if name := undefined(child, known); name != "" {
+				return name
+			}
+		}
+	case *parse.IfNode:
+		lists = []*parse.ListNode{n.List, n.ElseList}
+	case *parse.RangeNode:
+		lists = []*parse.ListNode{n.List, n.ElseList}
+	case *parse.WithNode:
+		lists = []*parse.ListNode{n.List, n.ElseList}
+	}
+	for _, list := range lists {
+		if list == nil {
+			continue
+		}
+		if name := undefined(list, known); name != "" {
+			return name
+		}
+	}
+	return ""
+}
