@@ -125,12 +125,12 @@ func TestTokenIsRefreshedOnce(t *testing.T) {
 		for _, second := range []string{"fresh", "stale"} {
 			t.Run(fmt.Sprint(m, " then ", second), func(t *testing.T) {
 				var asked []bool
-				token := func(_ context.Context, refresh bool) (string, error) {
+				token := func(ctx context.Context, refresh bool) (string, error) {
 					asked = append(asked, refresh)
 					if refresh {
 						return second, nil
 					}
-					return "stale", nil
+					return "stale", ctx.Err()
 				}
 				srv := smtptest.New(t, smtptest.Config{User: "app", Password: "fresh", Mechanisms: []string{m}})
 				client := open(t, srv.URLFor("app", ""), func(c *smtpx.Config) { c.Token = token })

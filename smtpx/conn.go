@@ -89,8 +89,8 @@ func newConn(s *session, p *pool) *conn {
 func (c *conn) announcedLimits() {
 	// The limits of connections that were opened together must not end them together.
 	c.messages = c.pool.messageLimit()
-	c.messages -= rand.IntN(c.messages/10 + 1)
-	c.maxAge = c.relay.MaxAge - rand.N(c.relay.MaxAge/10+1)
+	c.messages -= rand.IntN(c.messages/10 + 1)              //nolint:gosec // jitter
+	c.maxAge = c.relay.MaxAge - rand.N(c.relay.MaxAge/10+1) //nolint:gosec // jitter
 	if f := c.relay.profile.Recipients; f.Sure() {
 		c.rcptMax = min(c.rcptMax, f.Value)
 	}

@@ -5,13 +5,13 @@ import (
 	"crypto/hmac"
 	"crypto/md5" //nolint:gosec // CRAM-MD5
 	"crypto/pbkdf2"
+	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // SCRAM-SHA-1
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 )
@@ -39,7 +39,10 @@ func (s *session) auth(ctx context.Context, line, args string) error {
 		if err != nil {
 			return err
 		}
-		reply = "535 5.7.8 authentication credentials invalid"
+		reply = s.server.character.authFailed
+		if s.config.Personality == SendGrid && s.config.User != "apikey" {
+			ok = false
+		}
 		if ok {
 			s.info.User, s.info.Mechanism = s.config.User, name
 			reply = "235 2.7.0 authenticated"
@@ -70,7 +73,7 @@ func (s *session) exchange(ctx context.Context, name, initial string, hasInitial
 		password, err := respond("Password:")
 		return user == s.config.User && password == s.config.Password, err
 	case "CRAM-MD5":
-		challenge := fmt.Sprintf("<%d.%d@%s>", s.info.ID, rand.Uint64(), s.config.Hostname)
+		challenge := "<" + rand.Text() + "@" + s.config.Hostname + ">"
 		answer, err := respond(challenge)
 		h := hmac.New(md5.New, []byte(s.config.Password))
 		h.Write([]byte(challenge))
@@ -122,7 +125,7 @@ func (s *session) scram(name string, respond func(string) (string, error)) (bool
 		(strings.HasPrefix(header, "y") && slices.Contains(s.config.Mechanisms, name+"-PLUS")) {
 		return false, nil // the client saw another offer than was made
 	}
-	nonce += fmt.Sprintf("%x", rand.Uint64())
+	nonce += rand.Text()
 	const salt, rounds = "smtptest salt", 4096
 	challenge := fmt.Sprintf("r=%s,s=%s,i=%d", nonce, base64.StdEncoding.EncodeToString([]byte(salt)), rounds)
 	final, err := respond(challenge)

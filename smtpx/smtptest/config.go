@@ -27,6 +27,8 @@ type Config struct {
 	Addr string
 	// NoListen makes a server that can be reached by [Server.Dial] only.
 	NoListen bool
+	// Personality makes the server behave like a provider's. Defaults to none.
+	Personality Personality
 	// Hostname is the name in the greeting and in the certificate. Defaults to relay.test.
 	Hostname string
 	// TLS is the mode. Defaults to StartTLS.

@@ -40,7 +40,7 @@ func (s *session) mail(ctx context.Context, line, args string) error {
 		path, params, ok := parsePath(args, "FROM:")
 		switch {
 		case s.config.User != "" && s.info.User == "":
-			return "530 5.7.0 authentication required"
+			return s.server.character.authRequired
 		case s.info.EHLO == "":
 			return "503 5.5.1 EHLO first"
 		case s.from != nil:
@@ -267,6 +267,9 @@ func (s *session) accept(ctx context.Context, body []byte) error {
 	bdat := s.bdat
 	s.resetMail()
 	reply := "250 2.0.0 Ok: queued as " + m.ID
+	if f := s.server.character.accepted; f != nil {
+		reply = f(m.ID)
+	}
 	if limit := s.sizeLimit(); limit > 0 && m.Size > limit {
 		s.failed = bdat
 		return s.say(ctx, "552 5.3.4 message size exceeds fixed limit", false)
@@ -300,7 +303,7 @@ func (s *session) accept(ctx context.Context, body []byte) error {
 
 // idle asks the hook what to do behind a message.
 func (s *session) idle(ctx context.Context) error {
-	if s.config.Hook == nil {
+	if s.config.Hook == nil && s.server.character.hook == nil {
 		return nil
 	}
 	a := s.ask(ctx, StageIdle, "", nil)

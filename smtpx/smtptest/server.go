@@ -15,11 +15,12 @@ import (
 
 // Server is an SMTP server on loopback. Make one with [New] or [Start].
 type Server struct {
-	config   Config
-	tls      *tls.Config
-	caPEM    []byte
-	caFile   string
-	listener net.Listener
+	config    Config
+	character character
+	tls       *tls.Config
+	caPEM     []byte
+	caFile    string
+	listener  net.Listener
 
 	ledger ledger
 	stats  counters
@@ -65,6 +66,10 @@ func prepare(config Config) (*Server, error) {
 	if config.Hostname == "" {
 		config.Hostname = "relay.test"
 	}
+	character, err := config.adopt()
+	if err != nil {
+		return nil, err
+	}
 	if config.Extensions == nil {
 		config.Extensions = DefaultExtensions
 	}
@@ -87,10 +92,11 @@ func prepare(config Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		config: config,
-		tls:    &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, MaxVersion: config.MaxTLSVersion},
-		caPEM:  ca.pem,
-		conns:  make(map[net.Conn]context.CancelFunc),
+		config:    config,
+		character: character,
+		tls:       &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, MaxVersion: config.MaxTLSVersion},
+		caPEM:     ca.pem,
+		conns:     make(map[net.Conn]context.CancelFunc),
 	}
 	if s.caFile, err = writeTemp(ca.pem); err != nil {
 		return nil, err

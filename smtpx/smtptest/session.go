@@ -69,7 +69,7 @@ func (s *session) run(ctx context.Context, open int) {
 		_ = s.flush(ctx)
 		return
 	}
-	if err := s.answer(ctx, StageBanner, "", "220 "+s.config.Hostname+" ESMTP smtptest"); err != nil {
+	if err := s.answer(ctx, StageBanner, "", "220 "+s.config.Hostname+" "+s.server.character.banner); err != nil {
 		return
 	}
 	for {
@@ -106,7 +106,11 @@ func (s *session) readLine(ctx context.Context) (string, error) {
 	if err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
-			s.reply("421 4.4.2 " + s.config.Hostname + " idle for too long")
+			reply := s.server.character.idleReply
+			if reply == "" {
+				reply = "421 4.4.2 " + s.config.Hostname + " idle for too long"
+			}
+			s.reply(reply)
 			_ = s.flush(ctx)
 		}
 		return "", err
@@ -171,14 +175,6 @@ func (s *session) command(ctx context.Context, line string) error {
 		return errEnd
 	}
 	return s.answer(ctx, StageOther, line, "500 5.5.2 command not known")
-}
-
-// ask asks the hook.
-func (s *session) ask(ctx context.Context, stage Stage, line string, m *Message) Action {
-	if s.config.Hook == nil {
-		return Action{}
-	}
-	return s.config.Hook(ctx, Event{Stage: stage, Session: s.info, Line: line, Message: m})
 }
 
 // do asks the hook, and does what is normal unless that acts.
