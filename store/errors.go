@@ -39,6 +39,8 @@ const (
 	stateUndefinedColumn      = "42703"
 	stateSerializationFailure = "40001"
 	stateDeadlock             = "40P01"
+	stateQueryCanceled        = "57014"
+	stateLockNotAvailable     = "55P03"
 )
 
 // sqlState is the SQLSTATE of an error, or nothing.

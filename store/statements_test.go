@@ -78,7 +78,7 @@ func TestDialectsHaveTheSameStatements(t *testing.T) {
 	if got, want := only(sqlite, postgres), "claimed_messages forget_dispatchers lapsed note_attempts"; got != want {
 		t.Errorf("SQLite alone has %q, want %q", got, want)
 	}
-	if got, want := only(postgres, sqlite), "disable_notify enable_notify lock_deliveries lock_messages reap_lapsed"; got != want {
+	if got, want := only(postgres, sqlite), "disable_notify enable_notify lock_deliveries lock_messages no_time_limit reap_lapsed"; got != want {
 		t.Errorf("PostgreSQL alone has %q, want %q", got, want)
 	}
 }

@@ -113,16 +113,23 @@ type conn interface {
 const conflicts = 5
 
 // atomically runs fn in one transaction and commits it unless fn fails. Everything that changes more than one table goes
-// through here. When PostgreSQL breaks the transaction off in favour of another, all of it is repeated.
+// through here. When PostgreSQL breaks the transaction off in favour of another, or because of a time limit that the role
+// or the database has, all of it is repeated, without such limits: they are meant for the application's queries, and what
+// was sent must be recorded.
 func (s *Store) atomically(ctx context.Context, fn func(c conn) error) error {
 	if s.dialect == schema.SQLite {
 		return s.immediately(ctx, fn)
 	}
-	for n := 1; ; n++ {
-		if err := s.committed(ctx, fn); n >= conflicts || !conflict(err) {
-			return err
-		}
+	err := s.committed(ctx, fn)
+	for n := 1; n < conflicts && conflict(ctx, err); n++ {
+		err = s.committed(ctx, func(c conn) error {
+			if _, err := c.ExecContext(ctx, s.queries.get("no_time_limit")); err != nil {
+				return err
+			}
+			return fn(c)
+		})
 	}
+	return err
 }
 
 // committed runs fn in a transaction of PostgreSQL. It is READ COMMITTED whatever the default of the database, because
@@ -168,12 +175,12 @@ func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err err
 
 // change runs one statement that changes rows, and returns what it says of them. On SQLite it runs in a transaction,
 // whose begin is where writers wait for one another. On PostgreSQL it needs none around it, which saves two round trips;
-// where the default of the database is a stricter isolation than READ COMMITTED, the statement may fail to serialise, and
-// is repeated in a transaction.
+// where the default of the database is a stricter isolation than READ COMMITTED, or has a time limit, the statement may fail
+// for that, and is repeated in a transaction.
 func change[T any](ctx context.Context, s *Store, name string, args ...any) (list []T, err error) {
 	query := s.queries.get(name)
 	if s.dialect == schema.Postgres {
-		if list, err = collect[T](ctx, s.db, query, args...); !conflict(err) {
+		if list, err = collect[T](ctx, s.db, query, args...); !conflict(ctx, err) {
 			return list, err
 		}
 	}
@@ -184,10 +191,17 @@ func change[T any](ctx context.Context, s *Store, name string, args ...any) (lis
 	return list, err
 }
 
-// conflict says whether PostgreSQL broke a statement off in favour of another. Nothing was changed then.
-func conflict(err error) bool {
-	state := sqlState(err)
-	return state == stateSerializationFailure || state == stateDeadlock
+// conflict says whether PostgreSQL broke a statement off in favour of another, or because of a time limit that is not the
+// caller's. Nothing was changed then.
+func conflict(ctx context.Context, err error) bool {
+	switch sqlState(err) {
+	case stateSerializationFailure, stateDeadlock, stateLockNotAvailable:
+		return true
+	case stateQueryCanceled:
+		return ctx.Err() == nil
+	default:
+		return false
+	}
 }
 
 // collect runs a query and scans every row into a T.

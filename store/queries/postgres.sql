@@ -78,6 +78,9 @@ SELECT l.message_id AS id, l.seq, l.state, l.recipient, l.attempts,
 FROM leased l JOIN outbox_messages m ON m.id = l.message_id
 ORDER BY l.due_at, l.message_id, l.seq;
 
+-- name: no_time_limit
+SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true);
+
 -- name: allowance
 -- What a relay's shared allowance holds, read without a lock. $1 relay, $2 rate per second, $3 burst.
 SELECT least($3::float8, tokens + $2::float8 * greatest(0, extract(epoch FROM now() - refilled_at)::float8)) AS tokens
