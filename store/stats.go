@@ -10,14 +10,26 @@ import (
 
 // Stats says how much is where.
 type Stats struct {
-	// Counts has one entry for each route and state that holds a delivery.
+	// Counts has one entry for each route and state that holds a delivery. Of the states that More names, which are terminal,
+	// only the newest [CountedAtMost] deliveries were counted: there are more.
 	Counts []Count
+	More   []outbox.State
 	// Due, Scheduled and Deferred divide what is queued: due now, for later, and for later after an attempt.
 	Due, Scheduled, Deferred int64
 	// OldestDue is the earliest due time of what is queued, zero when nothing is.
 	OldestDue time.Time
+	// Minutes says what was finished in the last minutes: Minutes[0] is the last one.
+	Minutes [5]Minute
 	// Paused lists the routes that an operator holds back.
 	Paused []Pause
+}
+
+// CountedAtMost is how many finished deliveries of each state [Store.Stats] counts.
+const CountedAtMost = 10_000
+
+// Minute is what was finished in a minute: sent, or given up in any way.
+type Minute struct {
+	Sent, Unsent int64
 }
 
 // Count is a number of deliveries.
@@ -35,11 +47,15 @@ type Pause struct {
 	Reason string
 }
 
-// Stats counts the deliveries by route and state.
+// Stats says how the queue does. It costs as much as there is to do, whatever has been done: what is finished is counted only
+// up to [CountedAtMost].
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var st Stats
 	err := func() (err error) {
-		if st.Counts, err = collect[Count](ctx, s.db, s.queries.get("counts")+" ORDER BY 1, 2"); err != nil {
+		if st.Counts, st.More, err = s.counts(ctx); err != nil {
+			return err
+		}
+		if st.Minutes, err = s.minutes(ctx); err != nil {
 			return err
 		}
 		type waiting struct {
@@ -67,6 +83,56 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		return Stats{}, s.failed(ctx, err, "read the statistics")
 	}
 	return st, nil
+}
+
+// counts asks for one more than it tells, to know whether there are more.
+func (s *Store) counts(ctx context.Context) (counts []Count, more []outbox.State, err error) {
+	if counts, err = collect[Count](ctx, s.db, s.queries.get("counts"), CountedAtMost+1); err != nil {
+		return nil, nil, err
+	}
+	total := make(map[outbox.State]int64)
+	for _, c := range counts {
+		total[c.State] += c.Deliveries
+	}
+	for _, state := range outbox.States() {
+		if !state.Terminal() || total[state] <= CountedAtMost {
+			continue
+		}
+		more = append(more, state)
+		for i := range counts { // the one too many
+			if counts[i].State == state {
+				counts[i].Deliveries--
+				break
+			}
+		}
+	}
+	return counts, more, nil
+}
+
+// minutes counts what was finished lately.
+func (s *Store) minutes(ctx context.Context) (minutes [5]Minute, err error) {
+	type row struct {
+		Ago        int
+		Deliveries int64
+	}
+	for _, state := range outbox.States() {
+		if !state.Terminal() {
+			continue
+		}
+		rows, err := collect[row](ctx, s.db, s.queries.get("minutes"), string(state))
+		if err != nil {
+			return minutes, err
+		}
+		for _, r := range rows {
+			switch m := &minutes[min(max(r.Ago, 0), len(minutes)-1)]; state {
+			case outbox.StateSent:
+				m.Sent += r.Deliveries
+			default:
+				m.Unsent += r.Deliveries
+			}
+		}
+	}
+	return minutes, nil
 }
 
 // Pause holds a route back: its deliveries are not claimed until [Store.Resume]; those that are being sent go on. Pausing

@@ -206,6 +206,11 @@ ON CONFLICT (id) DO UPDATE SET host = excluded.host, pid = excluded.pid, version
 SELECT id, host, pid, version, started_at, seen_at, relays, extract(epoch FROM now() - seen_at)::float8 AS silent
 FROM outbox_dispatchers ORDER BY started_at, id;
 
+-- name: minutes
+-- What was finished in each of the last five minutes. $1 state.
+SELECT floor(extract(epoch FROM now() - finished_at) / 60)::int AS ago, count(*) AS deliveries FROM outbox_deliveries
+WHERE state = $1 AND finished_at > now() - interval '5 minutes' AND finished_at <= now() GROUP BY 1 ORDER BY 1;
+
 -- name: is_old
 -- $1 state, $2 age in seconds. Whether purge_old would find something, read without a lock.
 SELECT EXISTS (SELECT 1 FROM outbox_deliveries WHERE state = $1 AND finished_at < now() - make_interval(secs => $2::float8));

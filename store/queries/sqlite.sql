@@ -182,6 +182,12 @@ DELETE FROM outbox_dispatchers WHERE seen_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'n
 SELECT id, host, pid, version, started_at, seen_at, relays, (julianday('now') - julianday(seen_at)) * 86400.0 AS silent
 FROM outbox_dispatchers ORDER BY started_at, id;
 
+-- name: minutes
+-- What was finished in each of the last five minutes. $1 state.
+SELECT CAST((julianday('now') - julianday(finished_at)) * 1440.0 AS INTEGER) AS ago, count(*) AS deliveries FROM outbox_deliveries
+WHERE state = $1 AND finished_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-5 minutes') AND finished_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+GROUP BY 1 ORDER BY 1;
+
 -- name: is_old
 -- $1 state, $2 age as '-60.000 seconds'. Whether purge_old would find something, read without the write lock.
 SELECT EXISTS (SELECT 1 FROM outbox_deliveries WHERE state = $1 AND finished_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2));

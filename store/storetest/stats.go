@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -30,6 +31,52 @@ func statsRules() []rule {
 				expected["a "+string(state)] = 1
 			}
 			want(w, "counts", fmt.Sprint(got), fmt.Sprint(expected))
+		}},
+		{"history", "Of what is finished no more than the newest ten thousand of a state are counted, and it says so.", func(w *world) {
+			w.many(3)
+			w.changes(3, w.store.Cancel, store.Filter{})
+			want(w, "states with more", len(w.stats().More), 0)
+			w.history(store.CountedAtMost)
+			st := w.stats()
+			want(w, "states with more at the limit", len(st.More), 0)
+			w.plant("01890000-0000-7000-8000-00000000abcd")
+			w.exec("UPDATE outbox_deliveries SET state = 'sent', finished_at = (SELECT now FROM outbox_clock) WHERE state = 'queued'")
+			st = w.stats()
+			want(w, "states with more", st.More, []outbox.State{outbox.StateSent})
+			for _, c := range st.Counts {
+				if c.State == outbox.StateSent {
+					want(w, "sent", c.Deliveries, store.CountedAtMost)
+				}
+			}
+		}},
+		{"minutes", "It says what was finished in each of the last minutes.", func(w *world) {
+			for i, ago := range []time.Duration{10 * time.Second, 30 * time.Second, 90 * time.Second, 270 * time.Second, time.Hour} {
+				id := w.enqueue(mail())
+				w.finish(id, outbox.StateSent)
+				w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE message_id = $2", bindTime(w.now().Add(-ago)), string(id))
+				if i == 2 {
+					w.exec("UPDATE outbox_deliveries SET state = 'failed' WHERE message_id = $1", string(id))
+				}
+			}
+			want(w, "minutes", w.stats().Minutes, [5]store.Minute{{Sent: 2}, {Unsent: 1}, {}, {}, {Sent: 1}})
+		}},
+		{"shape", "The shape divides what is not finished by domain and age, the largest domain first.", func(w *world) {
+			w.many(3, to("a@slow.example", "c@SLOW.example"))
+			w.exec(`UPDATE outbox_deliveries SET recipient = '"a@b"@slow.example' WHERE seq = 1`)
+			fresh := w.enqueue(mail(to("a@fast.example")))
+			w.finish(w.enqueue(mail(to("a@done.example"))), outbox.StateSent)
+			w.exec("UPDATE outbox_messages SET created_at = $1 WHERE id <> $2", bindTime(w.now().Add(-30*time.Minute)), string(fresh))
+			shape, err := w.store.Shape(w.Context(), store.Filter{})
+			w.must(err)
+			want(w, "shape", shape, []store.Shape{
+				{Domain: "slow.example", Total: 6, Ages: [10]int64{3: 6}}, {Domain: "fast.example", Total: 1, Ages: [10]int64{1}},
+			})
+			shape, err = w.store.Shape(w.Context(), store.Filter{To: "@fast.example"})
+			w.must(err)
+			want(w, "domains of one filter", len(shape), 1)
+			shape, err = w.store.Shape(w.Context(), store.Filter{Limit: 1})
+			w.must(err)
+			want(w, "domains with a limit", len(shape), 1)
 		}},
 		{"waiting", "What is queued is divided into due, scheduled and deferred.", func(w *world) {
 			c := w.leased()
@@ -79,6 +126,21 @@ func statsRules() []rule {
 			w.must(w.store.Check(w.Context()))
 		}},
 	}
+}
+
+// history stores n messages that were sent, with plain SQL.
+func (w *world) history(n int) {
+	w.Helper()
+	if w.store.Dialect() == schema.Postgres {
+		w.exec(fmt.Sprintf(`INSERT INTO outbox_messages (id, message_id, sender, recipients, size, body)
+SELECT gen_random_uuid(), '<m@example.com>', 'shop@example.com', '["ann@example.org"]', 3, 'abc' FROM generate_series(1, %d)`, n))
+	} else {
+		w.exec(fmt.Sprintf(`WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < %d)
+INSERT INTO outbox_messages (id, message_id, sender, recipients, size, body)
+SELECT printf('01890000-0000-7000-8000-%%012x', n), '<m@example.com>', 'shop@example.com', '["ann@example.org"]', 3, CAST('abc' AS blob)
+FROM g`, n))
+	}
+	w.exec("UPDATE outbox_deliveries SET state = 'sent', finished_at = (SELECT now FROM outbox_clock) WHERE state = 'queued'")
 }
 
 func (w *world) stats() store.Stats {
