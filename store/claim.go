@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,8 +67,8 @@ func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Cl
 	if len(due) == 0 {
 		return nil, nil
 	}
-	if s.claims.Add(1)%turn == 0 {
-		slices.Reverse(due)
+	if n := s.claimCount(req); n%turn == 0 {
+		due = promote(due, n/turn)
 	}
 	var claimed []outbox.Claimed
 	switch {
@@ -103,9 +105,32 @@ func checkClaim(req outbox.ClaimRequest) error {
 	}
 }
 
-// turn is how often a claim begins with the least urgent priority, so that a flood of urgent mail slows the rest but
-// never starves it.
+// turn is how often a claim begins with another priority than the most urgent, each of the others in its turn, so that a
+// flood of urgent mail slows the rest but never starves it.
 const turn = 16
+
+// claimCount counts the claims of those who ask for the same routes of the same relay: lanes that take turns at the store
+// each have their own.
+func (s *Store) claimCount(req outbox.ClaimRequest) uint64 {
+	n, _ := s.claims.LoadOrStore(strings.Join(append([]string{req.Relay}, req.Routes...), "\x00"), new(atomic.Uint64))
+	return n.(*atomic.Uint64).Add(1) //nolint:forcetypeassert // nothing else is stored
+}
+
+// promote puts one of the less urgent priorities before the others.
+func promote(due []outbox.Due, n uint64) []outbox.Due {
+	var groups [][]outbox.Due
+	for i, d := range due {
+		if i == 0 || d.Priority != due[i-1].Priority {
+			groups = append(groups, nil)
+		}
+		groups[len(groups)-1] = append(groups[len(groups)-1], d)
+	}
+	if len(groups) < 2 {
+		return due
+	}
+	first := 1 + int(n%uint64(len(groups)-1))
+	return slices.Concat(groups[first], slices.Concat(groups[:first]...), slices.Concat(groups[first+1:]...))
+}
 
 // claimDue claims from ranges, the most urgent first. On a nil conn each statement stands for itself.
 func (s *Store) claimDue(ctx context.Context, c conn, req outbox.ClaimRequest, due []outbox.Due) ([]outbox.Claimed, error) {

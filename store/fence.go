@@ -92,21 +92,45 @@ func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, args
 	if len(list) == 0 {
 		return refs, nil
 	}
-	slices.SortFunc(list, func(a, b refJSON) int { return compareKeys(a.key(), b.key()) })
-	text, err := json.Marshal(list)
-	if err != nil {
-		return nil, err
+	done := make(map[refJSON]bool, len(list))
+	for _, part := range apart(list, refJSON.key) {
+		text, err := json.Marshal(part)
+		if err != nil {
+			return nil, err
+		}
+		changed, err := change[key](ctx, s, name, append([]any{string(text)}, args...)...)
+		if err != nil {
+			return nil, err
+		}
+		answered := set(changed)
+		for _, ref := range part {
+			done[ref] = answered[ref.key()]
+		}
 	}
-	changed, err := change[key](ctx, s, name, append([]any{string(text)}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	done := set(changed)
 	var lost []outbox.Ref
 	for _, r := range refs {
-		if ref, ok := canonical(r); !ok || !done[ref.key()] {
+		if ref, ok := canonical(r); !ok || !done[ref] {
 			lost = append(lost, r)
 		}
 	}
 	return lost, nil
+}
+
+// apart sorts what belongs to deliveries by their keys and divides it so that no key comes twice in a part. A statement
+// answers with the keys that it changed; only where each stands for one claim does the answer say which token was right.
+// There is one part but when a process holds a stale claim of a delivery beside a fresh one.
+func apart[T any](list []T, keyOf func(T) key) [][]T {
+	slices.SortStableFunc(list, func(a, b T) int { return compareKeys(keyOf(a), keyOf(b)) })
+	var parts [][]T
+	for i, depth := 0, 0; i < len(list); i++ {
+		depth++
+		if i == 0 || keyOf(list[i]) != keyOf(list[i-1]) {
+			depth = 1
+		}
+		if depth > len(parts) {
+			parts = append(parts, nil)
+		}
+		parts[depth-1] = append(parts[depth-1], list[i])
+	}
+	return parts
 }

@@ -99,11 +99,16 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 			}
 			list[i] = j
 		}
-		done, err := s.settleSQLite(ctx, c, list)
-		if err == nil && len(done) != len(list) {
-			err = fmt.Errorf("%d of %d lapsed leases taken back", len(done), len(list))
+		done := make(map[refJSON]bool, len(list))
+		if err := s.settleSQLite(ctx, c, list, done); err != nil {
+			return err
 		}
-		return err
+		for ref, taken := range done {
+			if !taken {
+				return fmt.Errorf("the lapsed lease of %s/%d was not taken back", ref.ID, ref.Seq)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return 0, 0, err

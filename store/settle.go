@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/schema"
@@ -58,7 +57,7 @@ func stateAfter(v outbox.Verb) (outbox.State, error) {
 // each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence. It returns
 // the refs whose deliveries are no longer held under their tokens: for those it changed nothing.
 //
-// Bad input, such as two outcomes for one delivery, is refused before anything is written. After any other error the call
+// Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call
 // may have taken effect; it may be repeated, and what it then returns as lost was settled. Owner names the dispatcher.
 func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settlement) (lost []outbox.Ref, err error) {
 	if len(list) == 0 {
@@ -76,35 +75,48 @@ func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settleme
 			rows = append(rows, row)
 		}
 	}
-	slices.SortFunc(rows, func(a, b settlementJSON) int { return compareKeys(a.key(), b.key()) })
-	for i := range rows[:max(len(rows)-1, 0)] {
-		if rows[i].key() == rows[i+1].key() {
-			return nil, fmt.Errorf("settle %s/%d: two outcomes for one delivery", rows[i].ID, rows[i].Seq)
+	claims := make(map[refJSON]bool, len(rows))
+	for _, row := range rows {
+		if claims[row.refJSON] {
+			return nil, fmt.Errorf("settle %s/%d: two outcomes for one claim", row.ID, row.Seq)
 		}
+		claims[row.refJSON] = true
 	}
 	done, err := s.settle(ctx, owner, rows)
 	if err != nil {
 		return nil, s.failed(ctx, err, "settle")
 	}
 	for _, st := range list {
-		if ref, ok := canonical(st.Ref); !ok || !done[ref.key()] {
+		if ref, ok := canonical(st.Ref); !ok || !done[ref] {
 			lost = append(lost, st.Ref)
 		}
 	}
 	return lost, nil
 }
 
-// settle writes the rows and returns the keys of those that took effect.
-func (s *Store) settle(ctx context.Context, owner string, rows []settlementJSON) (done map[key]bool, err error) {
-	switch {
-	case len(rows) == 0:
-		return map[key]bool{}, nil
-	case s.dialect == schema.Postgres:
-		return s.settlePostgres(ctx, owner, rows)
+// settle writes the rows, all of them or none, and returns those that took effect.
+func (s *Store) settle(ctx context.Context, owner string, rows []settlementJSON) (map[refJSON]bool, error) {
+	done := make(map[refJSON]bool, len(rows))
+	parts := apart(rows, settlementJSON.key)
+	if s.dialect == schema.Postgres && len(parts) == 1 { // one statement needs no transaction; see change
+		if err := s.settlePostgres(ctx, s.db, owner, parts[0], done); !conflict(ctx, err) {
+			return done, err
+		}
 	}
-	err = s.atomically(ctx, func(c conn) error {
-		done, err = s.settleSQLite(ctx, c, rows)
-		return err
+	err := s.atomically(ctx, func(c conn) error {
+		clear(done)
+		for _, part := range parts {
+			var err error
+			if s.dialect == schema.Postgres {
+				err = s.settlePostgres(ctx, c, owner, part, done)
+			} else {
+				err = s.settleSQLite(ctx, c, part, done)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return done, err
 }
@@ -139,24 +151,28 @@ func optional[T comparable](v T) *T {
 // text is an optional text from outside.
 func text(s string) *string { return optional(clean(s)) }
 
-// settlePostgres does all in one statement.
-func (s *Store) settlePostgres(ctx context.Context, owner string, rows []settlementJSON) (map[key]bool, error) {
+// settlePostgres settles and notes the attempts in one statement. No key comes twice in rows.
+func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows []settlementJSON, done map[refJSON]bool) error {
 	list, err := json.Marshal(rows)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	changed, err := change[key](ctx, s, "settle", string(list), owner)
+	changed, err := collect[key](ctx, c, s.queries.get("settle"), string(list), owner)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return set(changed), nil
+	answered := set(changed)
+	for _, r := range rows {
+		done[r.refJSON] = answered[r.key()]
+	}
+	return nil
 }
 
-// settleSQLite settles and then notes the attempts; c is a transaction.
-func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON) (map[key]bool, error) {
+// settleSQLite settles and then notes the attempts; c is a transaction. No key comes twice in rows.
+func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON, done map[refJSON]bool) error {
 	list, err := json.Marshal(rows)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	type settled struct {
 		key
@@ -164,16 +180,17 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON)
 	}
 	changed, err := collect[settled](ctx, c, s.queries.get("settle"), string(list))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	attempts := make(map[key]int, len(changed))
-	done := make(map[key]bool, len(changed))
+	answered := make(map[key]bool, len(changed))
 	for _, r := range changed {
-		attempts[r.key], done[r.key] = r.Attempts, true
+		attempts[r.key], answered[r.key] = r.Attempts, true
 	}
 	var notes []settlementJSON
 	for _, r := range rows {
-		if !done[r.key()] || !r.Evidence || r.Verb == outbox.VerbSent {
+		done[r.refJSON] = answered[r.key()]
+		if !done[r.refJSON] || !r.Evidence || r.Verb == outbox.VerbSent {
 			continue
 		}
 		r.Attempt = attempts[r.key()]
@@ -183,14 +200,14 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON)
 		notes = append(notes, r)
 	}
 	if len(notes) == 0 {
-		return done, nil
+		return nil
 	}
 	if list, err = json.Marshal(notes); err != nil {
-		return nil, err
+		return err
 	}
 	n, err := affected(ctx, c, s.queries.get("note_attempts"), string(list))
 	if err == nil && n != int64(len(notes)) {
 		err = fmt.Errorf("%d attempts noted instead of %d", n, len(notes))
 	}
-	return done, err
+	return err
 }

@@ -20,7 +20,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
-	"sync/atomic"
+	"sync"
 
 	"github.com/jmoiron/sqlx"
 
@@ -33,7 +33,7 @@ type Store struct {
 	dialect schema.Dialect
 	queries queries
 	actor   string
-	claims  atomic.Uint64 // counts them, so that each priority has its turn
+	claims  sync.Map // *atomic.Uint64 by relay and routes: counts them, so that each priority has its turn
 }
 
 // Option changes a default of [New].

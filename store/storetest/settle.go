@@ -63,7 +63,23 @@ func settleRules() []rule {
 			want(w, "lost", lost, nil)
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent, outbox.StateFailed, outbox.StateQueued, outbox.StateSending})
 		}},
-		{"all-or-none", "Bad input is refused before anything is written: an unknown verb, a negative delay, two outcomes for one delivery.",
+		{"stale-beside-fresh", "In one call with the claim that replaced it, the outcome of a stale claim is lost and the fresh one counts.",
+			func(w *world) {
+				for _, order := range []bool{true, false} {
+					stale, fresh := w.staleAndFresh()
+					list := []outbox.Settlement{
+						{Ref: stale.Ref(0), Verb: outbox.VerbFail, Evidence: refusal()}, {Ref: fresh.Ref(0), Verb: outbox.VerbSent},
+					}
+					if order {
+						list[0], list[1] = list[1], list[0]
+					}
+					lost, err := w.store.Settle(w.Context(), "d1", list)
+					w.must(err)
+					want(w, "lost", lost, refs(stale))
+					want(w, "state", w.one(fresh.ID).State, outbox.StateSent)
+				}
+			}},
+		{"all-or-none", "Bad input is refused before anything is written: an unknown verb, a negative delay, two outcomes for one claim.",
 			func(w *world) {
 				w.many(2)
 				claimed := w.claim()

@@ -26,6 +26,12 @@ func stageRules() []rule {
 			c := w.retaken()
 			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
 		}},
+		{"stale-beside-fresh", "In one call with the claim that replaced it, a stale claim is lost and only the fresh one may be sent.",
+			func(w *world) {
+				stale, fresh := w.staleAndFresh()
+				want(w, "lost", w.commit(fresh.Ref(0), stale.Ref(0)), refs(stale))
+				want(w, "marked", w.marked(), 1)
+			}},
 		{"lapsed-lease", "A holder whose lease lapsed cannot commit the stage, even while nobody else has the delivery.",
 			func(w *world) {
 				c := w.leased()

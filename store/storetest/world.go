@@ -276,6 +276,18 @@ func (w *world) finish(id outbox.ID, state outbox.State) {
 	}
 }
 
+// staleAndFresh is a claim whose lease lapsed and the one that replaced it.
+func (w *world) staleAndFresh() (stale, fresh outbox.Claimed) {
+	w.Helper()
+	stale = w.leased()
+	w.lapse(stale.ID)
+	_, err := w.store.Reap(w.Context())
+	w.must(err)
+	fresh = w.claimOne()
+	want(w, "claimed again", fresh.ID, stale.ID)
+	return stale, fresh
+}
+
 // lapse lets the leases of a message lapse.
 func (w *world) lapse(id outbox.ID) {
 	w.Helper()
