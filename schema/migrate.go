@@ -60,6 +60,11 @@ func Migrate(ctx context.Context, db *sql.DB, d Dialect) error {
 	if err != nil {
 		return err
 	}
+	return migrate(ctx, db, d, steps)
+}
+
+// migrate brings the database to the last of the steps.
+func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("migrate: connect: %w", err)
@@ -210,7 +215,7 @@ func check(ctx context.Context, q queryer, steps []Migration) error {
 	applied, err := read(ctx, q)
 	switch {
 	case err != nil && missingTable(err):
-		return &VersionError{Have: 0, Want: latest}
+		return &VersionError{Have: 0, Want: len(steps)}
 	case err != nil:
 		return fmt.Errorf("read the schema version: %w", err)
 	}
@@ -218,7 +223,7 @@ func check(ctx context.Context, q queryer, steps []Migration) error {
 		return err
 	}
 	if len(applied) < len(steps) {
-		return &VersionError{Have: len(applied), Want: latest}
+		return &VersionError{Have: len(applied), Want: len(steps)}
 	}
 	return nil
 }

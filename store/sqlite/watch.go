@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,9 +19,11 @@ const (
 )
 
 // Watch returns a function that calls wake whenever something was committed to the file, by any process or connection but
-// its own, until ctx ends, and then returns nil. It keeps one connection of the pool, and reads PRAGMA data_version on it:
-// no table is read, and no lock taken. Several changes may be folded into one call. It also calls wake once when it begins.
-// After an error it may be called again.
+// its own, until ctx ends, and then returns nil. It reads PRAGMA data_version: no table is read, and no lock taken. Several
+// changes may be folded into one call. It also calls wake once when it begins. After an error it may be called again.
+//
+// It keeps one connection of the pool for itself all the time, so the pool must allow two at least: with
+// SetMaxOpenConns(1) everybody else would wait for ever. A pool that is limited to one is refused.
 func Watch(db *sqlx.DB) func(ctx context.Context, wake func()) error {
 	return func(ctx context.Context, wake func()) error {
 		err := watch(ctx, db, wake)
@@ -32,6 +35,9 @@ func Watch(db *sqlx.DB) func(ctx context.Context, wake func()) error {
 }
 
 func watch(ctx context.Context, db *sqlx.DB, wake func()) error {
+	if db.Stats().MaxOpenConnections == 1 {
+		return errors.New("watch the SQLite file: the pool allows one connection only: give the watcher a pool of its own")
+	}
 	conn, err := db.Connx(ctx)
 	if err != nil {
 		return fmt.Errorf("watch the SQLite file: %w", err)

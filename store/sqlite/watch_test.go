@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,15 @@ func TestWatchEndsWithAnError(t *testing.T) {
 	}
 	if err := sqlite.Watch(db)(t.Context(), func() {}); err == nil {
 		t.Error("a watcher of a closed pool returns no error")
+	}
+}
+
+func TestWatchRefusesAPoolOfOne(t *testing.T) {
+	t.Parallel()
+	db := openWith(t, filepath.Join(t.TempDir(), "app.db"))
+	db.SetMaxOpenConns(1)
+	if err := sqlite.Watch(db)(t.Context(), func() {}); err == nil || !strings.Contains(err.Error(), "one connection") {
+		t.Errorf("the error is %v", err)
 	}
 }
 
