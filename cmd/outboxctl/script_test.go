@@ -62,6 +62,8 @@ func params(t *testing.T, engine, script string) testscript.Params {
 		Setup: func(env *testscript.Env) error {
 			env.Values[relayKey{}] = new(relay)
 			env.Setenv("LF", "\r\n")
+			// Under the race detector every process would end with a second of sleep.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			switch engine {
 			case "sqlite":
 				dsn = "sqlite:" + filepath.Join(env.WorkDir, "app.db")
