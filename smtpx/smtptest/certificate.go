@@ -79,3 +79,30 @@ func (a *authority) issue(hostname string) (tls.Certificate, error) {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
+
+// Certificate issues a key and certificate for loopback and a name, for servers that are not of this package, and returns
+// their PEM blocks, the key first, and the PEM of the authority to trust.
+func Certificate(tb TB, hostname string) (chain []*pem.Block, authority []byte) {
+	tb.Helper()
+	chain, authority, err := certificate(hostname)
+	if err != nil {
+		tb.Fatalf("smtptest: %v", err)
+	}
+	return chain, authority
+}
+
+func certificate(hostname string) ([]*pem.Block, []byte, error) {
+	ca, err := theAuthority()
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := ca.issue(hostname)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []*pem.Block{{Type: "PRIVATE KEY", Bytes: key}, {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}}, ca.pem, nil
+}
