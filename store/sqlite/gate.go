@@ -20,10 +20,16 @@ import (
 // other processes are left to the busy handler.
 
 // gates holds one gate for each file, shared by all pools of the process.
-var gates sync.Map // canonical path → *semaphore.Weighted
+var gates sync.Map // canonical path → *gate
+
+// gate is the queue for one file.
+type gate struct {
+	*semaphore.Weighted
+	wal atomic.Bool // a connection was made, and so the journal is what it should be
+}
 
 // gateOf returns the gate of a file, by whichever name it is opened.
-func gateOf(path string) *semaphore.Weighted {
+func gateOf(path string) *gate {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
@@ -33,16 +39,15 @@ func gateOf(path string) *semaphore.Weighted {
 	if file, err := filepath.EvalSymlinks(path); err == nil {
 		path = file
 	}
-	gate, _ := gates.LoadOrStore(path, semaphore.NewWeighted(1))
-	return gate.(*semaphore.Weighted) //nolint:forcetypeassert // nothing else is stored
+	g, _ := gates.LoadOrStore(path, &gate{Weighted: semaphore.NewWeighted(1)})
+	return g.(*gate) //nolint:forcetypeassert // nothing else is stored
 }
 
 // gatedConnector opens connections whose writers queue at a gate.
 type gatedConnector struct {
 	driver.Connector
-	gate *semaphore.Weighted
+	gate *gate
 	wait time.Duration
-	wal  atomic.Bool // a connection was made, and so the journal is what it should be
 }
 
 // sqliteConn is what the driver's connections can do and database/sql makes use of.
@@ -59,7 +64,7 @@ type sqliteConn interface {
 
 // Connect implements driver.Connector.
 func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	if !c.wal.Load() { // the first connection writes: it turns the journal to WAL
+	if !c.gate.wal.Load() { // the first connection to a file writes: it turns the journal to WAL
 		if err := enter(ctx, c.gate, c.wait); err != nil {
 			return nil, err
 		}
@@ -69,7 +74,7 @@ func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.wal.Store(true)
+	c.gate.wal.Store(true)
 	inner, ok := conn.(sqliteConn)
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("the SQLite driver's connection is a %T, which lacks a method", conn), conn.Close())
@@ -78,10 +83,10 @@ func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 // enter waits for the gate as long as a busy writer waits for a locked file.
-func enter(ctx context.Context, gate *semaphore.Weighted, wait time.Duration) error {
+func enter(ctx context.Context, g *gate, wait time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	if err := gate.Acquire(limited, 1); err != nil {
+	if err := g.Acquire(limited, 1); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -96,7 +101,7 @@ func enter(ctx context.Context, gate *semaphore.Weighted, wait time.Duration) er
 // time.
 type gatedConn struct {
 	sqliteConn
-	gate   *semaphore.Weighted
+	gate   *gate
 	wait   time.Duration
 	inside bool // holds the gate
 	kept   statements
@@ -159,13 +164,16 @@ func (c *gatedConn) ExecContext(ctx context.Context, query string, args []driver
 			return nil, err
 		}
 		res, err := c.sqliteConn.ExecContext(ctx, query, args)
-		if err != nil {
+		switch {
+		case err == nil && closes(query): // a script with the whole of a transaction
+			c.leave()
+		case err != nil && !strings.Contains(strings.TrimRight(query, " \t\r\n;"), ";"): // it did not begin
 			c.leave()
 		}
 		return res, err
 	case verb == "COMMIT" || verb == "END" || verb == "ROLLBACK" && !strings.Contains(strings.ToUpper(query), " TO "):
 		res, err := c.sqliteConn.ExecContext(ctx, query, args)
-		if err == nil { // else the transaction is still open, and so is the gate taken
+		if err == nil || verb == "ROLLBACK" { // a rollback fails only where SQLite had rolled back by itself
 			c.leave()
 		}
 		return res, err
@@ -180,10 +188,27 @@ func (c *gatedConn) ExecContext(ctx context.Context, query string, args []driver
 	}
 }
 
+// IsValid implements driver.Validator. A connection that comes back inside a transaction, which nobody can end any more, is
+// closed: that rolls back and gives the gate back.
+func (c *gatedConn) IsValid() bool { return !c.inside && c.sqliteConn.IsValid() }
+
 // Close implements driver.Conn.
 func (c *gatedConn) Close() error {
 	defer c.leave()
 	return errors.Join(c.kept.close(), c.sqliteConn.Close())
+}
+
+// closes says whether a text that begins a transaction also ends it, as scripts do.
+func closes(query string) bool {
+	text := strings.ToUpper(strings.TrimRight(query, " \t\r\n;"))
+	text = strings.TrimRight(strings.TrimSuffix(text, "TRANSACTION"), " \t\r\n")
+	for _, end := range []string{"COMMIT", "END", "ROLLBACK"} {
+		before, ok := strings.CutSuffix(text, end)
+		if ok && strings.HasSuffix(strings.TrimRight(before, " \t\r\n"), ";") {
+			return true
+		}
+	}
+	return false
 }
 
 // firstWord returns the keyword that a statement begins with, in capitals, behind white space and comments.

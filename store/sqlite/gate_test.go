@@ -112,6 +112,47 @@ func TestTheGateIsGivenBack(t *testing.T) {
 			}
 			return nil
 		},
+		"a script with a whole transaction": func(ctx context.Context, db *sqlx.DB) error {
+			for range 2 {
+				if _, err := db.ExecContext(ctx, "BEGIN; INSERT INTO t VALUES (1); COMMIT;"); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"a script that fails inside its transaction": func(ctx context.Context, db *sqlx.DB) error {
+			for range 2 {
+				if _, err := db.ExecContext(ctx, "BEGIN; INSERT INTO nowhere VALUES (1); COMMIT;"); err == nil {
+					return errors.New("the script did not fail")
+				}
+			}
+			return nil
+		},
+		"a transaction that nobody ends": func(ctx context.Context, db *sqlx.DB) error {
+			_, err := db.ExecContext(ctx, "BEGIN IMMEDIATE")
+			return err
+		},
+		"a transaction that SQLite rolled back": func(ctx context.Context, db *sqlx.DB) error {
+			c, err := db.Connx(ctx)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = c.Close() }()
+			if _, err := c.ExecContext(ctx, "CREATE TABLE u (n integer PRIMARY KEY)"); err != nil {
+				return err
+			}
+			if _, err := c.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+				return err
+			}
+			_, _ = c.ExecContext(ctx, "INSERT INTO u VALUES (1)")
+			if _, err := c.ExecContext(ctx, "INSERT OR ROLLBACK INTO u VALUES (1)"); err == nil {
+				return errors.New("a duplicate is taken")
+			}
+			if _, err := c.ExecContext(ctx, "ROLLBACK"); err == nil {
+				return errors.New("there was something left to roll back")
+			}
+			return nil
+		},
 		"a connection that is closed inside": func(ctx context.Context, db *sqlx.DB) error {
 			c, err := db.Connx(ctx)
 			if err != nil {
@@ -135,6 +176,25 @@ func TestTheGateIsGivenBack(t *testing.T) {
 				t.Errorf("the next writer: %v", err)
 			}
 		})
+	}
+}
+
+// The first connection of a second pool does not wait for a writer of the first.
+func TestASecondPoolReadsBesideAWriter(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	first := open(t, path)
+	first.MustExecContext(t.Context(), "CREATE TABLE t (n integer)")
+	tx, err := first.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var n int
+	if err := open(t, path).GetContext(ctx, &n, "SELECT count(*) FROM t"); err != nil {
+		t.Error(err)
 	}
 }
 

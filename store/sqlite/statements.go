@@ -76,22 +76,22 @@ func (c *gatedConn) compiled(ctx context.Context, text string) (*statement, erro
 	}
 	kept := &statement{text: text, stmt: stmt}
 	s.byText[text] = s.order.PushFront(kept)
-	return kept, s.trim()
+	s.trim()
+	return kept, nil
 }
 
-// trim closes the statements that were not used for the longest time.
-func (s *statements) trim() error {
-	var err error
-	for e := s.order.Back(); e != nil && s.order.Len() > keptStatements; {
+// trim closes the statements that were not used for the longest time, but never the one that was just made. What closing
+// one says is of no concern to the user of another.
+func (s *statements) trim() {
+	for e := s.order.Back(); e != s.order.Front() && s.order.Len() > keptStatements; {
 		previous := e.Prev()
 		if old := e.Value.(*statement); !old.busy { //nolint:forcetypeassert // nothing else is in the list
 			delete(s.byText, old.text)
 			s.order.Remove(e)
-			err = errors.Join(err, old.stmt.Close())
+			_ = old.stmt.Close()
 		}
 		e = previous
 	}
-	return err
 }
 
 // close closes all of them.
