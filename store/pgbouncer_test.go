@@ -1,0 +1,144 @@
+package store_test
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/store/postgres"
+	"github.com/outboxmail/outbox/store/storetest"
+)
+
+// envBouncer names the pgbouncer program where it is not in the path.
+const envBouncer = "OUTBOX_TEST_PGBOUNCER"
+
+// Behind PgBouncer in transaction mode every transaction may run on another connection of the server, and nothing that is
+// prepared or set outlives it. All rules hold there, too: with lib/pq as Open sets it up, and with pgx when it is told not to
+// prepare statements.
+func TestConformanceBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	program := os.Getenv(envBouncer)
+	if program == "" {
+		var err error
+		if program, err = exec.LookPath("pgbouncer"); err != nil {
+			t.Skip("no pgbouncer in the path: install it, or set " + envBouncer)
+		}
+	}
+	server := os.Getenv(pgtest.EnvServer)
+	if server == "" {
+		t.Skip("no PostgreSQL server for PgBouncer")
+	}
+	bouncer := startBouncer(t, program, server)
+	for name, open := range map[string]func(dsn string) (*sqlx.DB, error){
+		"lib/pq":     postgres.Open,
+		"pgx/stdlib": func(dsn string) (*sqlx.DB, error) { return sqlx.Open("pgx", dsn+"&default_query_exec_mode=exec") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, func(t *testing.T) *sqlx.DB {
+				t.Helper()
+				u, err := url.Parse(pgtest.DSN(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				u.Host = bouncer
+				db, err := open(u.String())
+				return opened(t, db, err)
+			})
+		})
+	}
+}
+
+// startBouncer starts PgBouncer in front of the server and returns its address.
+func startBouncer(t *testing.T, program, server string) string {
+	t.Helper()
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "outbox-pgbouncer-") // not t.TempDir, which other users may not enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "pgbouncer.ini")
+	// The pools are small, so that connections change hands all the time.
+	text := fmt.Sprintf(`[databases]
+* = host=%s port=%s user=%s password=%s
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+max_client_conn = 1000
+server_idle_timeout = 2
+`, u.Hostname(), u.Port(), u.User.Username(), password, port)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{config}
+	if os.Getuid() == 0 { // it refuses to be run by root
+		args = []string{"-u", "nobody", config}
+	}
+	cmd := exec.Command(program, args...)
+	words, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready, ended := make(chan struct{}), make(chan struct{})
+	var said strings.Builder
+	go func() {
+		defer close(ended)
+		up := false
+		for lines := bufio.NewScanner(words); lines.Scan(); {
+			if !up {
+				said.WriteString(lines.Text() + "\n")
+			}
+			if !up && strings.Contains(lines.Text(), "process up") {
+				up = true
+				close(ready)
+			}
+		}
+		_ = cmd.Wait() // how it ended does not matter once it was up
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	select {
+	case <-ready:
+	case <-ended:
+		t.Fatalf("PgBouncer ended at once:\n%s", said.String())
+	case <-time.After(time.Minute):
+		t.Fatal("PgBouncer does not start")
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+}
