@@ -1,0 +1,118 @@
+package outboxtest
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Queryer is where enqueued messages are looked for: the transaction under test (*sql.Tx, *sqlx.Tx), which sees its own
+// before it commits, or the database (*sql.DB, *sqlx.DB). For a native pgx transaction look after it has committed.
+type Queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// RequireEnqueued returns the one enqueued message that fits. It fails the test when there is none or more than one, and
+// says then of every message why it does not fit. It sees all messages that the transaction sees, those of earlier
+// transactions too.
+func RequireEnqueued(t TB, tx Queryer, want Match) *Mail {
+	t.Helper()
+	return want.one(t, Enqueued(t, tx), "enqueued")
+}
+
+// RequireNotEnqueued fails the test when an enqueued message fits.
+func RequireNotEnqueued(t TB, tx Queryer, unwanted Match) {
+	t.Helper()
+	list := Enqueued(t, tx)
+	if found := unwanted.filter(list); len(found) > 0 {
+		t.Fatalf("%d messages of this kind were enqueued, want none%s", len(found), unwanted.describe(list))
+	}
+}
+
+// Enqueued returns all enqueued messages, whatever became of them, in the order in which they were enqueued. Of one whose
+// body was scrubbed or is encrypted only the envelope and the subject are known.
+func Enqueued(t TB, tx Queryer) []*Mail {
+	t.Helper()
+	list, err := enqueued(t.Context(), tx)
+	if err != nil {
+		t.Fatalf("look for enqueued messages: %v", err)
+	}
+	return list
+}
+
+const selectMessages = `SELECT CAST(id AS TEXT), COALESCE(idempotency_key, ''), route, priority, sender, CAST(recipients AS TEXT), ` +
+	`subject, not_before, expires_at, on_uncertain, COALESCE(CAST(tags AS TEXT), 'null'), COALESCE(CAST(metadata AS TEXT), 'null'), ` +
+	`CASE WHEN body_key_id IS NULL THEN body END FROM outbox_messages ORDER BY id`
+
+func enqueued(ctx context.Context, tx Queryer) (list []*Mail, err error) {
+	rows, err := tx.QueryContext(ctx, selectMessages)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		m, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, m)
+	}
+	return list, rows.Err()
+}
+
+// scan reads one row.
+func scan(rows *sql.Rows) (*Mail, error) {
+	var (
+		stored                     Mail
+		recipients, tags, metadata string
+		notBefore, expires         any
+		body                       []byte
+	)
+	err := rows.Scan(&stored.ID, &stored.Key, &stored.Route, &stored.Priority, &stored.Sender, &recipients, &stored.Subject,
+		&notBefore, &expires, &stored.OnUncertain, &tags, &metadata, &body)
+	if err != nil {
+		return nil, err
+	}
+	for _, value := range []struct {
+		text string
+		to   any
+	}{{recipients, &stored.Recipients}, {tags, &stored.Tags}, {metadata, &stored.Metadata}} {
+		if err := json.Unmarshal([]byte(value.text), value.to); err != nil {
+			return nil, fmt.Errorf("message %s: %w", stored.ID, err)
+		}
+	}
+	if stored.NotBefore, err = timeOf(notBefore); err != nil {
+		return nil, err
+	}
+	if stored.Expires, err = timeOf(expires); err != nil {
+		return nil, err
+	}
+	if body == nil {
+		return &stored, nil
+	}
+	m, err := parse(body, stored.Sender, stored.Recipients)
+	if err != nil {
+		return nil, fmt.Errorf("message %s: %w", stored.ID, err)
+	}
+	m.ID, m.Key, m.Route, m.Priority, m.OnUncertain = stored.ID, stored.Key, stored.Route, stored.Priority, stored.OnUncertain
+	m.NotBefore, m.Expires, m.Tags, m.Metadata = stored.NotBefore, stored.Expires, stored.Tags, stored.Metadata
+	return m, nil
+}
+
+// timeOf reads a time as PostgreSQL gives it, or as SQLite stores it. Nothing is the zero time.
+func timeOf(v any) (time.Time, error) {
+	switch v := v.(type) {
+	case nil:
+		return time.Time{}, nil
+	case time.Time:
+		return v.UTC(), nil
+	case string:
+		return time.Parse(time.RFC3339, v)
+	case []byte:
+		return time.Parse(time.RFC3339, string(v))
+	default:
+		return time.Time{}, fmt.Errorf("the database gives a time as %T", v)
+	}
+}

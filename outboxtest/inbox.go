@@ -1,0 +1,108 @@
+package outboxtest
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
+)
+
+// Inbox is an SMTP server on loopback, with TLS and a password, that keeps what it accepts. Messages go there as they
+// would go to a relay. It is a [dispatcher.Sender]. Its methods may be called concurrently.
+type Inbox struct {
+	t      TB
+	server *smtptest.Server
+	client *smtpx.Client
+}
+
+// NewInbox starts an inbox that lives as long as the test.
+func NewInbox(t TB) *Inbox {
+	t.Helper()
+	server := smtptest.New(t, smtptest.Config{User: "app", Password: "secret"})
+	client, err := smtpx.Open(server.URL())
+	if err != nil {
+		t.Fatalf("open the inbox: %v", err)
+		return nil
+	}
+	t.Cleanup(func() { _ = client.Close() }) // before the server, and without an error, as its documentation says
+	return &Inbox{t: t, server: server, client: client}
+}
+
+// URL is what an application that runs a dispatcher of its own is configured with; see [smtpx.Open].
+func (in *Inbox) URL() string { return in.server.URL() }
+
+// Send sends a message to the inbox; see [smtpx.Client.Send].
+func (in *Inbox) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+	return in.client.Send(ctx, env, body)
+}
+
+// Mail returns everything that arrived, in the order in which it did.
+func (in *Inbox) Mail() []*Mail {
+	in.t.Helper()
+	var list []*Mail
+	for _, m := range in.server.Messages() {
+		parsed, err := parse(m.Data, m.From, m.To)
+		if err != nil {
+			in.t.Fatalf("a message arrived that does not parse: %v\n%s", err, m.Data)
+			return nil
+		}
+		list = append(list, parsed)
+	}
+	return list
+}
+
+// Search returns what arrived and fits.
+func (in *Inbox) Search(want Match) []*Mail {
+	in.t.Helper()
+	return want.filter(in.Mail())
+}
+
+// Require returns the one message that arrived and fits. It fails the test when there is none or more than one, and says
+// then of every message why it does not fit.
+func (in *Inbox) Require(want Match) *Mail {
+	in.t.Helper()
+	return want.one(in.t, in.Mail(), "delivered")
+}
+
+// Wait returns the first message that fits as soon as it has arrived, for tests in which a dispatcher runs by itself. It
+// fails the test when ctx ends before, and says what arrived instead. It must be called from the goroutine of the test.
+func (in *Inbox) Wait(ctx context.Context, want Match) *Mail {
+	in.t.Helper()
+	for {
+		seen := in.server.Count()
+		list := in.Mail()
+		if found := want.filter(list); len(found) > 0 {
+			return found[0]
+		}
+		if _, err := in.server.WaitMessages(ctx, seen+1); err != nil {
+			in.t.Fatalf("waiting for a message: %v%s", err, want.describe(list))
+			return nil
+		}
+	}
+}
+
+// Clear throws away what arrived.
+func (in *Inbox) Clear() { in.server.Clear() }
+
+// Deliver sends what is due in a queue, such as a *store.Store, to an [Inbox], a [Relay] or another sender, and returns
+// when nothing is due any more. What is deferred stays deferred. It fails the test when the queue fails; what happens to
+// the messages is in the report.
+func Deliver(t TB, queue dispatcher.Queue, to dispatcher.Sender) dispatcher.Report {
+	t.Helper()
+	d, err := dispatcher.New(dispatcher.Config{
+		Queue:  queue,
+		Relays: []dispatcher.Relay{{Name: "outboxtest", Sender: to}},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatalf("deliver: %v", err)
+		return dispatcher.Report{}
+	}
+	report, err := d.Flush(t.Context())
+	if err != nil {
+		t.Fatalf("deliver: %v", err)
+	}
+	return report
+}
