@@ -3,7 +3,6 @@ package smtpx
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -24,10 +23,10 @@ type Client struct {
 // relay is a configuration that was checked and completed.
 type relay struct {
 	Config
-	addr      string // host:port
-	loopback  bool   // credentials and "localhost" may be said in clear
-	tlsConfig *tls.Config
-	profile   *Profile
+	addr     string // host:port
+	loopback bool   // credentials and "localhost" may be said in clear
+	tls      *tlsSource
+	profile  *Profile
 
 	connections atomic.Int64 // counts those that were tried
 }
@@ -38,8 +37,8 @@ type relay struct {
 //	smtps://user:password@host:465         TLS from the first byte
 //
 // Parameters, of which unknown ones are errors: tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns,
-// rate (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, ca (a PEM file), local (an IP address
-// to bind), clear-auth. They set the fields of [Config] that bear their names; options are applied afterwards. No error of
+// rate (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, ca, cert and key (PEM files), local (an
+// IP address to bind), clear-auth. They set the fields of [Config] that bear their names; options are applied afterwards. No error of
 // Open quotes a password.
 func Open(url string, opts ...Option) (*Client, error) {
 	config, err := parseURL(url)
@@ -110,7 +109,10 @@ func newRelay(c Config) (*relay, error) {
 	}
 	r.limits()
 	r.Timeouts = r.Timeouts.withDefaults()
-	r.tlsConfig = tlsConfig(&r.Config)
+	var err error
+	if r.tls, err = newTLSSource(&r.Config); err != nil {
+		return nil, err
+	}
 	if r.Dial == nil {
 		d := &net.Dialer{Resolver: r.Resolver}
 		if r.LocalAddr != nil {
@@ -138,24 +140,6 @@ func (r *relay) limits() {
 			r.Idle = min(r.Idle, limit*4/5) // to be there before the server is
 		}
 	}
-}
-
-// tlsConfig makes the configuration that all connections to a relay share, its session cache included.
-func tlsConfig(c *Config) *tls.Config {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.TLSConfig != nil {
-		t = c.TLSConfig.Clone()
-		t.MinVersion = max(t.MinVersion, tls.VersionTLS12)
-	}
-	t.NextProtos = nil
-	t.ServerName = cmp.Or(t.ServerName, c.Host)
-	if c.RootCAs != nil {
-		t.RootCAs = c.RootCAs
-	}
-	if t.ClientSessionCache == nil {
-		t.ClientSessionCache = tls.NewLRUClientSessionCache(8)
-	}
-	return t
 }
 
 // Send transfers one message to the recipients of env and returns when the outcome of each is known.

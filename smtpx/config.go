@@ -60,8 +60,12 @@ type Config struct {
 	// TLSConfig is the configuration to start from. It is cloned; ServerName defaults to Host, MinVersion is raised to TLS
 	// 1.2, and NextProtos (ALPN) is dropped, because some relays refuse it.
 	TLSConfig *tls.Config
-	// RootCAs are the authorities to trust. Defaults to those of TLSConfig, else the system's.
+	// RootCAs are the authorities to trust. Defaults to those in CAFile, else of TLSConfig, else the system's.
 	RootCAs *x509.CertPool
+	// CAFile is a PEM file of authorities to trust instead of the system's. CertFile and KeyFile are the client's own
+	// certificate. The files are read again when they have changed.
+	CAFile            string
+	CertFile, KeyFile string
 
 	// EHLO is the name to introduce oneself with: a fully-qualified host name or an address literal. Defaults to the
 	// host's name where that is fully qualified, else to the literal of the local address. "localhost" is allowed towards

@@ -223,7 +223,11 @@ func (s *session) startTLS(ctx context.Context) *Error {
 
 func (s *session) handshake(ctx context.Context) *Error {
 	s.within(s.relay.Timeouts.TLS)
-	tc := tls.Client(s.raw, s.relay.tlsConfig)
+	config, err := s.relay.tls.config()
+	if err != nil {
+		return &Error{Stage: StageTLS, Class: ClassConfig, Err: err}
+	}
+	tc := tls.Client(s.raw, config)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return tlsError(err)
 	}

@@ -1,12 +1,10 @@
 package smtpx
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +20,9 @@ var parameters = map[string]func(c *Config, value string) error{
 	"ehlo":       func(c *Config, v string) error { c.EHLO = v; return nil },
 	"auth":       func(c *Config, v string) error { c.Auth = strings.ToUpper(v); return nil },
 	"clear-auth": func(c *Config, v string) error { return setBool(&c.ClearAuth, v) },
-	"ca":         setCA,
+	"ca":         func(c *Config, v string) error { c.CAFile = v; return nil },
+	"cert":       func(c *Config, v string) error { c.CertFile = v; return nil },
+	"key":        func(c *Config, v string) error { c.KeyFile = v; return nil },
 	"conns":      func(c *Config, v string) error { return setCount(&c.Conns, v) },
 	"messages":   func(c *Config, v string) error { return setCount(&c.MaxMessages, v) },
 	"rate":       func(c *Config, v string) error { return setRate(&c.Rate, v) },
@@ -143,19 +143,6 @@ func setIP(to *net.IP, value string) error {
 		return errors.New("must be an IP address")
 	}
 	*to = ip
-	return nil
-}
-
-func setCA(c *Config, path string) error {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return fmt.Errorf("%s holds no PEM certificate", path)
-	}
-	c.RootCAs = pool
 	return nil
 }
 

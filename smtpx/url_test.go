@@ -54,6 +54,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"smtps://relay.example.com?tls=none", "smtps means implicit TLS"},
 		{"smtp://relay.example.com?ca=/does/not/exist", "ca:"},
 		{"smtp://relay.example.com?ca=url_test.go", "holds no PEM"},
+		{"smtp://relay.example.com?cert=url_test.go", "both cert and key"},
+		{"smtp://relay.example.com?cert=url_test.go&key=url_test.go", "cert:"},
 		{"smtp://relay.example.com?provider=acme", "unknown provider"},
 		{"smtp://relay.example.com?auth=plain", "auth needs a user"},
 		{"smtp://u:hunter2@relay.example.com?tls=none", "not sent in clear"},

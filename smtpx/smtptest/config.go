@@ -35,6 +35,8 @@ type Config struct {
 	TLS TLSMode
 	// MaxTLSVersion is the highest version of TLS, such as tls.VersionTLS12. Defaults to the highest that Go has.
 	MaxTLSVersion uint16
+	// ClientCertificates demands a certificate of the client that the authority of the package signed.
+	ClientCertificates bool
 	// User and Password, when User is set, are asked for before MAIL.
 	User, Password string
 	// Mechanisms are those that AUTH offers: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1 and SCRAM-SHA-256, both also with -PLUS,

@@ -98,6 +98,10 @@ func prepare(config Config) (*Server, error) {
 		caPEM:     ca.pem,
 		conns:     make(map[net.Conn]context.CancelFunc),
 	}
+	if config.ClientCertificates {
+		s.tls.ClientAuth = tls.RequireAndVerifyClientCert
+		s.tls.ClientCAs = s.CertPool()
+	}
 	if s.caFile, err = writeTemp(ca.pem); err != nil {
 		return nil, err
 	}

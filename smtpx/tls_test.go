@@ -1,0 +1,87 @@
+package smtpx_test
+
+import (
+	"bytes"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
+)
+
+// writeAt writes a file that was changed at a time of its own, so that no clock's grain hides the change.
+func writeAt(t *testing.T, path string, data []byte, changed time.Time) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, changed, changed); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFileOfAuthoritiesIsReadAgain(t *testing.T) {
+	srv := smtptest.New(t, smtptest.Config{})
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	now := time.Now()
+	writeAt(t, file, otherAuthority, now)
+	client := open(t, "smtp://"+srv.Addr()+"?ca="+file)
+	_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
+	wantError(t, err, smtpx.StageTLS, smtpx.ClassConfig)
+	writeAt(t, file, srv.CAPEM(), now.Add(time.Second))
+	if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
+		t.Fatalf("with the right authority: %v", err)
+	}
+	writeAt(t, file, []byte("nonsense"), now.Add(2*time.Second))
+	_, err = client.Probe(testContext(t))
+	if e := asError(t, err, smtpx.StageTLS, smtpx.ClassConfig); !strings.Contains(e.Error(), "holds no PEM") {
+		t.Errorf("error %v", e)
+	}
+}
+
+func TestClientCertificate(t *testing.T) {
+	srv := smtptest.New(t, smtptest.Config{TLS: smtptest.ImplicitTLS, ClientCertificates: true})
+	_, err := open(t, srv.URL()).Send(testContext(t), envelope("b@example.net"), message("x"))
+	if err == nil {
+		t.Fatal("a client without a certificate got through")
+	}
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	issue := func(changed time.Time) {
+		chain, _ := smtptest.Certificate(t, "client.example.com")
+		for i, file := range []string{key, cert} {
+			var b bytes.Buffer
+			if err := pem.Encode(&b, chain[i]); err != nil {
+				t.Fatal(err)
+			}
+			writeAt(t, file, b.Bytes(), changed)
+		}
+	}
+	now := time.Now()
+	issue(now)
+	client := open(t, srv.URL("cert="+cert, "key="+key, "messages=1"))
+	for n := range 3 {
+		if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
+			t.Fatalf("message %d: %v", n, err)
+		}
+		issue(now.Add(time.Duration(n+1) * time.Second)) // renewed under way
+	}
+}
+
+// otherAuthority is one that signed nothing here.
+var otherAuthority = []byte(`-----BEGIN CERTIFICATE-----
+MIIBjzCCATWgAwIBAgIUUZ+czgQnMyHi7ov6D0T3AAMkHhAwCgYIKoZIzj0EAwIw
+HDEaMBgGA1UEAwwRYW5vdGhlciBhdXRob3JpdHkwIBcNMjYxMTIwMjEyMjQwWhgP
+MjEyNjEwMjcyMTIyNDBaMBwxGjAYBgNVBAMMEWFub3RoZXIgYXV0aG9yaXR5MFkw
+EwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAES55qglIBgFTVtG4+U7ytGr0kJIjLLhxn
+WMub892cdpwHpE0yS9LZnqkodPOJPh38Vkl4QumxYMLaFXD7GHuIdqNTMFEwHQYD
+VR0OBBYEFD+SGrLN8u4rPCtFq2rGXi4fnaSpMB8GA1UdIwQYMBaAFD+SGrLN8u4r
+PCtFq2rGXi4fnaSpMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIg
+fDz62d6cN3pz4r6QzJxWb3kYI95XRGOb+Ha6VRH+LKcCIQCP5XBjMtZTEdsOx+Sx
+QS1cFDCXKvkMKBFxiI70fAQlSg==
+-----END CERTIFICATE-----
+`)
