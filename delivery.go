@@ -1,6 +1,12 @@
 package outbox
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrNoBody says that a message is stored without its body, because that was scrubbed: it cannot be sent any more.
+var ErrNoBody = errors.New("the body of the message was scrubbed")
 
 // The values in this file travel between a store, which keeps deliveries, and a dispatcher, which sends them.
 // An application that enqueues needs none of them.

@@ -1,7 +1,9 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/outboxmail/outbox"
@@ -17,7 +19,7 @@ const shortestWait = 20 * time.Millisecond
 func (e *engine) claimLoop(ctx context.Context) error {
 	if e.drain {
 		if _, err := e.cfg.Queue.Reap(ctx); err != nil {
-			return err
+			return cmp.Or(ctx.Err(), err)
 		}
 	}
 	timer := time.NewTimer(0)
@@ -50,8 +52,11 @@ func (e *engine) claimLoop(ctx context.Context) error {
 			failing = true
 			e.log.ErrorContext(ctx, "cannot claim; trying again at every poll", "error", err)
 		}
-		if e.drain && idle && got == 0 && !onlyHungry {
-			return nil
+		if e.drain && idle && got == 0 && !onlyHungry && err == nil {
+			more, err := e.allowanceLacks(ctx)
+			if err != nil || !more {
+				return err
+			}
 		}
 		if err == nil && onlyHungry {
 			continue // the timer still runs
@@ -62,6 +67,27 @@ func (e *engine) claimLoop(ctx context.Context) error {
 		}
 		timer.Reset(wait)
 	}
+}
+
+// allowanceLacks says whether a lane with a rate has something due that it may only send later.
+func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
+	for _, l := range e.lanes {
+		if l.relay.Rate.PerSecond <= 0 {
+			continue
+		}
+		// What is past its deadline is due as well, and nobody would claim it.
+		if _, err := e.cfg.Queue.Reap(ctx); err != nil {
+			return false, cmp.Or(ctx.Err(), err)
+		}
+		due, err := e.cfg.Queue.Due(ctx, l.relay.Routes)
+		if err != nil {
+			return false, cmp.Or(ctx.Err(), err)
+		}
+		if slices.ContainsFunc(due, func(d outbox.Due) bool { return !d.Paused && d.In <= 0 }) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // claimAll gives each lane a claim, beginning with another one each time, and returns how many messages were claimed.
@@ -107,8 +133,8 @@ func (e *engine) claimFor(ctx context.Context, l *lane, onlyHungry bool) (int, e
 	return len(claimed), err
 }
 
-// laneOf is the lane for a message that l claimed. What may have been accepted by a relay goes to the same one again: that
-// one may recognise the copy, any other would make it certain.
+// laneOf is the lane for a message that l claimed. What a relay left in doubt goes to the same one again: that one may
+// recognise the copy, any other would make it certain.
 func (e *engine) laneOf(l *lane, c *outbox.Claimed) *lane {
 	for _, d := range c.Deliveries {
 		if d.Class != string(smtpx.ClassAmbiguous) {

@@ -251,8 +251,9 @@ func (d *Dispatcher) Wake() {
 }
 
 // Run delivers until ctx ends, and then stops: it claims no more, hands back what it has not begun, lets what is being sent
-// go on for Grace, records every outcome, and returns nil. While the database is away it waits and tries again. It returns
-// [ErrRunning] if it runs already.
+// go on for Grace, records every outcome, and returns nil. While the database is away it waits and tries again; when it is to
+// stop, for Grace and a Lease at the most: what it could not record by then becomes uncertain or is sent again, when the leases
+// have lapsed. It returns [ErrRunning] if it runs already.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	if !d.running.CompareAndSwap(false, true) {
 		return ErrRunning

@@ -22,6 +22,7 @@ type engine struct {
 	stager  *stager
 	settler *settler
 	held    *held
+	wake    chan struct{} // the dispatcher's, or none when draining
 	kick    chan struct{} // a slot was freed, or an outcome recorded
 	sending atomic.Int64  // messages that a sender has and whose stage is not asked for yet
 }
@@ -30,6 +31,9 @@ func newEngine(d *Dispatcher, drain bool) *engine {
 	e := &engine{
 		Dispatcher: d, drain: drain, log: d.cfg.Logger.With("dispatcher", d.cfg.Name),
 		held: newHeld(), kick: make(chan struct{}, 1),
+	}
+	if !drain {
+		e.wake = d.wake // a drain beside it must not take Run's
 	}
 	e.stager = newStager(e)
 	e.settler = newSettler(e)
@@ -46,9 +50,11 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	defer cut()
 	keeping, stopKeeping := context.WithCancel(detached)
 	defer stopKeeping()
+	settling, stopSettling := context.WithCancel(detached)
+	defer stopSettling()
 
 	var workers, stager, settler, keeper, others sync.WaitGroup
-	settler.Go(func() { e.settler.run(detached) })
+	settler.Go(func() { e.settler.run(settling) })
 	stager.Go(func() { e.stager.run(detached) })
 	keeper.Go(func() { e.keep(keeping) })
 	for _, l := range e.lanes {
@@ -75,6 +81,8 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 		l.close()
 	}
 	grace := time.AfterFunc(e.cfg.Grace, cut)
+	patience := time.AfterFunc(e.cfg.Grace+e.cfg.Lease, stopSettling) // with a database that stays away
+	defer patience.Stop()
 	workers.Wait()
 	grace.Stop()
 	e.stager.close()

@@ -55,13 +55,13 @@ func (e *engine) clean(ctx context.Context, c Cleaner) {
 func (e *engine) beat(ctx context.Context, q Heartbeater) {
 	h := outbox.Heartbeat{ID: e.cfg.Name, PID: os.Getpid(), Version: version(), Relays: make(map[string]string)}
 	h.Host, _ = os.Hostname()
-	for _, l := range e.lanes {
-		h.Relays[l.relay.Name] = "healthy"
-	}
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	failing := false
 	for {
+		for _, l := range e.lanes {
+			h.Relays[l.relay.Name] = l.health()
+		}
 		err := q.Heartbeat(ctx, h)
 		if ctx.Err() == nil && err != nil && !failing {
 			e.log.ErrorContext(ctx, "cannot note the heartbeat; trying again", "error", err)

@@ -63,7 +63,7 @@ func (e *engine) keep(ctx context.Context) {
 		if len(refs) == 0 {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, e.cfg.Lease)
+		limited, cancel := context.WithTimeout(ctx, e.cfg.Lease/3) // one that hangs must not let the next be too late
 		lost, err := e.cfg.Queue.Renew(limited, refs, e.cfg.Lease)
 		cancel()
 		switch {

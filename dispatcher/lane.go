@@ -18,6 +18,11 @@ type job struct {
 	claimedAt time.Time // before the claim was asked for
 }
 
+// expired says whether the deadline of the message has passed, by the time since the claim.
+func (j *job) expired() bool {
+	return j.claimed.ExpiresIn > 0 && time.Since(j.claimedAt) >= j.claimed.ExpiresIn
+}
+
 // refs are those of all the claimed deliveries.
 func (j *job) refs() []outbox.Ref {
 	refs := make([]outbox.Ref, len(j.claimed.Deliveries))
@@ -36,7 +41,26 @@ type lane struct {
 	jobs   chan *job
 	taken  atomic.Int64
 	closed chan struct{}
-	hungry bool // the claimer's: the last claim was filled
+	hungry bool         // the claimer's: the last claim was filled
+	fault  atomic.Value // smtpx.Class of the last outcome that was the relay's fault, "" when it works
+}
+
+// note takes what an outcome says about the relay. What is wrong with a message or a recipient shows that it works.
+func (l *lane) note(c smtpx.Class) {
+	switch c {
+	case smtpx.ClassUnreachable, smtpx.ClassConfig, smtpx.ClassQuota, smtpx.ClassThrottled:
+	default:
+		c = ""
+	}
+	l.fault.Store(c)
+}
+
+// health says in a word how the relay does.
+func (l *lane) health() string {
+	if c, _ := l.fault.Load().(smtpx.Class); c != "" {
+		return string(c)
+	}
+	return "healthy"
 }
 
 func newLane(e *engine, r Relay) *lane {
@@ -101,18 +125,21 @@ func all(j *job, s outbox.Settlement) []outbox.Settlement {
 var (
 	errLeaseLost = errors.New("the lease was lost before the message was sent")
 	errStage     = errors.New("the stage could not be recorded")
+	errExpired   = errors.New("the deadline passed before the message was sent")
 )
 
 // deliver sends one message and says what became of each of its deliveries.
 func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 	c := &j.claimed
-	if c.ExpiresIn > 0 && time.Since(j.claimedAt) >= c.ExpiresIn {
+	if j.expired() {
 		return all(j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
 	}
 	body := c.Body
 	if body == nil {
 		var err error
-		if body, err = l.cfg.Queue.Body(ctx, c.ID); err != nil {
+		if body, err = l.cfg.Queue.Body(ctx, c.ID); errors.Is(err, outbox.ErrNoBody) {
+			return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassMessage, Err: err}, 0)
+		} else if err != nil {
 			l.log.ErrorContext(ctx, "cannot read a message; it is put back", "id", c.ID, "error", err)
 			return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, 0)
 		}
@@ -122,6 +149,9 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 	defer asked()
 	env := smtpx.Envelope{From: c.Sender, To: make([]string, len(c.Deliveries)), Commit: func(ctx context.Context) error {
 		defer asked()
+		if j.expired() { // it may have waited for a connection
+			return errExpired
+		}
 		return l.stager.commit(ctx, j)
 	}}
 	for i, d := range c.Deliveries {
@@ -130,11 +160,13 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 	began := time.Now()
 	res, err := l.relay.Sender.Send(ctx, env, body)
 	took := time.Since(began)
-	if errors.Is(err, errLeaseLost) {
-		// Whoever took the lease over settles it. The settler would only find that nothing is ours any more.
-		l.held.remove(j.refs())
+	switch {
+	case errors.Is(err, errExpired):
+		return all(j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
+	case errors.Is(err, errLeaseLost):
+		// Whoever took a lease over settles it; what is still ours, such as the other recipients, is handed back.
 		l.log.WarnContext(ctx, "lease lost; not sent", "id", c.ID, "relay", l.relay.Name)
-		return nil
+		return all(j, outbox.Settlement{Verb: outbox.VerbRecycle})
 	}
 	if len(res.Outcomes) != len(env.To) {
 		return l.failed(ctx, j, verdictOf(err), took)
@@ -153,7 +185,7 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 			list[i] = l.settlement(ctx, j, i, o.Err, took)
 		}
 		list[i].Ref = c.Ref(i)
-		l.logOutcome(ctx, c, i, list[i])
+		l.observe(ctx, c, i, list[i])
 	}
 	return list
 }
@@ -175,7 +207,7 @@ func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, took time.Dur
 	for i := range list {
 		list[i] = l.settlement(ctx, j, i, e, took)
 		list[i].Ref = j.claimed.Ref(i)
-		l.logOutcome(ctx, &j.claimed, i, list[i])
+		l.observe(ctx, &j.claimed, i, list[i])
 	}
 	return list
 }

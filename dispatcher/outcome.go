@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -15,8 +16,8 @@ import (
 const (
 	// stageRetry is how long a message waits whose stage could not be recorded: the database has trouble, not the relay.
 	stageRetry = 5 * time.Second
-	// recycleRetry is how long one waits whose session was used up twice in a row.
-	recycleRetry = time.Second
+	// never is a time that no delivery waits for.
+	never = 200 * 365 * 24 * time.Hour
 	// maxReply bounds what is stored of a relay's words, in bytes.
 	maxReply = 1000
 )
@@ -37,11 +38,10 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		s.Verb = outbox.VerbFail
 		return s
 	case smtpx.ClassRecycle:
-		s.Verb = outbox.VerbRecycle
-		if d.Class == string(smtpx.ClassRecycle) {
-			s.Verb, s.Uncounted, s.Delay = outbox.VerbDefer, true, recycleRetry
+		if d.Class != string(smtpx.ClassRecycle) { // else new sessions do not help: it waits as through an outage
+			s.Verb = outbox.VerbRecycle
+			return s
 		}
-		return s
 	default:
 	}
 
@@ -49,16 +49,21 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	delay, again := l.cfg.Retry.Next(Attempt{
 		ID: c.ID, Seq: d.Seq, Number: d.Attempt, Priority: c.Priority, Class: e.Class, Age: age, DeferredFor: d.DeferredFor,
 	})
-	if e.Class == smtpx.ClassAmbiguous {
-		// Whether it is sent again is the message's to say, and never a reason to call it failed.
-		s.Verb, s.Delay = outbox.VerbUncertain, max(delay, 0)
-		return s
-	}
 	spent := age
 	if d.Attempt == 1 {
 		spent = d.DeferredFor // nobody refused it yet, or an operator requeued it long after its time
 	}
-	if !again || spent+delay > l.cfg.MaxAge {
+	giveUp := !again || spent+delay > l.cfg.MaxAge
+	if e.Class == smtpx.ClassAmbiguous {
+		// Whether it is sent again is the message's to say, and doubt is never a reason to call it failed: what is given up
+		// stays uncertain until an operator resolves it.
+		s.Verb, s.Delay = outbox.VerbUncertain, max(delay, 0)
+		if giveUp {
+			s.Delay = never
+		}
+		return s
+	}
+	if giveUp {
 		s.Verb = outbox.VerbFail
 		return s
 	}
@@ -98,8 +103,17 @@ func oneLine(s string) string {
 	return s
 }
 
-// logOutcome writes the event of one outcome, without addresses.
-func (l *lane) logOutcome(ctx context.Context, c *outbox.Claimed, i int, s outbox.Settlement) {
+// addresses finds what looks like a mailbox in a relay's words.
+var addresses = regexp.MustCompile(`[^\s<>"'(),;:]+@`)
+
+// masked takes the local parts of addresses out of a relay's words, for the log. The database keeps them whole.
+func masked(reply string) string { return addresses.ReplaceAllString(reply, "***@") }
+
+// observe takes what an outcome says of the relay and writes its event, without addresses.
+func (l *lane) observe(ctx context.Context, c *outbox.Claimed, i int, s outbox.Settlement) {
+	if s.Evidence.Stage != "" { // else no relay was asked
+		l.note(smtpx.Class(s.Evidence.Class))
+	}
 	attrs := []slog.Attr{
 		slog.String("id", string(c.ID)), slog.Int("seq", s.Ref.Seq), slog.String("relay", l.relay.Name),
 		slog.Int("attempt", c.Deliveries[i].Attempt), slog.Duration("took", s.Evidence.Duration),
@@ -110,7 +124,7 @@ func (l *lane) logOutcome(ctx context.Context, c *outbox.Claimed, i int, s outbo
 		return
 	}
 	attrs = append(attrs, slog.String("verb", string(s.Verb)), slog.String("class", s.Evidence.Class), slog.String("stage", s.Evidence.Stage),
-		slog.Int("code", s.Evidence.Code), slog.String("enhanced", s.Evidence.Enhanced), slog.String("reply", s.Evidence.Reply),
+		slog.Int("code", s.Evidence.Code), slog.String("enhanced", s.Evidence.Enhanced), slog.String("reply", masked(s.Evidence.Reply)),
 		slog.Duration("delay", s.Delay))
 	if s.Verb == outbox.VerbFail {
 		l.log.LogAttrs(ctx, slog.LevelError, "send_failed", attrs...)

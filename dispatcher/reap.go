@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// behindReap is how soon the reaper looks again while outcomes wait to be recorded.
+const behindReap = 500 * time.Millisecond
+
 // longestReap is how seldom the reaper looks at the longest. It reads without a lock and writes only what it finds.
 const longestReap = 15 * time.Second
 
@@ -14,6 +17,16 @@ func (e *engine) reap(ctx context.Context) {
 	defer tick.Stop()
 	failing := false
 	for {
+		if e.settler.behind.Load() {
+			// The database was away. Leases of what this dispatcher has sent may have lapsed meanwhile, and their outcomes come
+			// first: the reaper would call them uncertain.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(behindReap):
+			}
+			continue
+		}
 		report, err := e.cfg.Queue.Reap(ctx)
 		switch {
 		case ctx.Err() != nil:

@@ -32,7 +32,8 @@ type Attempt struct {
 // throttled, quota, config, unreachable, and ambiguous ones that are to be sent again. It must be a pure function of the
 // attempt, because what it says is stored and asked for again after a crash. It is called concurrently.
 type RetryPolicy interface {
-	// Next returns the time until the next attempt, or false to give the delivery up.
+	// Next returns the time until the next attempt, or false to give the delivery up: it fails, or where the class is
+	// ambiguous stays uncertain until an operator resolves it.
 	Next(a Attempt) (delay time.Duration, again bool)
 }
 

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -16,7 +17,8 @@ const settleBatch = 500
 type settler struct {
 	*engine
 	outcomes chan outbox.Settlement
-	report   Report // read after run has returned
+	report   Report      // read after run has returned
+	behind   atomic.Bool // outcomes could not be recorded and are tried again
 }
 
 func newSettler(e *engine) *settler {
@@ -48,15 +50,17 @@ func (s *settler) run(ctx context.Context) {
 	}
 }
 
-// record writes a batch, again and again while the database is away. Leases are renewed meanwhile, or lapse with the
-// database. It gives up when all of them must have lapsed for certain: then the reaper of whoever comes back decides.
+// record writes a batch, again and again while the database is away, until ctx ends or all leases must have lapsed for
+// certain: then the reaper of whoever comes back decides.
 func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[outbox.Ref]bool {
 	var (
 		lost    []outbox.Ref
 		failing bool
 	)
-	policy := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(s.cfg.Lease*lapses))
+	defer s.behind.Store(false)
+	// Seldom enough not to hurt a database that comes back, often enough to be there before the reapers of others.
+	policy := backoff.WithContext(backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
+		backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(s.cfg.Lease*lapses)), ctx)
 	err := backoff.RetryNotify(func() (err error) {
 		limited, cancel := context.WithTimeout(ctx, s.cfg.Lease)
 		defer cancel()
@@ -65,6 +69,7 @@ func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[out
 	}, policy, func(err error, _ time.Duration) {
 		if !failing {
 			failing = true
+			s.behind.Store(true)
 			s.log.ErrorContext(ctx, "cannot record outcomes; trying again", "outcomes", len(batch), "error", err)
 		}
 	})
@@ -80,6 +85,10 @@ func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[out
 	gone := make(map[outbox.Ref]bool, len(lost))
 	for _, ref := range lost {
 		gone[ref] = true
+	}
+	if failing && err == nil {
+		// An earlier try may have taken effect without our hearing of it: then these are recorded, not lost.
+		return nil
 	}
 	if len(gone) > 0 && err == nil {
 		s.log.WarnContext(ctx, "leases were lost before their outcome was recorded", "deliveries", len(gone))

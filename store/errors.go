@@ -12,7 +12,7 @@ import (
 )
 
 // ErrNoBody says that a message has no body any more, because it was scrubbed.
-var ErrNoBody = errors.New("the body of the message was scrubbed")
+var ErrNoBody = outbox.ErrNoBody
 
 // ErrNotFound says that no message has the name that was given.
 var ErrNotFound = errors.New("no such message")

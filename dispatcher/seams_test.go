@@ -1,0 +1,203 @@
+package dispatcher_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+// The tests in this file stand where two mechanisms meet: a claim and its successor in one process, doubt and a policy that
+// gives up, a deadline and a wait for a connection, a rate and a drain, a stop and an outage.
+
+// A process that was stopped past its leases retakes its own delivery. The stale claim and the fresh one ask for their stage
+// at the same time: only the fresh one is sent, and both outcomes are dealt with.
+func TestAStaleClaimBesideItsSuccessor(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *queue) {
+		id := q.enqueue(1, nil)[0]
+		s := &sender{}
+		began, both := make(chan struct{}, 2), make(chan struct{})
+		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+			began <- struct{}{}
+			<-both
+			return s.accept(ctx, env, body)
+		}
+		d := newDispatcher(t, dispatcher.Config{Queue: q, Poll: 10 * time.Millisecond}, s)
+		stop := start(t, d)
+		<-began
+		q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE state = 'sending'")
+		if _, err := q.Reap(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-began // the same process again
+		close(both)
+		until(t, "the message is sent", func() bool { return q.get(id).Deliveries[0].State == outbox.StateSent })
+		stop()
+		if n := len(s.messages()); n != 1 {
+			t.Errorf("%d copies sent, want 1", n)
+		}
+	})
+}
+
+// Doubt that a policy gives up on stays uncertain for an operator; it is neither sent again nor called failed.
+func TestDoubtThatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *queue) {
+		id := q.enqueue(1, nil)[0]
+		s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
+			return refuse(env, lost(smtpx.StageDot, smtpx.ClassAmbiguous))
+		}}
+		d := newDispatcher(t, dispatcher.Config{Queue: q, Retry: dispatcher.Backoff{Attempts: 1}}, s)
+		for range 3 {
+			flush(t, d)
+		}
+		m := q.get(id)
+		if m.Deliveries[0].State != outbox.StateUncertain || m.Deliveries[0].Attempts != 1 {
+			t.Errorf("%s after %d attempts, want uncertain after 1", m.Deliveries[0].State, m.Deliveries[0].Attempts)
+		}
+	})
+}
+
+// A message whose deadline passes while it waits for a connection is not sent: the last look is just before the body.
+func TestTheDeadlinePassesInThePool(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *queue) {
+		id := q.enqueue(1, func(m *outbox.Message) { m.Expires = time.Now().Add(time.Hour) })[0]
+		f := &shortLived{Queue: q}
+		s := &sender{}
+		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+			for began := time.Now(); time.Since(began) <= f.left(); { // as a full pool would keep it waiting
+			}
+			return s.accept(ctx, env, body)
+		}
+		if report := flush(t, newDispatcher(t, dispatcher.Config{Queue: f}, s)); report.Expired != 1 || len(s.messages()) != 0 {
+			t.Errorf("report %+v, %d sent", report, len(s.messages()))
+		}
+		q.wantStates(id, outbox.StateExpired)
+	})
+}
+
+// shortLived is a queue whose messages have a moment to live when they are claimed.
+type shortLived struct{ dispatcher.Queue }
+
+func (*shortLived) left() time.Duration { return 50 * time.Millisecond }
+
+// Claim shortens what is left.
+func (s *shortLived) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
+	list, err := s.Queue.Claim(ctx, req)
+	for i := range list {
+		list[i].ExpiresIn = s.left()
+	}
+	return list, err
+}
+
+// When the lease of one recipient is lost, the others were not sent either: they are handed back, not left in doubt.
+func TestAPartlyLostMessageIsHandedBack(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *queue) {
+		id := q.enqueue(1, func(m *outbox.Message) { m.To = append(m.To, outbox.Address{Address: "bob@example.org"}) })[0]
+		s, first := &sender{}, failFirst(1, errors.New("first"))
+		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+			if first() != nil {
+				q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE seq = 1")
+			}
+			return s.accept(ctx, env, body)
+		}
+		report := flush(t, newDispatcher(t, dispatcher.Config{Queue: q}, s))
+		if report.Recycled != 2 || report.Sent != 2 {
+			t.Errorf("report %+v, want both handed back and then sent", report)
+		}
+		q.wantStates(id, outbox.StateSent, outbox.StateSent)
+		if n := len(s.messages()); n != 1 {
+			t.Errorf("%d copies sent, want 1", n)
+		}
+	})
+}
+
+// A session that is used up time and again is no reason to try for ever: it is waited out, and MaxAge ends it.
+func TestSessionsThatAreAlwaysUsedUp(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *queue) {
+		id := q.enqueue(1, nil)[0]
+		s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
+			return refuse(env, reply(smtpx.StageMail, smtpx.ClassRecycle, 421, "maximum message count per session reached"))
+		}}
+		d := newDispatcher(t, dispatcher.Config{Queue: q, MaxAge: time.Hour}, s)
+		if report := flush(t, d); report.Recycled != 1 || report.Deferred != 1 {
+			t.Errorf("report %+v, want one at once and then a wait", report)
+		}
+		if m := q.get(id).Deliveries[0]; !m.Later || m.DeferredSince.IsZero() {
+			t.Errorf("the second time it is due %v, deferred since %v", m.DueAt, m.DeferredSince)
+		}
+		q.exec("UPDATE outbox_deliveries SET due_at = '" + past + "', deferred_since = '" + past + "'")
+		flush(t, d)
+		q.wantStates(id, outbox.StateFailed)
+	})
+}
+
+// A drain with a rate ends when all that is due is sent, not when the first allowance is used up.
+func TestFlushWithARate(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *queue) {
+		q.enqueue(20, nil)
+		s := &sender{}
+		relays := []dispatcher.Relay{{Name: "main", Sender: s, Rate: outbox.Rate{PerSecond: 50, Burst: 2}}}
+		if report := flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: relays}, nil)); report.Sent != 20 {
+			t.Errorf("report %+v, want 20 sent", report)
+		}
+	})
+}
+
+// A message that was scrubbed while it waited cannot be sent any more, and says so.
+func TestAScrubbedMessageFails(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, openSQLite(t))
+	id := q.enqueue(1, nil)[0]
+	q.exec("UPDATE outbox_messages SET body = NULL")
+	flush(t, newDispatcher(t, dispatcher.Config{Queue: q}, &sender{}))
+	if d := q.get(id).Deliveries[0]; d.State != outbox.StateFailed || !strings.Contains(d.Reply, "scrubbed") {
+		t.Errorf("%s: %q", d.State, d.Reply)
+	}
+}
+
+// A stop does not wait for a database that stays away for longer than it says, and what was accepted is not lost: its lease
+// lapses.
+func TestAStopWhileTheDatabaseIsAway(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, openSQLite(t))
+	id := q.enqueue(1, nil)[0]
+	failed := make(chan struct{})
+	var once sync.Once
+	away := &faulty{Queue: q, settle: func() error { once.Do(func() { close(failed) }); return errDatabase }}
+	stop := start(t, newDispatcher(t, dispatcher.Config{Queue: away, Lease: time.Second, Grace: 100 * time.Millisecond}, &sender{}))
+	<-failed
+	stop()
+	q.wantStates(id, outbox.StateSending)
+}
+
+// The log says what became of a message, but not whose it was.
+func TestTheLogHoldsNoAddresses(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, openSQLite(t))
+	id := q.enqueue(1, nil)[0]
+	var log bytes.Buffer
+	s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
+		return refuse(env, reply(smtpx.StageRcpt, smtpx.ClassRecipient, 550, "<ada@example.org>: no such user"))
+	}}
+	flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Logger: slog.New(slog.NewTextHandler(&log, nil))}, s))
+	if text := log.String(); strings.Contains(text, "ada@") || strings.Contains(text, "Your order") || !strings.Contains(text, "no such user") {
+		t.Errorf("the log says %s", text)
+	}
+	if d := q.get(id).Deliveries[0]; !strings.Contains(d.Reply, "<ada@example.org>") {
+		t.Errorf("the database says %q", d.Reply)
+	}
+}
