@@ -21,8 +21,9 @@ const (
 // Of several messages with one Key the first is stored.
 //
 // Every message is checked and rendered before anything is written: an error about one names its index, counted from 0,
-// wraps an [InvalidError], and leaves the transaction as it was. After any other error some messages may be stored in
-// the transaction: roll it back. The rendered messages are in memory together, so the caller chooses how many.
+// wraps an [InvalidError] or what was said when an attachment was read, and leaves the transaction as it was. After any
+// other error some messages may be stored in the transaction: roll it back. The rendered messages are in memory together,
+// so the caller chooses how many.
 func (o *Outbox) EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Receipt, error) {
 	if tx == nil {
 		return nil, errNoTx
