@@ -26,7 +26,7 @@ campaign: bin/withpostgres bin/testsum ## run the long forms of the tests: hours
 	OUTBOX_CAMPAIGN=1 $(TEST) -race -count 1 -timeout $(CAMPAIGN_TIMEOUT) ./...
 
 bench: bin/withpostgres ## measure beside the peers as in docs/benchmarks.md, then run the benchmarks of the packages
-	cd bench && ../bin/withpostgres -- $(GO) run .
+	cd bench && $(GO) run .
 	bin/withpostgres -- $(GO) test -run '^$$' -bench . -benchmem ./...
 
 lint: bin/golangci-lint ## run go vet and the linters
