@@ -70,22 +70,44 @@ func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Cl
 	if n := s.claimCount(req); n%turn == 0 {
 		due = promote(due, n/turn)
 	}
-	var claimed []outbox.Claimed
+	for {
+		got, err := s.claimOnce(ctx, req, due)
+		if err != nil {
+			return got.list, s.failed(ctx, err, "claim")
+		}
+		// A round that met nothing but suppressed recipients may have left what can be sent behind them.
+		if len(got.list) > 0 || got.suppressed < suppressAtMost {
+			return got.list, nil
+		}
+	}
+}
+
+// suppressAtMost is how many deliveries a round of a claim may suppress, so that its transaction stays short.
+const suppressAtMost = 1000
+
+// round is what one round of a claim did.
+type round struct {
+	list       []outbox.Claimed
+	suppressed int
+}
+
+// claimOnce claims in one transaction, except on PostgreSQL without a rate, where each statement stands for itself. Only
+// there is something claimed beside an error.
+func (s *Store) claimOnce(ctx context.Context, req outbox.ClaimRequest, due []outbox.Due) (got round, err error) {
 	switch {
 	case req.Rate.PerSecond > 0:
-		claimed, err = s.claimAllowed(ctx, req, due)
+		return s.claimAllowed(ctx, req, due)
 	case s.dialect == schema.Postgres:
-		claimed, err = s.claimDue(ctx, nil, req, due)
-	default:
-		err = s.atomically(ctx, func(c conn) (err error) {
-			claimed, err = s.claimDue(ctx, c, req, due)
-			return err
-		})
+		return s.claimDue(ctx, nil, req, due)
 	}
+	err = s.atomically(ctx, func(c conn) (err error) {
+		got, err = s.claimDue(ctx, c, req, due)
+		return err
+	})
 	if err != nil {
-		return claimed, s.failed(ctx, err, "claim")
+		return round{}, err
 	}
-	return claimed, nil
+	return got, nil
 }
 
 func checkClaim(req outbox.ClaimRequest) error {
@@ -133,10 +155,10 @@ func promote(due []outbox.Due, n uint64) []outbox.Due {
 }
 
 // claimDue claims from ranges, the most urgent first. On a nil conn each statement stands for itself.
-func (s *Store) claimDue(ctx context.Context, c conn, req outbox.ClaimRequest, due []outbox.Due) ([]outbox.Claimed, error) {
+func (s *Store) claimDue(ctx context.Context, c conn, req outbox.ClaimRequest, due []outbox.Due) (round, error) {
 	var (
 		claimed []outbox.Claimed
-		left    = budget{rows: req.Limit, bytes: req.MaxBytes}
+		left    = budget{rows: req.Limit, bytes: req.MaxBytes, suppressed: suppressAtMost}
 	)
 	for len(due) > 0 && !left.spent(req) {
 		n := 1 // ranges of the same priority share what is left
@@ -146,21 +168,22 @@ func (s *Store) claimDue(ctx context.Context, c conn, req outbox.ClaimRequest, d
 		got, err := s.claimEvenly(ctx, c, req, due[:n], &left)
 		claimed = append(claimed, got...)
 		if err != nil {
-			return claimed, err
+			return round{list: claimed}, err
 		}
 		due = due[n:]
 	}
-	return claimed, nil
+	return round{list: claimed, suppressed: suppressAtMost - left.suppressed}, nil
 }
 
 // budget is what a claim may still take.
 type budget struct {
-	rows  int
-	bytes int64
+	rows       int
+	bytes      int64
+	suppressed int // how many more may be suppressed
 }
 
 func (b *budget) spent(req outbox.ClaimRequest) bool {
-	return b.rows <= 0 || req.MaxBytes > 0 && b.bytes <= 0
+	return b.rows <= 0 || b.suppressed <= 0 || req.MaxBytes > 0 && b.bytes <= 0
 }
 
 // claimEvenly divides the budget between ranges; what one leaves, the next and then those that had more to give may take.
@@ -188,6 +211,7 @@ func (s *Store) claimEvenly(
 				left.bytes -= c.Size
 			}
 			left.rows -= got.leased
+			left.suppressed -= got.suppressed
 			claimed = append(claimed, got.list...)
 			if got.leased+got.suppressed >= share {
 				full = append(full, d)

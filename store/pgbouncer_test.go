@@ -76,7 +76,7 @@ func startBouncer(t *testing.T, program, server string) string {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "outbox-pgbouncer-") // not t.TempDir, which other users may not enter
+	dir, err := os.MkdirTemp("", "outbox-pgbouncer-") //nolint:usetesting // other users may not enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

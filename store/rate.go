@@ -11,7 +11,7 @@ import (
 // claimAllowed claims what the shared allowance of the relay grants. The allowance is a token bucket in outbox_relays. Its
 // row stays locked from the refill until the claim has drawn from it, so that dispatchers together keep the rate; what is
 // drawn is what was leased, which may be more than there was when a message has many recipients.
-func (s *Store) claimAllowed(ctx context.Context, req outbox.ClaimRequest, due []outbox.Due) (claimed []outbox.Claimed, err error) {
+func (s *Store) claimAllowed(ctx context.Context, req outbox.ClaimRequest, due []outbox.Due) (got round, err error) {
 	burst := float64(req.Rate.Burst)
 	if burst == 0 {
 		burst = max(1, req.Rate.PerSecond)
@@ -20,11 +20,11 @@ func (s *Store) claimAllowed(ctx context.Context, req outbox.ClaimRequest, due [
 	// A look without a lock, so that a dispatcher that waits for its allowance writes nothing.
 	held, err := collect[float64](ctx, s.db, s.queries.get("allowance"), args...)
 	if err != nil || len(held) > 0 && held[0] < 1 {
-		return nil, err
+		return round{}, err
 	}
 	limit := req.Limit
 	err = s.atomically(ctx, func(c conn) error {
-		claimed = nil
+		got = round{}
 		held, err := collect[float64](ctx, c, s.queries.get("refill"), args...)
 		if err != nil {
 			return err
@@ -34,11 +34,11 @@ func (s *Store) claimAllowed(ctx context.Context, req outbox.ClaimRequest, due [
 			return nil
 		}
 		req.Limit = int(min(float64(limit), granted))
-		if claimed, err = s.claimDue(ctx, c, req, due); err != nil {
+		if got, err = s.claimDue(ctx, c, req, due); err != nil {
 			return err
 		}
 		drawn := 0
-		for _, m := range claimed {
+		for _, m := range got.list {
 			drawn += len(m.Deliveries)
 		}
 		n, err := affected(ctx, c, s.queries.get("draw"), args[0], drawn)
@@ -48,7 +48,7 @@ func (s *Store) claimAllowed(ctx context.Context, req outbox.ClaimRequest, due [
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return round{}, err
 	}
-	return claimed, nil
+	return got, nil
 }

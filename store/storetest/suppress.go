@@ -42,6 +42,13 @@ func suppressRules() []rule {
 			w.enqueue(mail())
 			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.Limit = 10 })), 1)
 		}},
+		{"flood", "However many deliveries are suppressed, one claim gets past them, in short transactions.", func(w *world) {
+			w.suppress(store.Suppression{Address: "bob@example.org"})
+			w.many(2500, to("bob@example.org"))
+			last := w.enqueue(mail())
+			want(w, "claimed", claimedIDs(w.claim(func(r *outbox.ClaimRequest) { r.Limit = 400 })), []outbox.ID{last})
+			want(w, "suppressed", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'suppressed'"), 2500)
+		}},
 		{"not-others", "Addresses that only resemble one on the list get their mail.", func(w *world) {
 			w.suppress(store.Suppression{Address: "bob@example.org"})
 			w.enqueue(mail(to("xbob@example.org", "bob@example.orgx", "bob@sub.example.org")))
