@@ -139,6 +139,18 @@ func TestTooManyRecipientsAreSplit(t *testing.T) {
 	}
 }
 
+// A server that wants fewer than one recipient is not asked for ever.
+func TestTooManyRecipientsAtTheFirst(t *testing.T) {
+	for _, reply := range []string{"452 4.5.3 too many recipients", "452 try later", "552 too many"} {
+		srv, client := newRelay(t, smtptest.Config{Hook: smtptest.At(smtptest.StageRcpt, -1, smtptest.Action{Reply: reply})})
+		_, err := client.Send(testContext(t), envelope("b@example.net", "c@example.net"), message("x"))
+		var e *smtpx.Error
+		if !errors.As(err, &e) || e.Class == smtpx.ClassRecycle || srv.Stats().Sessions != 1 {
+			t.Errorf("%s: %v in %d sessions", reply, err, srv.Stats().Sessions)
+		}
+	}
+}
+
 // More than a hundred recipients are sent a hundred at a time: that is what every server must take.
 func TestManyRecipients(t *testing.T) {
 	for _, d := range dialogues {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -363,29 +364,37 @@ func (c *conn) hearRcpt(t *transaction, i int) bool {
 	case o.Err != nil || t.stale: // MAIL was refused: this reply adds nothing
 	case r.Positive():
 		t.accepted = append(t.accepted, i)
-	case len(t.accepted) > 0 && tooManyRecipients(r):
-		if len(t.later) == 0 {
-			c.rcptMax = max(1, len(t.accepted))
-		}
-		t.later = append(t.later, i)
 	default:
-		e := refusal(c.relay.profile, StageRcpt, r)
-		if r.Code == 421 || r.Code < 400 || (e.Class == ClassRecycle && c.sent > 1) {
-			c.refuse(t, e)
-			return false
-		}
-		o.Err = e
+		return c.refuseRcpt(t, i, refusal(c.relay.profile, StageRcpt, r))
 	}
 	return !c.dead
 }
 
-// tooManyRecipients tells whether a RCPT was refused only because of those before it: RFC 5321 §4.5.3.1.10 has 452 for it
-// and wants 552 taken the same way.
-func tooManyRecipients(r Reply) bool {
-	if r.Code != 452 && r.Code != 552 {
+// refuseRcpt takes a verdict on one recipient. It is false when the rest need not be read.
+func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
+	code := e.Reply.Code
+	switch many := tooManyRecipients(e); {
+	case many && len(t.accepted) > 0 && code != 421:
+		if len(t.later) == 0 {
+			c.rcptMax = len(t.accepted)
+		}
+		t.later = append(t.later, i)
+		return true
+	case many && code != 421:
+		e.Class = ClassTransient // there were none before it: trying again at once leads nowhere
+	case code == 421 || code < 400 || (e.Class == ClassRecycle && c.sent > 1):
+		c.refuse(t, e)
 		return false
 	}
-	return r.Enhanced == "" || r.Enhanced[1:] == ".5.3"
+	t.job.res.Outcomes[i].Err = e
+	return true
+}
+
+// tooManyRecipients tells whether a RCPT was refused only because of those before it: RFC 5321 §4.5.3.1.10 has 452 for it
+// and wants 552 taken the same way.
+func tooManyRecipients(e *Error) bool {
+	r := e.Reply
+	return strings.HasPrefix(e.Rule, "recipients.many") || ((r.Code == 452 || r.Code == 552) && r.Enhanced == "")
 }
 
 // hearData reads the reply to DATA.

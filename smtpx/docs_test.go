@@ -1,0 +1,101 @@
+package smtpx_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+var update = flag.Bool("update", false, "write the generated documentation")
+
+// providersFile is generated from the profiles.
+const providersFile = "profiles/providers.md"
+
+func TestProvidersDocumentIsUpToDate(t *testing.T) {
+	want := providersDocument()
+	if *update {
+		if err := os.WriteFile(providersFile, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(providersFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not what the profiles say: run go test ./smtpx -run ProvidersDocument -update", providersFile)
+	}
+}
+
+func providersDocument() []byte {
+	var b bytes.Buffer
+	b.WriteString("# Providers\n\n" +
+		"<!-- Generated from the files in smtpx/profiles by: go test ./smtpx -run ProvidersDocument -update -->\n\n" +
+		"What `smtpx` knows about providers. The profile is chosen by the host name; `provider=NAME` in the relay's URL overrides it.\n" +
+		"Marks: *documented* by the provider, *observed* in a published transcript or log, *code* of a client or server, *reported* by a\n" +
+		"third party. Limits marked **uncertain** are shown and not acted upon.\n\n| name | provider | hosts |\n|---|---|---|\n")
+	for _, p := range smtpx.Profiles() {
+		if p.Name != "generic" {
+			fmt.Fprintf(&b, "| [%s](#%s) | %s | %s |\n", p.Name, p.Name, p.Title, "`"+strings.Join(p.Hosts, "`, `")+"`")
+		}
+	}
+	for _, p := range smtpx.Profiles() {
+		if p.Name == "generic" {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n%s", p.Name, p.Title)
+		if len(p.Aliases) > 0 {
+			fmt.Fprintf(&b, " (also: %s)", strings.Join(p.Aliases, ", "))
+		}
+		b.WriteString(".")
+		if p.About != "" {
+			b.WriteString(" " + p.About)
+		}
+		b.WriteString("\n\n| what | value | mark | source |\n|---|---|---|---|\n")
+		row := func(what, value, source string, mark smtpx.Mark) {
+			if source == "" {
+				return
+			}
+			m := string(mark)
+			if mark == smtpx.MarkUncertain {
+				m = "**uncertain**"
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", what, cell(value), m, cell(source))
+		}
+		var ports []string
+		for _, port := range p.Ports.Value {
+			ports = append(ports, fmt.Sprintf("%d %s", port.Port, port.TLS))
+		}
+		row("ports", strings.Join(ports, ", "), p.Ports.Source, p.Ports.Mark)
+		row("AUTH", strings.Join(p.Mechanisms.Value, ", "), p.Mechanisms.Source, p.Mechanisms.Mark)
+		row("user", p.User.Value, p.User.Source, p.User.Mark)
+		row("connections at a time", strconv.Itoa(p.Connections.Value), p.Connections.Source, p.Connections.Mark)
+		row("messages per connection", strconv.Itoa(p.Messages.Value), p.Messages.Source, p.Messages.Mark)
+		row("idle limit", p.Idle.Value, p.Idle.Source, p.Idle.Mark)
+		row("recipients per message", strconv.Itoa(p.Recipients.Value), p.Recipients.Source, p.Recipients.Mark)
+		row("octets per message", strconv.Itoa(p.Size.Value), p.Size.Source, p.Size.Mark)
+		row("quota", p.Quota.Value, p.Quota.Source, p.Quota.Mark)
+		row("id in the 250", "`"+strings.Join(p.ID.Value, "`, `")+"`", p.ID.Source, p.ID.Mark)
+		row("header for tags", p.Tags.Value, p.Tags.Source, p.Tags.Mark)
+		row("header for metadata", p.Metadata.Value, p.Metadata.Source, p.Metadata.Mark)
+		row("idempotency", p.Idempotency.Value, p.Idempotency.Source, p.Idempotency.Mark)
+		for _, q := range p.Quirks {
+			row(string(q.Name), q.Text, q.Source, q.Mark)
+		}
+		if len(p.Rules) > 0 {
+			b.WriteString("\n| rule | class | source |\n|---|---|---|\n")
+			for _, r := range p.Rules {
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", r.ID, r.Class, cell(r.Source))
+			}
+		}
+	}
+	return b.Bytes()
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

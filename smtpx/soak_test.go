@@ -1,0 +1,88 @@
+package smtpx_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
+)
+
+var soak = flag.Duration("soak", time.Second, "how long TestSoak sends")
+
+// TestSoak sends from 64 goroutines over 4 connections while the server refuses, hangs up and takes messages without saying
+// so at random. Every result is held against the ledger: what was reported as accepted is there once, what was refused is
+// not there, and only what is in doubt may be either.
+func TestSoak(t *testing.T) {
+	actions := []smtptest.Action{
+		{Reply: "451 4.3.0 later"}, {Reply: "550 5.7.0 no"}, {End: smtptest.Close}, {End: smtptest.Reset},
+		{Reply: "421 4.3.2 closing", End: smtptest.Close}, {Raw: "garbage\r\n"}, {Trickle: true},
+	}
+	hook := func(_ context.Context, e smtptest.Event) smtptest.Action {
+		switch {
+		case rand.IntN(200) > 0 || e.Stage == smtptest.StageTLS:
+			return smtptest.Action{}
+		case e.Stage == smtptest.StageDot && rand.IntN(3) == 0:
+			return smtptest.Action{Withhold: true, End: smtptest.Close}
+		}
+		return actions[rand.IntN(len(actions))]
+	}
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions, Hook: hook}, func(c *smtpx.Config) { c.Conns = 4 })
+			var (
+				mu       sync.Mutex
+				outcomes = map[string]error{}
+				wg       sync.WaitGroup
+			)
+			deadline := time.Now().Add(*soak / time.Duration(len(dialogues)))
+			for i := range 64 {
+				wg.Go(func() {
+					for n := 0; time.Now().Before(deadline); n++ {
+						subject := fmt.Sprintf("%d-%d", i, n)
+						_, err := client.Send(t.Context(), envelope(subject+"@example.net"), message(subject, strings.Repeat("x", rand.IntN(5000))))
+						mu.Lock()
+						outcomes[subject] = err
+						mu.Unlock()
+					}
+				})
+			}
+			wg.Wait()
+			client.Close()
+			arrived := map[string]int{}
+			for _, m := range srv.Messages() {
+				subject, _, _ := strings.Cut(m.To[0], "@")
+				arrived[subject]++
+				if !bytes.Contains(m.Data, []byte("\r\n\r\n"+subject+"\r\n")) {
+					t.Errorf("message %s has another's body", subject)
+				}
+			}
+			accepted, doubtful := 0, 0
+			for subject, err := range outcomes {
+				var e *smtpx.Error
+				n := arrived[subject]
+				switch {
+				case err == nil && n == 1:
+					accepted++
+				case errors.As(err, &e) && e.Class == smtpx.ClassAmbiguous && n <= 1:
+					doubtful++
+				case err != nil && n == 0:
+				default:
+					t.Errorf("message %s arrived %d times, reported as %v", subject, n, err)
+				}
+			}
+			t.Logf("%d messages: %d accepted, %d in doubt, %d sessions", len(outcomes), accepted, doubtful, srv.Stats().Sessions)
+			if peak := srv.Stats().Peak; accepted == 0 || peak > 5 {
+				t.Errorf("%d accepted, %d sessions at a time", accepted, peak)
+			}
+		})
+	}
+}
