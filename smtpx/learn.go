@@ -40,6 +40,7 @@ func (p *pool) learnConns(n int, r Reply) {
 // learn takes what a refusal on connection c says about the server.
 func (p *pool) learn(c *conn, e *Error) {
 	p.mu.Lock()
+	defer p.announce()
 	defer p.mu.Unlock()
 	switch e.effect {
 	case EffectSessionCap:
@@ -63,9 +64,21 @@ func (p *pool) learnIdle(d time.Duration, r Reply) {
 	}
 }
 
+// tell keeps news for the observer until announce is called. The caller holds mu.
 func (p *pool) tell(effect Effect, value int, r Reply) {
-	if f := p.relay.Observer.Learned; f != nil {
-		f(Learned{Host: p.relay.addr, Effect: effect, Value: value, Reply: r})
+	if p.relay.Observer.Learned != nil {
+		p.news = append(p.news, Learned{Host: p.relay.addr, Effect: effect, Value: value, Reply: r})
+	}
+}
+
+// announce tells the observer the news. The caller does not hold mu: the observer may ask the client.
+func (p *pool) announce() {
+	p.mu.Lock()
+	news := p.news
+	p.news = nil
+	p.mu.Unlock()
+	for _, l := range news {
+		p.relay.Observer.Learned(l)
 	}
 }
 
@@ -85,6 +98,7 @@ func (p *pool) messageLimit() int {
 // hungUp notes that the server ended connection c while it was idle.
 func (p *pool) hungUp(c *conn, r Reply) {
 	p.mu.Lock()
+	defer p.announce()
 	defer p.mu.Unlock()
 	p.learnIdle(time.Since(c.lastUsed), r)
 }

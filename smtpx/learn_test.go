@@ -26,7 +26,13 @@ func (l *learned) option(c *smtpx.Config) {
 
 func TestSessionCapIsLearnt(t *testing.T) {
 	var l learned
-	srv, client := newRelay(t, smtptest.Config{MaxMessages: 3}, l.option)
+	var stats func() smtpx.Stats
+	asking := func(c *smtpx.Config) { // an observer may ask the client
+		next := c.Observer.Learned
+		c.Observer.Learned = func(e smtpx.Learned) { stats(); next(e) }
+	}
+	srv, client := newRelay(t, smtptest.Config{MaxMessages: 3}, l.option, asking)
+	stats = client.Stats
 	for range 12 {
 		if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
 			t.Fatal(err)

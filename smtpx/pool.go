@@ -22,6 +22,7 @@ type pool struct {
 	proven  bool // the last dial that ended succeeded
 	closed  bool
 	limits  limits
+	news    []Learned // for the observer
 
 	failures int         // dials that failed in a row
 	redialAt time.Time   // while other connections are open, no dial before this
@@ -106,6 +107,7 @@ func (p *pool) connect() {
 		}
 		p.dialFailed(err)
 		p.mu.Unlock()
+		p.announce()
 		return
 	}
 	p.failures = 0

@@ -139,6 +139,38 @@ func TestTooManyRecipientsAreSplit(t *testing.T) {
 	}
 }
 
+// A refusal of one recipient that speaks of the whole session does not undo the others, where the body has left already.
+func TestSessionRefusalInTheMiddleOfAFlight(t *testing.T) {
+	for _, reply := range []string{"421 4.4.2 idle for too long", "450 too many messages on this connection"} {
+		for _, d := range dialogues {
+			t.Run(d.name+" "+reply, func(t *testing.T) {
+				hook := func(_ context.Context, e smtptest.Event) smtptest.Action {
+					if e.Stage == smtptest.StageRcpt && strings.Contains(e.Line, "<c@") && e.Session.ID == 1 {
+						return smtptest.Action{Reply: reply}
+					}
+					return smtptest.Action{}
+				}
+				srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions, Hook: hook})
+				if _, err := client.Send(testContext(t), envelope("a@example.net"), message("x")); err != nil {
+					t.Fatal(err)
+				}
+				result, _ := client.Send(testContext(t), envelope("b@example.net", "c@example.net"), message("x"))
+				copies := map[string]int{}
+				for _, m := range srv.Messages() {
+					for _, to := range m.To {
+						copies[to]++
+					}
+				}
+				for _, o := range result.Outcomes {
+					if n := copies[o.Recipient]; o.Accepted && n != 1 || !o.Accepted && n != 0 {
+						t.Errorf("%s got %d copies, outcome %+v", o.Recipient, n, o)
+					}
+				}
+			})
+		}
+	}
+}
+
 // A server that wants fewer than one recipient is not asked for ever.
 func TestTooManyRecipientsAtTheFirst(t *testing.T) {
 	for _, reply := range []string{"452 4.5.3 too many recipients", "452 try later", "552 too many"} {

@@ -382,6 +382,8 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 		return true
 	case many && code != 421:
 		e.Class = ClassTransient // there were none before it: trying again at once leads nowhere
+	case t.complete:
+		// The body has left: for the recipients that were accepted the reply to it is still to come.
 	case code == 421 || code < 400 || (e.Class == ClassRecycle && c.sent > 1):
 		c.refuse(t, e)
 		return false
