@@ -169,10 +169,7 @@ func deliver(ctx context.Context, db *sqlx.DB, say func(event)) error {
 // every message that was committed is sent once, and nothing else is.
 func TestProcessesShareAnSQLiteFile(t *testing.T) {
 	t.Parallel()
-	length := 2 * time.Second
-	if os.Getenv("OUTBOX_CAMPAIGN") == "1" {
-		length = 30 * time.Second
-	}
+	campaign := os.Getenv("OUTBOX_CAMPAIGN") == "1" // then it goes on for 30 s, else until enough was committed
 	file := filepath.Join(t.TempDir(), "app.db")
 	db, err := sqlite.Open(file, sqlite.RelaxedSync())
 	if err != nil {
@@ -189,7 +186,10 @@ func TestProcessesShareAnSQLiteFile(t *testing.T) {
 		sent      = make(map[outbox.ID]int)
 		wg        sync.WaitGroup
 	)
-	ctx, stop := context.WithTimeout(t.Context(), length)
+	ctx, stop := context.WithCancel(t.Context())
+	if campaign {
+		ctx, stop = context.WithTimeout(t.Context(), 30*time.Second)
+	}
 	defer stop()
 	for _, part := range []string{"app", "dispatcher", "app", "dispatcher"} {
 		wg.Go(func() {
@@ -198,6 +198,9 @@ func TestProcessesShareAnSQLiteFile(t *testing.T) {
 				defer mu.Unlock()
 				if e.Committed != "" {
 					committed[e.Committed] = true
+					if !campaign && len(committed) >= 200 {
+						stop()
+					}
 				}
 				if e.Sent != "" {
 					sent[e.Sent]++
@@ -239,10 +242,7 @@ func TestProcessesShareAnSQLiteFile(t *testing.T) {
 	if err := db.GetContext(t.Context(), &stock, "SELECT n FROM stock"); err != nil || stock != len(committed) {
 		t.Errorf("the business data say %d (%v), want %d", stock, err, len(committed))
 	}
-	if len(committed) < 100 {
-		t.Errorf("only %d messages were committed in %v", len(committed), length)
-	}
-	t.Logf("%d messages committed by two processes and sent by two in %v", len(committed), length)
+	t.Logf("%d messages committed by two processes and sent by two", len(committed))
 }
 
 // child runs this test binary in another part until ctx ends, and hands on what it says.
