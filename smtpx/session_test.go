@@ -298,6 +298,31 @@ func TestEHLONameDefaultsToLiteral(t *testing.T) {
 	}
 }
 
+func TestLocalAddressIsBound(t *testing.T) {
+	srv := smtptest.New(t, smtptest.Config{})
+	if _, err := open(t, srv.URL("local=127.0.0.9")).Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
+		t.Fatal(err)
+	}
+	if remote := srv.Messages()[0].Session.Remote; !strings.HasPrefix(remote, "127.0.0.9:") {
+		t.Errorf("the client came from %s", remote)
+	}
+}
+
+func TestResolverIsAsked(t *testing.T) {
+	asked := make(chan string, 10)
+	client := open(t, "smtp://relay.example.com", func(c *smtpx.Config) {
+		c.Resolver = &net.Resolver{PreferGo: true, Dial: func(_ context.Context, _, address string) (net.Conn, error) {
+			asked <- address
+			return nil, errors.New("no name server here")
+		}}
+	})
+	_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
+	wantError(t, err, smtpx.StageDial, smtpx.ClassUnreachable)
+	if len(asked) == 0 {
+		t.Error("the resolver was not asked")
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

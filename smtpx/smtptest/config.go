@@ -99,6 +99,8 @@ type Event struct {
 type Session struct {
 	// ID numbers the sessions of a server from 1.
 	ID int
+	// Remote is the client's address, host:port.
+	Remote string
 	// EHLO is the name that the client gave.
 	EHLO string
 	// TLS is the version, such as "TLS 1.3", "" in clear. Resumed tells whether the handshake was short.

@@ -46,7 +46,7 @@ type session struct {
 
 func newSession(server *Server, nc net.Conn, id int) *session {
 	s := &session{server: server, config: &server.config, raw: nc}
-	s.info.ID = id
+	s.info.ID, s.info.Remote = id, nc.RemoteAddr().String()
 	s.attach(nc)
 	return s
 }
