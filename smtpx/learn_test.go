@@ -1,6 +1,7 @@
 package smtpx_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -24,6 +25,12 @@ func (l *learned) option(c *smtpx.Config) {
 	}
 }
 
+func (l *learned) list() []smtpx.Learned {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all)
+}
+
 func TestSessionCapIsLearnt(t *testing.T) {
 	var l learned
 	var stats func() smtpx.Stats
@@ -41,8 +48,9 @@ func TestSessionCapIsLearnt(t *testing.T) {
 	if got := client.Stats().MaxMessages; got != 3 {
 		t.Errorf("the limit is %d, want 3", got)
 	}
-	if len(l.all) != 1 || l.all[0].Effect != smtpx.EffectSessionCap || l.all[0].Value != 3 || l.all[0].Reply.Code != 421 {
-		t.Errorf("learnt %+v", l.all)
+	client.Close() // the observer has heard everything then
+	if all := l.list(); len(all) != 1 || all[0].Effect != smtpx.EffectSessionCap || all[0].Value != 3 || all[0].Reply.Code != 421 {
+		t.Errorf("learnt %+v", all)
 	}
 	// Once it was refused, then it knew: 3 and the refused one, 3, 3, 3.
 	if got := srv.Stats().Sessions; got != 4 {
@@ -67,8 +75,9 @@ func TestConnectionCapIsLearntAndRecovers(t *testing.T) {
 			wg.Wait()
 		}
 		burst()
-		if got := client.Stats().MaxConns; got != 2 || len(l.all) == 0 || l.all[0].Effect != smtpx.EffectConnectionCap {
-			t.Errorf("the limit is %d, want 2; learnt %+v", got, l.all)
+		synctest.Wait()
+		if got, all := client.Stats().MaxConns, l.list(); got != 2 || len(all) == 0 || all[0].Effect != smtpx.EffectConnectionCap {
+			t.Errorf("the limit is %d, want 2; learnt %+v", got, all)
 		}
 		refused := srv.Stats().Sessions
 		burst()
