@@ -57,7 +57,6 @@ var rootLinks = []string{
 	"golang.org/x",
 	"github.com/emersion/go-message",
 	"github.com/google/uuid",
-	"github.com/k3a/html2text",
 }
 
 // pkg is a package in the graph of imports.
