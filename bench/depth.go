@@ -167,10 +167,18 @@ func (b *bench) depthOn(name, deepDSN, shallowDSN string) error {
 		slices.Sort(beside)
 		ratio := float64(at[rounds/2]) / float64(beside[rounds/2])
 		b.report(result{
-			fmt.Sprintf("P6 claim + settle of a delivery, %s: %s", name, step.what),
+			fmt.Sprintf("P6 claim + settle of a delivery, %s: %s%s", name, step.what, b.scaled()),
 			fmt.Sprintf("%v, with 10 k queued %v", at[rounds/2].Round(100*time.Nanosecond), beside[rounds/2].Round(100*time.Nanosecond)),
 			fmt.Sprintf("%.2f ×", ratio), "≤ 1.25 ×", ratio <= 1.25,
 		})
 	}
 	return nil
+}
+
+// scaled says that the depths were not loaded whole.
+func (b *bench) scaled() string {
+	if b.scale == 1 {
+		return ""
+	}
+	return fmt.Sprintf(" (all depths × %g)", b.scale)
 }
