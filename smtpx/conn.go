@@ -45,6 +45,7 @@ type conn struct {
 	sent     int       // messages begun
 	messages int       // the most messages, as far as is known
 	maxAge   time.Duration
+	fresh    bool // it has not asked for a job yet; guarded by pool.mu
 	dead     bool // out of step, closed, or told to be: not to be used again
 	dirty    bool // a transaction is open that will not be finished: RSET is due
 	rcptMax  int  // the most recipients per transaction, as far as is known
@@ -66,6 +67,7 @@ func newConn(s *session, p *pool) *conn {
 		read:    make(chan struct{}),
 		timer:   time.NewTimer(time.Hour),
 		rcptMax: maxFlight,
+		fresh:   true,
 	}
 	c.timer.Stop()
 	c.announcedLimits()

@@ -63,12 +63,20 @@ func (p *pool) enqueue(j *job, i int) {
 	}
 	j.state = jobWaiting
 	p.waiting = slices.Insert(p.waiting, i, j)
-	p.grow(0)
+	p.grow()
 }
 
-// grow opens connections for the jobs that wait, apart from those that are served already. The caller holds mu.
-func (p *pool) grow(served int) {
-	for !p.closed && len(p.waiting) > p.dialing+served && p.open < p.maxConns() && (p.proven || p.dialing == 0) {
+// arrived takes a connection out of those that are being dialled. The caller holds mu.
+func (p *pool) arrived(c *conn) {
+	if c.fresh {
+		c.fresh = false
+		p.dialing--
+	}
+}
+
+// grow opens connections for the jobs that wait, apart from those that will be served anyway. The caller holds mu.
+func (p *pool) grow() {
+	for !p.closed && len(p.waiting) > p.dialing && p.open < p.maxConns() && (p.proven || p.dialing == 0) {
 		if p.open > 0 && time.Now().Before(p.redialAt) {
 			return // the connections that there are serve the queue meanwhile
 		}
@@ -97,9 +105,9 @@ func (p *pool) connect() {
 	cancel()
 
 	p.mu.Lock()
-	p.dialing--
 	p.proven = err == nil
 	if err != nil {
+		p.dialing--
 		p.open--
 		p.failures++
 		if err.effect == EffectConnectionCap {
@@ -112,14 +120,17 @@ func (p *pool) connect() {
 	}
 	p.failures = 0
 	p.redialAt = time.Time{}
-	p.grow(1) // this connection takes the first
+	p.grow()
 	p.mu.Unlock()
 
-	newConn(s, p).serve()
+	// Until the connection takes its first job it counts as being dialled: nobody must dial another for that job.
+	c := newConn(s, p)
+	c.serve()
 
 	p.mu.Lock()
+	p.arrived(c)
 	p.open--
-	p.grow(0)
+	p.grow()
 	p.mu.Unlock()
 }
 
@@ -135,7 +146,7 @@ func (p *pool) dialFailed(err *Error) {
 		p.redial = time.AfterFunc(pause, func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.grow(0)
+			p.grow()
 		})
 		return
 	}
@@ -155,6 +166,7 @@ func (p *pool) dialFailed(err *Error) {
 // there to serve the next: its caller may come back at once.
 func (p *pool) take(c *conn, done *job) *job {
 	p.mu.Lock()
+	p.arrived(c)
 	j := p.pop()
 	if j == nil && !p.closed {
 		p.idle = append(p.idle, c)
