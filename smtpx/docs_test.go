@@ -15,7 +15,7 @@ import (
 var update = flag.Bool("update", false, "write the generated documentation")
 
 // providersFile is generated from the profiles.
-const providersFile = "profiles/providers.md"
+const providersFile = "../docs/providers.md"
 
 func TestProvidersDocumentIsUpToDate(t *testing.T) {
 	want := providersDocument()
