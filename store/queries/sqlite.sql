@@ -1,4 +1,5 @@
--- Statements for SQLite. Each states its guard; the number of rows that it changed is checked.
+-- Statements for SQLite. Each states its guard; the number of rows that it changed is checked. Where a row is looked up by its
+-- key, +state keeps the partial indexes out: after ANALYZE the planner would walk all leases for each key.
 -- Differs by necessity from PostgreSQL: no statement changes rows inside a WITH, one statement is atomic by itself and
 -- needs no row locks, RETURNING has no order, and times are fixed-width text.
 
@@ -17,7 +18,7 @@ WITH RECURSIVE seen (route) AS (
 ), priorities (priority, place) AS (VALUES ('high', 1), ('normal', 2), ('bulk', 3)),
 ranges AS MATERIALIZED (
   SELECT w.route, p.priority, p.place,
-         (SELECT d.due_at FROM outbox_deliveries d
+         (SELECT d.due_at FROM outbox_deliveries d INDEXED BY outbox_deliveries_due -- after ANALYZE it might read the table
           WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority
             AND (d.expires_at IS NULL OR d.expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) -- what is overdue is the reaper's
           ORDER BY d.due_at LIMIT 1) AS due_at
@@ -89,7 +90,7 @@ RETURNING tokens;
 -- $1 refs. Written before the final dot may leave; what it does not return must not be sent.
 UPDATE outbox_deliveries SET stage = 1
 FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token FROM json_each($1)) AS x
-WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND state = 'sending' AND lease_token = x.token
+WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +state = 'sending' AND lease_token = x.token
   AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 RETURNING message_id AS id, seq;
 
@@ -97,7 +98,7 @@ RETURNING message_id AS id, seq;
 -- $1 refs, $2 lease as '+60.000 seconds'.
 UPDATE outbox_deliveries SET lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2)
 FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token FROM json_each($1)) AS x
-WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND state = 'sending' AND lease_token = x.token
+WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +state = 'sending' AND lease_token = x.token
 RETURNING message_id AS id, seq;
 
 -- name: settle
@@ -123,7 +124,7 @@ FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS 
              value ->> 'class' AS class, value ->> 'code' AS code, value ->> 'enhanced' AS enhanced,
              value ->> 'reply' AS reply, value ->> 'provider_id' AS provider_id
       FROM json_each($1)) AS x
-WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND outbox_deliveries.state = 'sending' AND lease_token = x.token
+WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +outbox_deliveries.state = 'sending' AND lease_token = x.token
 RETURNING message_id AS id, seq, attempts;
 
 -- name: note_attempts
