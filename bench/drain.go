@@ -58,6 +58,7 @@ func (b *bench) newSite(name string) (*site, error) {
 	return s, nil
 }
 
+// Close stops the relay and closes the database.
 func (s *site) Close() {
 	for _, f := range slices.Backward(s.close) {
 		f()
