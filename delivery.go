@@ -21,6 +21,14 @@ type Ref struct {
 	Token string
 }
 
+// Staging says that a delivery is about to pass the point of no return.
+type Staging struct {
+	Ref Ref
+	// Relay is the configured name of the relay that is about to get the message. Should its answer be lost, this is where the
+	// doubt lies. Empty means that it is not known.
+	Relay string
+}
+
 // ClaimRequest asks a store for deliveries that are due.
 type ClaimRequest struct {
 	// Owner names the dispatcher that will hold the leases.

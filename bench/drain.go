@@ -140,7 +140,7 @@ func (s *site) drain(ctx context.Context, n, dispatchers int, q dispatcher.Queue
 type unfenced struct{ *store.Store }
 
 // CommitStage writes nothing.
-func (unfenced) CommitStage(context.Context, []outbox.Ref) ([]outbox.Ref, error) { return nil, nil }
+func (unfenced) CommitStage(context.Context, []outbox.Staging) ([]outbox.Ref, error) { return nil, nil }
 
 // drained is the backlog of each round of P10 and P11.
 const drained = 5000

@@ -41,8 +41,9 @@ type Queue interface {
 	Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error)
 	// Body returns a rendered message that was too large to come with its claim.
 	Body(ctx context.Context, id outbox.ID) ([]byte, error)
-	// CommitStage marks deliveries as past the point of no return and returns those whose lease is lost.
-	CommitStage(ctx context.Context, refs []outbox.Ref) (lost []outbox.Ref, err error)
+	// CommitStage marks deliveries as past the point of no return, with the relay that is about to get them, and returns those
+	// whose lease is lost.
+	CommitStage(ctx context.Context, list []outbox.Staging) (lost []outbox.Ref, err error)
 	// Renew extends leases and returns those that are lost.
 	Renew(ctx context.Context, refs []outbox.Ref, lease time.Duration) (lost []outbox.Ref, err error)
 	// Settle records outcomes and returns those whose lease is lost, for which it changed nothing.

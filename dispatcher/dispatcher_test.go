@@ -420,10 +420,10 @@ func TestRunTakesUpWhatTheDeadLeft(t *testing.T) {
 		if err != nil || len(claimed) != 3 {
 			t.Fatalf("%d claimed: %v", len(claimed), err)
 		}
-		var staged []outbox.Ref
+		var staged []outbox.Staging
 		for _, c := range claimed {
 			if c.ID != ids[0] {
-				staged = append(staged, c.Ref(0))
+				staged = append(staged, outbox.Staging{Ref: c.Ref(0)})
 			}
 		}
 		if lost, err := q.CommitStage(ctx, staged); err != nil || len(lost) != 0 {

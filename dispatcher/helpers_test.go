@@ -232,11 +232,11 @@ func (f *faulty) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
 	return f.Queue.Body(ctx, id)
 }
 
-func (f *faulty) CommitStage(ctx context.Context, refs []outbox.Ref) ([]outbox.Ref, error) {
+func (f *faulty) CommitStage(ctx context.Context, list []outbox.Staging) ([]outbox.Ref, error) {
 	if err := call(f.commitStage); err != nil {
 		return nil, err
 	}
-	return f.Queue.CommitStage(ctx, refs)
+	return f.Queue.CommitStage(ctx, list)
 }
 
 func (f *faulty) Renew(ctx context.Context, refs []outbox.Ref, lease time.Duration) ([]outbox.Ref, error) {

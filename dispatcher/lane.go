@@ -152,7 +152,7 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 		if j.expired() { // it may have waited for a connection
 			return errExpired
 		}
-		return l.stager.commit(ctx, j)
+		return l.stager.commit(ctx, j, l.relay.Name)
 	}}
 	for i, d := range c.Deliveries {
 		env.To[i] = d.Recipient

@@ -23,18 +23,19 @@ type stager struct {
 }
 
 type stageRequest struct {
-	refs []outbox.Ref
-	done chan error // buffered: the sender may have given up
+	refs  []outbox.Ref
+	relay string
+	done  chan error // buffered: the sender may have given up
 }
 
 func newStager(e *engine) *stager {
 	return &stager{engine: e, requests: make(chan *stageRequest, stageBatch)}
 }
 
-// commit asks for the stage of a job and returns nil once all of its deliveries are marked. On an error none of them may
+// commit asks for the stage of a job that is about to go through a relay and returns nil once all of its deliveries are marked. On an error none of them may
 // be sent.
-func (s *stager) commit(ctx context.Context, j *job) error {
-	r := &stageRequest{refs: j.refs(), done: make(chan error, 1)}
+func (s *stager) commit(ctx context.Context, j *job, relay string) error {
+	r := &stageRequest{refs: j.refs(), relay: relay, done: make(chan error, 1)}
 	select {
 	case s.requests <- r:
 	case <-ctx.Done():
@@ -55,12 +56,14 @@ func (s *stager) close() { close(s.requests) }
 func (s *stager) run(ctx context.Context) {
 	for first := range s.requests {
 		batch := s.gatherLonger(first)
-		var refs []outbox.Ref
+		var list []outbox.Staging
 		for _, r := range batch {
-			refs = append(refs, r.refs...)
+			for _, ref := range r.refs {
+				list = append(list, outbox.Staging{Ref: ref, Relay: r.relay})
+			}
 		}
 		limited, cancel := context.WithTimeout(ctx, s.cfg.Lease)
-		lost, err := s.cfg.Queue.CommitStage(limited, refs)
+		lost, err := s.cfg.Queue.CommitStage(limited, list)
 		cancel()
 		gone := make(map[outbox.Ref]bool, len(lost))
 		for _, ref := range lost {

@@ -42,6 +42,12 @@ type refJSON struct {
 
 func (r refJSON) key() key { return key{r.ID, r.Seq} }
 
+// fencedJSON is what a fenced statement reads for each delivery.
+type fencedJSON struct {
+	refJSON
+	Relay *string `json:"relay,omitempty"` // commit_stage only
+}
+
 // canonical returns a ref as the database writes it. One whose parts are no UUIDs cannot be held by anybody.
 func canonical(r outbox.Ref) (refJSON, bool) {
 	id, err := outbox.ParseID(string(r.ID))
@@ -56,11 +62,21 @@ func canonical(r outbox.Ref) (refJSON, bool) {
 }
 
 // CommitStage marks deliveries as being past the point of no return: sending, stage 0 → 1, under their tokens and while
-// their leases hold. It is called before the final dot of a message may leave. It returns the refs that it did not mark:
-// their leases lapsed, and their messages must not be sent. After an error nothing may be sent either; the call may
-// have taken effect and may be repeated.
-func (s *Store) CommitStage(ctx context.Context, refs []outbox.Ref) (lost []outbox.Ref, err error) {
-	lost, err = s.fenced(ctx, "commit_stage", refs)
+// their leases hold, and records the relay that is about to get each of them. It is called before the final dot of a message
+// may leave. It returns the refs that it did not mark: their leases lapsed, and their messages must not be sent. After an
+// error nothing may be sent either; the call may have taken effect and may be repeated.
+//
+// Should the process die before it settles, [Store.Reap] keeps the relay: the next claim of the delivery says in
+// outbox.ClaimedDelivery that its class is "ambiguous" and which relay the doubt is with.
+func (s *Store) CommitStage(ctx context.Context, list []outbox.Staging) (lost []outbox.Ref, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	refs, relays := make([]outbox.Ref, len(list)), make([]*string, len(list))
+	for i, st := range list {
+		refs[i], relays[i] = st.Ref, text(st.Relay)
+	}
+	lost, err = s.fenced(ctx, "commit_stage", refs, relays)
 	if err != nil {
 		return nil, s.failed(ctx, err, "commit the stage")
 	}
@@ -73,27 +89,34 @@ func (s *Store) Renew(ctx context.Context, refs []outbox.Ref, lease time.Duratio
 	if lease < MinLease {
 		return nil, fmt.Errorf("renew: the lease must be at least %v, not %v", MinLease, lease)
 	}
-	lost, err = s.fenced(ctx, "renew", refs, s.interval(lease))
+	lost, err = s.fenced(ctx, "renew", refs, nil, s.interval(lease))
 	if err != nil {
 		return nil, s.failed(ctx, err, "renew")
 	}
 	return lost, nil
 }
 
-// fenced runs a statement over refs and returns those that it did not change. The refs are put in the order of their keys,
-// in which the statements lock the rows: two calls over the same rows wait for one another and do not deadlock.
-func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, args ...any) ([]outbox.Ref, error) {
-	list := make([]refJSON, 0, len(refs))
-	for _, r := range refs {
-		if ref, ok := canonical(r); ok {
-			list = append(list, ref)
+// fenced runs a statement over refs, with a relay for each or none at all, and returns those that it did not change. The refs
+// are put in the order of their keys, in which the statements lock the rows: two calls over the same rows wait for one another
+// and do not deadlock.
+func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, relays []*string, args ...any) ([]outbox.Ref, error) {
+	list := make([]fencedJSON, 0, len(refs))
+	for i, r := range refs {
+		ref, ok := canonical(r)
+		if !ok {
+			continue
 		}
+		row := fencedJSON{refJSON: ref}
+		if relays != nil {
+			row.Relay = relays[i]
+		}
+		list = append(list, row)
 	}
 	if len(list) == 0 {
 		return refs, nil
 	}
 	done := make(map[refJSON]bool, len(list))
-	for _, part := range apart(list, refJSON.key) {
+	for _, part := range apart(list, fencedJSON.key) {
 		text, err := json.Marshal(part)
 		if err != nil {
 			return nil, err
@@ -103,8 +126,8 @@ func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, args
 			return nil, err
 		}
 		answered := set(changed)
-		for _, ref := range part {
-			done[ref] = answered[ref.key()]
+		for _, row := range part {
+			done[row.refJSON] = answered[row.key()]
 		}
 	}
 	var lost []outbox.Ref

@@ -39,7 +39,8 @@ type modelDelivery struct {
 	token    string // while it is leased
 	lapsed   bool
 	class    string
-	notes    int // rows in outbox_attempts
+	relay    string // that the stage names, or the last outcome
+	notes    int    // rows in outbox_attempts
 }
 
 type deadline int
@@ -105,7 +106,7 @@ func (d *modelDelivery) settle(st outbox.Settlement) {
 		d.attempts--
 	}
 	if st.Evidence != (outbox.Evidence{}) {
-		d.class = st.Evidence.Class
+		d.class, d.relay = st.Evidence.Class, st.Evidence.Relay
 		if st.Verb != outbox.VerbSent {
 			d.notes++
 		}
@@ -125,7 +126,7 @@ func (m *model) reap() (report outbox.ReapReport) {
 			d.end(outbox.StateUncertain)
 			report.Uncertain++
 		} else {
-			d.class = "unreachable"
+			d.class, d.relay = "unreachable", ""
 			d.end(outbox.StateQueued)
 			report.Requeued++
 		}
@@ -291,7 +292,7 @@ func (m *machine) claim(rt *rapid.T) {
 			}
 			d.state, d.stage, d.token, d.lapsed = outbox.StateSending, 0, c.Token, false
 			d.attempts++
-			if cd.Attempt != d.attempts || cd.Recipient != d.recipient || cd.Class != d.class || cd.DeferredFor > 0 && !d.outage {
+			if cd.Attempt != d.attempts || cd.Recipient != d.recipient || cd.Class != d.class || cd.Relay != d.relay || cd.DeferredFor > 0 && !d.outage {
 				rt.Fatalf("claimed %+v, the model says %+v", cd, d)
 			}
 			got++
@@ -354,10 +355,15 @@ func (m *machine) lost(rt *rapid.T, verb string, refs, lost []outbox.Ref, err er
 
 func (m *machine) commit(rt *rapid.T) {
 	refs := m.refs(rt)
-	lost, err := m.store.CommitStage(rt.Context(), refs)
+	relay := rapid.SampledFrom([]string{"r1", "r2"}).Draw(rt, "relay")
+	list := make([]outbox.Staging, len(refs))
+	for i, ref := range refs {
+		list[i] = outbox.Staging{Ref: ref, Relay: relay}
+	}
+	lost, err := m.store.CommitStage(rt.Context(), list)
 	m.lost(rt, "commit", refs, lost, err, func(_ int, d *modelDelivery) bool {
 		if !d.lapsed {
-			d.stage = 1
+			d.stage, d.relay = 1, relay
 		}
 		return !d.lapsed
 	})
@@ -384,7 +390,7 @@ func (m *machine) settleSome(rt *rapid.T) {
 			list[i].Delay = rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(rt, "delay")
 		}
 		if rapid.Bool().Draw(rt, "evidence") {
-			list[i].Evidence = outbox.Evidence{Class: rapid.SampledFrom([]string{"transient", "message"}).Draw(rt, "class")}
+			list[i].Evidence = outbox.Evidence{Class: rapid.SampledFrom([]string{"transient", "message"}).Draw(rt, "class"), Relay: "r3"}
 		}
 	}
 	lost, err := m.store.Settle(rt.Context(), "d1", list)
@@ -504,6 +510,7 @@ type row struct {
 	Attempts int          `db:"attempts"`
 	State    outbox.State `db:"state"`
 	Class    string       `db:"class"`
+	Relay    string       `db:"relay"`
 	Token    string       `db:"token"`
 	Outage   bool         `db:"outage"`
 	Later    bool         `db:"later"`
@@ -514,7 +521,7 @@ type row struct {
 func (m *machine) rows(rt *rapid.T) (rows []row) {
 	rt.Helper()
 	err := m.db.SelectContext(rt.Context(), &rows, `SELECT CAST(d.message_id AS text) AS id, d.seq, d.stage, d.attempts, d.state,
-coalesce(d.class, '') AS class, coalesce(CAST(d.lease_token AS text), '') AS token, d.deferred_since IS NOT NULL AS outage,
+coalesce(d.class, '') AS class, coalesce(d.relay, '') AS relay, coalesce(CAST(d.lease_token AS text), '') AS token, d.deferred_since IS NOT NULL AS outage,
 d.due_at > c.now AS later, coalesce(d.lease_until <= c.now, d.state <> d.state) AS lapsed,
 (SELECT count(*) FROM outbox_attempts a WHERE a.message_id = d.message_id AND a.seq = d.seq) AS notes
 FROM outbox_deliveries d CROSS JOIN outbox_clock c ORDER BY d.message_id, d.seq`)
@@ -532,7 +539,7 @@ func (m *machine) compare(rt *rapid.T) {
 	}
 	for i, d := range m.deliveries {
 		expected := row{
-			ID: d.id, Seq: d.seq, Stage: d.stage, Attempts: d.attempts, State: d.state, Class: d.class, Token: d.token,
+			ID: d.id, Seq: d.seq, Stage: d.stage, Attempts: d.attempts, State: d.state, Class: d.class, Relay: d.relay, Token: d.token,
 			Outage: d.outage, Later: d.later, Lapsed: d.lapsed, Notes: d.notes,
 		}
 		got := rows[i]

@@ -173,7 +173,7 @@ func (l *load) deliver(ctx context.Context, t *testing.T) {
 		}
 		var list []outbox.Settlement
 		for _, c := range claimed {
-			lost, err := l.store.CommitStage(ctx, []outbox.Ref{c.Ref(0)})
+			lost, err := l.store.CommitStage(ctx, []outbox.Staging{{Ref: c.Ref(0), Relay: "primary"}})
 			l.note(err)
 			if err != nil || len(lost) > 0 { // not sent
 				list = append(list, outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbRecycle})

@@ -142,7 +142,7 @@ func deliver(ctx context.Context, db *sqlx.DB, say func(event)) error {
 		}
 		var list []outbox.Settlement
 		for _, c := range claimed {
-			lost, err := s.CommitStage(detached, []outbox.Ref{c.Ref(0)})
+			lost, err := s.CommitStage(detached, []outbox.Staging{{Ref: c.Ref(0), Relay: "primary"}})
 			if err != nil {
 				return err
 			}

@@ -78,6 +78,7 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 			Token string
 			Stage int
 			Owner string
+			Relay string
 		}
 		requeued, uncertain = 0, 0
 		lapsed, err := collect[row](ctx, c, s.queries.get("lapsed"), reapBatch)
@@ -93,6 +94,7 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 			}
 			if l.Stage == 1 {
 				j.State, j.Class, j.Stage = outbox.StateUncertain, optional("ambiguous"), optional("dot")
+				j.Relay = optional(l.Relay)
 				uncertain++
 			} else {
 				requeued++

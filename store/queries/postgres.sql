@@ -96,9 +96,10 @@ SET tokens = least($3::float8, r.tokens + $2::float8 * greatest(0, extract(epoch
 RETURNING tokens;
 
 -- name: commit_stage
--- $1 refs. Written before the final dot may leave; what it does not return must not be sent.
-UPDATE outbox_deliveries d SET stage = 1
-FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid)
+-- $1 refs and relays. Written before the final dot may leave; what it does not return must not be sent. No index has the
+-- relay: the update is HOT.
+UPDATE outbox_deliveries d SET stage = 1, relay = x.relay
+FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, relay text)
 WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND d.lease_until > clock_timestamp()
   AND x.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
@@ -141,7 +142,8 @@ WITH settled AS (
 SELECT message_id AS id, seq FROM settled;
 
 -- name: reap_lapsed
--- $1 rows at most. A lease that lapsed after its stage was committed leaves a message in doubt, any other goes back.
+-- $1 rows at most. A lease that lapsed after its stage was committed leaves a message in doubt with the relay that the stage
+-- names, any other goes back.
 WITH lapsed AS MATERIALIZED (
   SELECT message_id, seq, stage, lease_owner, lease_until FROM outbox_deliveries
   WHERE state = 'sending' AND lease_until <= now() LIMIT $1
@@ -150,13 +152,14 @@ WITH lapsed AS MATERIALIZED (
   UPDATE outbox_deliveries d
   SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0, due_at = now(),
       lease_token = NULL, lease_until = NULL, lease_owner = NULL,
-      class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, relay = NULL, code = NULL, enhanced = NULL, provider_id = NULL,
+      class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, relay = CASE WHEN lapsed.stage = 1 THEN d.relay END,
+      code = NULL, enhanced = NULL, provider_id = NULL,
       reply = 'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
   FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state = 'sending' AND lapsed.seq BETWEEN 1 AND 2147483647
-  RETURNING d.message_id, d.seq, d.attempts, d.state, d.class, d.reply, lapsed.stage, lapsed.lease_owner, lapsed.lease_until
+  RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, lapsed.stage, lapsed.lease_owner, lapsed.lease_until
 ), noted AS (
-  INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, stage, class, reply)
-  SELECT message_id, seq, attempts, 'reap', lease_until, 0, lease_owner, CASE WHEN stage = 1 THEN 'dot' END, class, reply FROM reaped
+  INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, reply)
+  SELECT message_id, seq, attempts, 'reap', lease_until, 0, lease_owner, relay, CASE WHEN stage = 1 THEN 'dot' END, class, reply FROM reaped
 )
 SELECT count(*) FILTER (WHERE state = 'queued') AS requeued, count(*) FILTER (WHERE state = 'uncertain') AS uncertain FROM reaped;
 

@@ -87,9 +87,9 @@ SET tokens = min($3, tokens + $2 * max(0.0, (julianday('now') - julianday(refill
 RETURNING tokens;
 
 -- name: commit_stage
--- $1 refs. Written before the final dot may leave; what it does not return must not be sent.
-UPDATE outbox_deliveries SET stage = 1
-FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token FROM json_each($1)) AS x
+-- $1 refs and relays. Written before the final dot may leave; what it does not return must not be sent.
+UPDATE outbox_deliveries SET stage = 1, relay = x.relay
+FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token, value ->> 'relay' AS relay FROM json_each($1)) AS x
 WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +state = 'sending' AND lease_token = x.token
   AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 RETURNING message_id AS id, seq;
@@ -137,8 +137,8 @@ FROM json_each($1);
 
 -- name: lapsed
 -- $1 rows at most. Read and settled in one transaction, so that no holder renews in between. A lease that lapsed after its
--- stage was committed leaves a message in doubt, any other goes back.
-SELECT message_id AS id, seq, lease_token AS token, stage, lease_owner AS owner FROM outbox_deliveries
+-- stage was committed leaves a message in doubt with the relay that the stage names, any other goes back.
+SELECT message_id AS id, seq, lease_token AS token, stage, lease_owner AS owner, coalesce(relay, '') AS relay FROM outbox_deliveries
 WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') LIMIT $1;
 
 -- name: resend_uncertain

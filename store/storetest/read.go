@@ -208,7 +208,7 @@ func checkUnmigrated(w *world) {
 		"Due":         func() error { _, err := s.Due(ctx, nil); return err },
 		"Claim":       func() error { _, err := s.Claim(ctx, request()); return err },
 		"Body":        func() error { _, err := s.Body(ctx, id); return err },
-		"CommitStage": func() error { _, err := s.CommitStage(ctx, []outbox.Ref{ref}); return err },
+		"CommitStage": func() error { _, err := s.CommitStage(ctx, []outbox.Staging{{Ref: ref}}); return err },
 		"Renew":       func() error { _, err := s.Renew(ctx, []outbox.Ref{ref}, time.Minute); return err },
 		"Settle": func() error {
 			_, err := s.Settle(ctx, "d1", []outbox.Settlement{{Ref: ref, Verb: outbox.VerbSent}})

@@ -57,7 +57,8 @@ func reapRules() []rule {
 				d := m.Deliveries[0]
 				want(w, "class", d.Class, "ambiguous")
 				want(w, "reply", d.Reply, "the lease of dispatcher it's d7 lapsed")
-				want(w, "relay, enhanced code and provider's id", d.Relay+d.Enhanced+d.ProviderID, "")
+				want(w, "relay of the stage", d.Relay, "primary")
+				want(w, "enhanced code and provider's id", d.Enhanced+d.ProviderID, "")
 				want(w, "code", d.Code, 0)
 				if len(m.Attempts) != 2 {
 					w.violatedf("%d attempts are noted, want 2", len(m.Attempts))
@@ -65,7 +66,23 @@ func reapRules() []rule {
 				}
 				a := m.Attempts[1]
 				want(w, "attempt", [5]any{a.Verb, a.Attempt, a.Owner, a.Stage, a.Class}, [5]any{outbox.Verb("reap"), 2, "it's d7", "dot", "ambiguous"})
+				want(w, "relay of the attempt", a.Relay, "primary")
 			}},
+		{"doubt-names-relay", "After a crash past the point of no return the next claim says which relay the doubt is with; after one " +
+			"before it there is no doubt and no relay.", func(w *world) {
+			c := w.leased(to("a@example.org", "b@example.org"))
+			w.settle(c, outbox.VerbDefer, evidence(outbox.Evidence{Relay: "backup", Class: "transient"}))
+			c = w.claimOne()
+			w.commit(c.Ref(1))
+			w.lapse(c.ID)
+			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Uncertain: 1, Resent: 1})
+			again := w.claimOne()
+			var got [][2]string
+			for _, d := range again.Deliveries {
+				got = append(got, [2]string{d.Class, d.Relay})
+			}
+			want(w, "class and relay", got, [][2]string{{"unreachable", ""}, {"ambiguous", "primary"}})
+		}},
 		{"keeps-outage", "A lease that was taken back does not end an outage.", func(w *world) {
 			c := w.leased()
 			w.settle(c, outbox.VerbDefer, uncounted)

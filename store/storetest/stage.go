@@ -17,6 +17,21 @@ func stageRules() []rule {
 			want(w, "marked", w.marked(), 2)
 			want(w, "the rest of the row", w.rest(c.ID), before)
 		}},
+		{"relay", "Committing the stage records the relay of each delivery, in place of that of its last outcome.", func(w *world) {
+			c := w.leased(to("a@example.org", "b@example.org", "c@example.org"))
+			w.settle(c, outbox.VerbDefer, evidence(refusal()))
+			c = w.claimOne()
+			lost, err := w.store.CommitStage(w.Context(), []outbox.Staging{
+				{Ref: c.Ref(0), Relay: "it's backup"}, {Ref: c.Ref(1), Relay: "nul\x00"}, {Ref: c.Ref(2)},
+			})
+			w.must(err)
+			want(w, "lost", lost, nil)
+			var got []string
+			for _, d := range w.get(c.ID).Deliveries {
+				got = append(got, d.Relay+" "+d.Class)
+			}
+			want(w, "relay and class of the last outcome", got, []string{"it's backup transient", "nul\uFFFD transient", " transient"})
+		}},
 		{"repeatable", "Committing the stage twice is the same as once.", func(w *world) {
 			c := w.leased()
 			want(w, "lost", w.commit(refs(c)...), nil)
@@ -141,9 +156,14 @@ func (w *world) retaken() outbox.Claimed {
 	return c
 }
 
+// commit commits the stages of deliveries that are about to go through the relay "primary".
 func (w *world) commit(list ...outbox.Ref) []outbox.Ref {
 	w.Helper()
-	lost, err := w.store.CommitStage(w.Context(), list)
+	staged := make([]outbox.Staging, len(list))
+	for i, ref := range list {
+		staged[i] = outbox.Staging{Ref: ref, Relay: "primary"}
+	}
+	lost, err := w.store.CommitStage(w.Context(), staged)
 	w.must(err)
 	return lost
 }
