@@ -24,8 +24,9 @@ func (e *engine) claimLoop(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	failing := false
-	for first := 0; ; first++ {
+	failing, barren := false, 0
+	for {
+		e.turned.Store(time.Now().UnixNano())
 		onlyHungry := false
 		select {
 		case <-ctx.Done():
@@ -39,18 +40,23 @@ func (e *engine) claimLoop(ctx context.Context) error {
 			}
 		}
 		idle := e.held.empty()
-		got, err := e.claimAll(ctx, first, onlyHungry)
+		got, err := e.claimAll(ctx, onlyHungry)
 		switch {
 		case err == nil && failing:
 			failing = false
+			e.failing.Store(nil)
 			e.log.InfoContext(ctx, "the queue answers again")
+			e.queueFault(ctx, "claim", nil)
 		case err != nil && ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && e.drain:
 			return err
 		case err != nil && !failing:
 			failing = true
+			words := err.Error()
+			e.failing.Store(&words)
 			e.log.ErrorContext(ctx, "cannot claim; trying again at every poll", "error", err)
+			e.queueFault(ctx, "claim", err)
 		}
 		if e.drain && idle && got == 0 && !onlyHungry && err == nil {
 			more, err := e.allowanceLacks(ctx)
@@ -61,9 +67,13 @@ func (e *engine) claimLoop(ctx context.Context) error {
 		if err == nil && onlyHungry {
 			continue // the timer still runs
 		}
+		barren++
+		if got > 0 || err != nil {
+			barren = 0
+		}
 		wait := e.cfg.Poll
 		if err == nil {
-			wait = e.untilDue(ctx)
+			wait = e.untilDue(ctx, barren)
 		}
 		timer.Reset(wait)
 	}
@@ -71,15 +81,16 @@ func (e *engine) claimLoop(ctx context.Context) error {
 
 // allowanceLacks says whether a lane with a rate has something due that it may only send later.
 func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
-	for _, l := range e.lanes {
-		if l.relay.Rate.PerSecond <= 0 {
+	for _, l := range e.snapshot() {
+		r := l.relay()
+		if r.Rate.PerSecond <= 0 || !l.able() {
 			continue
 		}
 		// What is past its deadline is due as well, and nobody would claim it.
 		if _, err := e.cfg.Queue.Reap(ctx); err != nil {
 			return false, cmp.Or(ctx.Err(), err)
 		}
-		due, err := e.cfg.Queue.Due(ctx, l.relay.Routes)
+		due, err := e.cfg.Queue.Due(ctx, r.Routes)
 		if err != nil {
 			return false, cmp.Or(ctx.Err(), err)
 		}
@@ -90,58 +101,105 @@ func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// claimAll gives each lane a claim, beginning with another one each time, and returns how many messages were claimed.
-func (e *engine) claimAll(ctx context.Context, first int, onlyHungry bool) (int, error) {
+// claimAll gives each lane that can send a claim, in their turn, and returns how many messages were claimed.
+func (e *engine) claimAll(ctx context.Context, onlyHungry bool) (int, error) {
 	total := 0
-	for i := range e.lanes {
-		l := e.lanes[(first+i)%len(e.lanes)]
-		n, err := e.claimFor(ctx, l, onlyHungry)
+	lanes := e.inTurn()
+	for _, l := range lanes {
+		n, err := e.claimFor(ctx, lanes, l, onlyHungry)
+		total += n
 		if err != nil {
 			return total, err
 		}
-		total += n
 	}
 	return total, nil
 }
 
-// claimFor claims as much as the lane has room for. A lane whose last claim was filled is hungry: there is more, and it is
-// fetched when half of the room is free, so that under load one claim serves many messages.
-func (e *engine) claimFor(ctx context.Context, l *lane, onlyHungry bool) (int, error) {
+// claimFor claims as much as the lane has room for and its share grants. A lane whose last claim was filled is hungry: there is
+// more, and it is fetched when half of the room is free, so that under load one claim serves many messages.
+func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungry bool) (int, error) {
+	if l.hopeful.Swap(false) {
+		l.hungry = true
+	}
+	if !l.able() {
+		l.hungry = false
+		return 0, nil
+	}
+	r, room := l.relay(), l.room()
 	free := l.free()
 	if free <= 0 {
 		l.hungry = true
+		l.uncrowd()
 		return 0, nil
 	}
-	if onlyHungry && (!l.hungry || free < l.room/2) {
+	if onlyHungry && (!l.hungry || free < room/2) {
+		return 0, nil
+	}
+	routes, ok, err := e.routesOf(ctx, lanes, l)
+	if err != nil || !ok {
+		l.hungry = false
+		return 0, err
+	}
+	limit := e.share(lanes, l, free)
+	if limit <= 0 {
+		l.hungry = true // the others come first
 		return 0, nil
 	}
 	asked := time.Now()
-	claimed, err := e.cfg.Queue.Claim(ctx, outbox.ClaimRequest{
-		Owner: e.cfg.Name, Routes: l.relay.Routes, Limit: free, InlineBytes: inlineBytes, Lease: e.cfg.Lease,
-		Relay: l.relay.Name, Rate: l.relay.Rate,
+	limited, cancel := context.WithTimeout(ctx, e.cfg.Lease) // after which what it claims would have lapsed
+	defer cancel()
+	claimed, err := e.cfg.Queue.Claim(limited, outbox.ClaimRequest{
+		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
 	})
 	deliveries := 0
 	for _, c := range claimed { // also beside an error: what was claimed is ours
 		deliveries += len(c.Deliveries)
 		j := &job{claimed: c, claimedAt: asked}
 		e.held.add(j)
-		if !e.laneOf(l, &j.claimed).put(ctx, j, e.drain) {
-			e.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: e.cfg.Poll})...)
-		}
+		e.laneOf(lanes, l, &j.claimed).put(j)
 	}
-	l.hungry = deliveries >= free
+	l.claimedSome(len(claimed))
+	l.hungry = deliveries >= limit
+	if len(claimed) > 0 {
+		notify(ctx, e, "Observer.Claimed", e.cfg.Observer.Claimed,
+			ClaimedEvent{Relay: l.name, Messages: len(claimed), Deliveries: deliveries, Took: time.Since(asked)})
+	}
 	return len(claimed), err
 }
 
+// crowdDelay is how long messages wait that crowded a lane because their domain had as many as it may.
+const crowdDelay = 5 * time.Second
+
+// uncrowd puts back what fills the lane and may not be sent yet because of its recipients' domain.
+func (l *lane) uncrowd() {
+	perDomain := l.relay().PerDomain
+	if perDomain <= 0 {
+		return
+	}
+	for _, j := range l.jobs.crowd(perDomain) {
+		l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: crowdDelay})...)
+	}
+}
+
 // laneOf is the lane for a message that l claimed. What a relay left in doubt goes to the same one again: that one may
-// recognise the copy, any other would make it certain.
-func (e *engine) laneOf(l *lane, c *outbox.Claimed) *lane {
+// recognise the copy, any other would make it certain. What l itself could not send a moment ago goes to another that can,
+// if there is one whose allowance need not be asked.
+func (e *engine) laneOf(lanes []*lane, l *lane, c *outbox.Claimed) *lane {
+	failed := true
 	for _, d := range c.Deliveries {
-		if d.Class != string(smtpx.ClassAmbiguous) {
-			continue
+		if d.Class == string(smtpx.ClassAmbiguous) {
+			for _, other := range lanes {
+				if other.name == d.Relay {
+					return other
+				}
+			}
 		}
-		for _, other := range e.lanes {
-			if other.relay.Name == d.Relay {
+		failed = failed && d.Relay == l.name && failsOver(smtpx.Class(d.Class))
+	}
+	if failed {
+		for _, other := range lanes {
+			r := other.relay()
+			if other != l && other.able() && r.serves(c.Route) && r.Rate.PerSecond <= 0 && r.Backup == l.relay().Backup {
 				return other
 			}
 		}
@@ -149,17 +207,22 @@ func (e *engine) laneOf(l *lane, c *outbox.Claimed) *lane {
 	return l
 }
 
-// untilDue is how long the claimer may sleep: until the next poll, or until something becomes due before that.
-func (e *engine) untilDue(ctx context.Context) time.Duration {
+// untilDue is how long the claimer may sleep: until the next poll, or until something becomes due before that. What is due
+// and could not be claimed, several times by now, is looked at less and less often.
+func (e *engine) untilDue(ctx context.Context, barren int) time.Duration {
 	wait := e.cfg.Poll
-	for _, l := range e.lanes {
-		due, err := e.cfg.Queue.Due(ctx, l.relay.Routes)
+	for _, l := range e.snapshot() {
+		if !l.able() {
+			continue
+		}
+		r := l.relay()
+		due, err := e.cfg.Queue.Due(ctx, r.Routes)
 		if err != nil {
 			return wait // the next claim says what is wrong
 		}
-		soonest := shortestWait
-		if l.relay.Rate.PerSecond > 0 { // the allowance may be what is lacking
-			soonest = max(soonest, time.Duration(float64(time.Second)/l.relay.Rate.PerSecond))
+		soonest := shortestWait << min(max(barren-1, 0), 6)
+		if r.Rate.PerSecond > 0 { // the allowance may be what is lacking
+			soonest = max(shortestWait, time.Duration(float64(time.Second)/r.Rate.PerSecond))
 		}
 		for _, d := range due {
 			if !d.Paused {

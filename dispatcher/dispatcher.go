@@ -18,18 +18,13 @@ package dispatcher
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"slices"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/outboxmail/outbox"
-	"github.com/outboxmail/outbox/smtpx"
 )
 
 // Queue is where deliveries wait. *store.Store is one; its methods say what each of these promises. All of them are called
@@ -52,83 +47,18 @@ type Queue interface {
 	Reap(ctx context.Context) (outbox.ReapReport, error)
 }
 
-// Sender hands a message to a relay. *smtpx.Client is one. Result.Outcomes must have one entry for each recipient, and
-// an error must be or wrap a *smtpx.Error; of anything else the dispatcher cannot know whether the message was accepted,
-// and treats it as uncertain. Envelope.Commit must be called as package smtpx says. Send is called concurrently.
-type Sender interface {
-	Send(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error)
-}
-
-// Relay is a way out.
-type Relay struct {
-	// Name is how the relay is called in the database, logs and commands: letters, digits, '.', '_' and '-', up to 63.
-	Name string
-	// Sender sends. It stays the caller's to close, after Run has returned.
-	Sender Sender
-	// Routes are those that the relay serves. Defaults to every route. Relays that serve the same route take turns.
-	Routes []string
-	// Rate bounds how fast the relay is sent to, by all dispatchers of the database together. Defaults to no bound.
-	Rate outbox.Rate
-}
-
-// Config says what a [Dispatcher] works with. Queue and Relays must be given; the rest has defaults.
-type Config struct {
-	// Queue holds the deliveries.
-	Queue Queue
-	// Relays are the ways out, at least one.
-	Relays []Relay
-	// Name is the owner of the leases, unique among the dispatchers of a queue. Defaults to host, process id and a random
-	// part.
-	Name string
-	// Concurrency is how many messages each relay is sent at once. Defaults to 10. A smtpx.Client with fewer connections
-	// than this makes the rest wait.
-	Concurrency int
-	// Poll is how often the queue is looked at when nothing else wakes the dispatcher. Defaults to 1 s. It is also woken
-	// by Wake, by Watch, and when something it saw becomes due.
-	Poll time.Duration
-	// Watch, when set, calls wake whenever the queue may have changed, until ctx ends, or returns an error. Run calls it again
-	// after an error, and polls meanwhile. See the functions Watch of store/sqlite and store/postgres. Defaults to none.
-	Watch func(ctx context.Context, wake func()) error
-	// Lease is how long a claim holds without being renewed, which happens three times as often. A dispatcher that died
-	// or was cut off is replaced after this time. Defaults to 60 s; at least 1 s.
-	Lease time.Duration
-	// Grace is how long messages that are being sent may go on when Run's context ends, before they are cut off. One whose
-	// final dot has left is never cut off: Run waits for the relay's answer or the client's time limit. Defaults to 30 s.
-	Grace time.Duration
-	// MaxAge is how long after it was due a message is given up, at its next failure. Defaults to 5 days (RFC 5321 §4.5.4.1).
-	MaxAge time.Duration
-	// Retry says when a failed attempt is repeated. Defaults to Backoff{}.
-	Retry RetryPolicy
-	// Retention says how long what is finished is kept; Run removes the rest every minute. The queue must be a [Cleaner] then.
-	// Defaults to keeping everything.
-	Retention outbox.Retention
-	// Logger gets an event for every outcome, without addresses or subjects. Defaults to slog.Default().
-	Logger *slog.Logger
-}
-
-// The defaults of [Config], and what bounds memory.
-const (
-	defaultConcurrency = 10
-	defaultPoll        = time.Second
-	defaultLease       = time.Minute
-	defaultGrace       = 30 * time.Second
-	defaultMaxAge      = 5 * 24 * time.Hour
-
-	minLease = time.Second
-	// prefetch is how many messages a relay may hold for each that it sends at once, so that one claim serves many.
-	prefetch = 4
-	// inlineBytes is the largest body that waits in memory for its turn.
-	inlineBytes = 64 << 10
-)
-
 // ErrRunning is returned by Run while another Run of the same Dispatcher goes on.
 var ErrRunning = errors.New("dispatcher: already running")
 
 // Dispatcher moves deliveries from a queue to relays. Its methods may be called concurrently.
 type Dispatcher struct {
-	cfg     Config
-	wake    chan struct{}
-	running atomic.Bool
+	cfg      Config // but for Relays constant
+	wake     chan struct{}
+	running  atomic.Bool
+	updating sync.Mutex // one Update at a time
+
+	mu      sync.Mutex // guards cfg.Relays and engines
+	engines map[*engine]struct{}
 }
 
 // New checks the configuration and returns a Dispatcher. It starts nothing and touches neither queue nor relays.
@@ -136,119 +66,13 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("dispatcher: %w", err)
 	}
-	return &Dispatcher{cfg: cfg, wake: make(chan struct{}, 1)}, nil
-}
-
-// complete checks the configuration and fills in what was left out.
-func (c *Config) complete() error {
-	if c.Queue == nil {
-		return errors.New("no queue given")
-	}
-	if len(c.Relays) == 0 {
-		return errors.New("no relay given")
-	}
-	c.Relays = slices.Clone(c.Relays)
-	names := make(map[string]bool)
-	for i := range c.Relays {
-		r := &c.Relays[i]
-		if err := checkName(r.Name); err != nil {
-			return fmt.Errorf("relay %d: name: %w", i+1, err)
-		}
-		if names[r.Name] {
-			return fmt.Errorf("two relays are named %q", r.Name)
-		}
-		names[r.Name] = true
-		if r.Sender == nil {
-			return fmt.Errorf("relay %s: no sender given", r.Name)
-		}
-		if r.Rate.PerSecond < 0 || r.Rate.Burst < 0 {
-			return fmt.Errorf("relay %s: rate: must not be negative", r.Name)
-		}
-		r.Routes = slices.Clone(r.Routes)
-		for _, route := range r.Routes {
-			if err := checkName(route); err != nil {
-				return fmt.Errorf("relay %s: route: %w", r.Name, err)
-			}
-		}
-	}
-	if c.Concurrency < 0 {
-		return fmt.Errorf("concurrency: %d is negative", c.Concurrency)
-	}
-	if c.Concurrency == 0 {
-		c.Concurrency = defaultConcurrency
-	}
-	for _, d := range []struct {
-		name     string
-		value    *time.Duration
-		standard time.Duration
-	}{
-		{"poll", &c.Poll, defaultPoll},
-		{"lease", &c.Lease, defaultLease},
-		{"grace", &c.Grace, defaultGrace},
-		{"max age", &c.MaxAge, defaultMaxAge},
-	} {
-		if *d.value < 0 {
-			return fmt.Errorf("%s: %v is negative", d.name, *d.value)
-		}
-		if *d.value == 0 {
-			*d.value = d.standard
-		}
-	}
-	if c.Lease < minLease {
-		return fmt.Errorf("lease: %v is shorter than %v", c.Lease, minLease)
-	}
-	if c.Name == "" {
-		c.Name = processName()
-	}
-	if c.Retry == nil {
-		c.Retry = Backoff{}
-	}
-	if b, ok := c.Retry.(Backoff); ok {
-		if err := b.check(); err != nil {
-			return fmt.Errorf("retry: %w", err)
-		}
-	}
-	if c.Retention.Sent < 0 || c.Retention.Unsent < 0 || c.Retention.Body < 0 {
-		return errors.New("retention: must not be negative")
-	}
-	if _, ok := c.Queue.(Cleaner); !ok && c.Retention != (outbox.Retention{}) {
-		return fmt.Errorf("retention: a queue of type %T cannot clean", c.Queue)
-	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	return nil
-}
-
-// checkName takes what a relay or route may be called.
-func checkName(name string) error {
-	if name == "" || len(name) > 63 {
-		return fmt.Errorf("%q must have 1 to 63 characters", name)
-	}
-	for _, r := range name {
-		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-", r) {
-			return fmt.Errorf("%q has the character %q: use letters, digits, '.', '_' and '-'", name, r)
-		}
-	}
-	return nil
-}
-
-// processName tells the dispatchers of a fleet apart.
-func processName() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s:%d:%s", host, os.Getpid(), rand.Text()[:8])
+	return &Dispatcher{cfg: cfg, wake: make(chan struct{}, 1), engines: make(map[*engine]struct{})}, nil
 }
 
 // Wake has the dispatcher look at its queue at once. It never blocks; several calls may be folded into one. Call it after
 // a transaction that enqueued has committed.
 func (d *Dispatcher) Wake() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
+	poke(d.wake)
 }
 
 // Run delivers until ctx ends, and then stops: it claims no more, hands back what it has not begun, lets what is being sent

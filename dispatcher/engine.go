@@ -4,42 +4,54 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/outboxmail/outbox"
 )
 
-// engine is one Run or Flush. Its goroutines are: the claimer, which is the caller's; the workers of each lane; the stager;
-// the settler; the keeper; and for Run the reaper, the janitor, the heart and the watcher. They stop in that order, so that
-// whatever was sent is recorded.
+// engine is one Run or Flush. Its goroutines are: the claimer, which is the caller's; a lane for each relay, with one goroutine
+// for each message that it sends, and for Run one that looks after the relay when it is offline; the stager; the settler;
+// the keeper; and for Run the reaper, the janitor, the heart and the watcher. They stop in that order, so that whatever was
+// sent is recorded.
 type engine struct {
 	*Dispatcher
 	drain   bool // stop when nothing is due
 	log     *slog.Logger
-	lanes   []*lane
 	stager  *stager
 	settler *settler
 	held    *held
-	wake    chan struct{} // the dispatcher's, or none when draining
-	kick    chan struct{} // a slot was freed, or an outcome recorded
-	sending atomic.Int64  // messages that a sender has and whose stage is not asked for yet
+	memory  *semaphore.Weighted // bytes of large bodies
+	wake    chan struct{}       // the dispatcher's, or none when draining
+	kick    chan struct{}       // a slot was freed, or an outcome recorded
+	beatNow chan struct{}       // the state of a relay changed
+	sending atomic.Int64        // messages that a sender has and whose stage is not asked for yet
+
+	mu       sync.Mutex
+	lanes    []*lane
+	launch   func(l *lane)  // starts a lane; an Update does so in between
+	workers  sync.WaitGroup // the lanes
+	stopping bool
+
+	turned  atomic.Int64 // when the claimer last turned, in Unix nanoseconds
+	failing atomic.Pointer[string]
 }
 
 func newEngine(d *Dispatcher, drain bool) *engine {
 	e := &engine{
-		Dispatcher: d, drain: drain, log: d.cfg.Logger.With("dispatcher", d.cfg.Name),
-		held: newHeld(), kick: make(chan struct{}, 1),
+		Dispatcher: d, drain: drain, log: d.cfg.Logger.With("dispatcher", d.cfg.Name), held: newHeld(),
+		memory: semaphore.NewWeighted(d.cfg.MaxBytes), kick: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
 	if !drain {
 		e.wake = d.wake // a drain beside it must not take Run's
 	}
 	e.stager = newStager(e)
 	e.settler = newSettler(e)
-	for _, r := range d.cfg.Relays {
-		e.lanes = append(e.lanes, newLane(e, r))
-	}
+	e.turned.Store(time.Now().UnixNano())
 	return e
 }
 
@@ -53,15 +65,11 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	settling, stopSettling := context.WithCancel(detached)
 	defer stopSettling()
 
-	var workers, stager, settler, keeper, others sync.WaitGroup
+	var stager, settler, keeper, others sync.WaitGroup
 	settler.Go(func() { e.settler.run(settling) })
 	stager.Go(func() { e.stager.run(detached) })
 	keeper.Go(func() { e.keep(keeping) })
-	for _, l := range e.lanes {
-		for range e.cfg.Concurrency {
-			workers.Go(func() { l.work(work) })
-		}
-	}
+	e.begin(work)
 	if !e.drain {
 		others.Go(func() { e.reap(ctx) })
 		if e.cfg.Watch != nil {
@@ -77,13 +85,11 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 
 	err := e.claimLoop(ctx)
 
-	for _, l := range e.lanes {
-		l.close()
-	}
+	e.end()
 	grace := time.AfterFunc(e.cfg.Grace, cut)
 	patience := time.AfterFunc(e.cfg.Grace+e.cfg.Lease, stopSettling) // with a database that stays away
 	defer patience.Stop()
-	workers.Wait()
+	e.workers.Wait()
 	grace.Stop()
 	e.stager.close()
 	stager.Wait()
@@ -98,10 +104,61 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	return e.settler.report, err
 }
 
+// begin starts the lanes and lets Update reach this engine.
+func (e *engine) begin(work context.Context) {
+	e.Dispatcher.mu.Lock()
+	defer e.Dispatcher.mu.Unlock()
+	e.engines[e] = struct{}{}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.launch = func(l *lane) {
+		ctx, cut := context.WithCancel(work)
+		l.cut = cut
+		e.lanes = append(e.lanes, l)
+		e.workers.Go(func() {
+			defer cut()
+			l.run(ctx)
+		})
+		if !e.drain {
+			e.workers.Go(func() { l.revive(ctx) })
+		}
+	}
+	for _, r := range e.cfg.Relays {
+		e.launch(newLane(e, r))
+	}
+}
+
+// end closes the lanes. Update does not reach this engine any more.
+func (e *engine) end() {
+	e.Dispatcher.mu.Lock()
+	delete(e.engines, e)
+	e.Dispatcher.mu.Unlock()
+	e.mu.Lock()
+	e.stopping = true
+	lanes := slices.Clone(e.lanes)
+	e.mu.Unlock()
+	for _, l := range lanes {
+		l.close()
+	}
+}
+
+// snapshot are the lanes as they stand now.
+func (e *engine) snapshot() []*lane {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.lanes)
+}
+
 // kicked notes that the claimer may have something to do.
-func (e *engine) kicked() {
+func (e *engine) kicked() { poke(e.kick) }
+
+// beatSoon has the heart say how the relays do.
+func (e *engine) beatSoon() { poke(e.beatNow) }
+
+// poke sends to a channel of one without waiting.
+func poke(c chan<- struct{}) {
 	select {
-	case e.kick <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -59,8 +59,10 @@ func (e *engine) beat(ctx context.Context, q Heartbeater) {
 	defer tick.Stop()
 	failing := false
 	for {
-		for _, l := range e.lanes {
-			h.Relays[l.relay.Name] = l.health()
+		e.heedPauses(ctx)
+		clear(h.Relays)
+		for _, l := range e.snapshot() {
+			h.Relays[l.name] = l.health()
 		}
 		err := q.Heartbeat(ctx, h)
 		if ctx.Err() == nil && err != nil && !failing {
@@ -76,6 +78,7 @@ func (e *engine) beat(ctx context.Context, q Heartbeater) {
 			}
 			return
 		case <-tick.C:
+		case <-e.beatNow:
 		}
 	}
 }

@@ -8,19 +8,19 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// held is what this engine has leases on, from the claim until the outcome is recorded.
+// held is what this engine has leases on, from the claim until the outcome is recorded, and since when they are known to hold.
 type held struct {
 	mu   sync.Mutex
-	refs map[outbox.Ref]struct{}
+	refs map[outbox.Ref]time.Time
 }
 
-func newHeld() *held { return &held{refs: make(map[outbox.Ref]struct{})} }
+func newHeld() *held { return &held{refs: make(map[outbox.Ref]time.Time)} }
 
 func (h *held) add(j *job) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ref := range j.refs() {
-		h.refs[ref] = struct{}{}
+		h.refs[ref] = j.claimedAt
 	}
 }
 
@@ -30,6 +30,34 @@ func (h *held) remove(refs []outbox.Ref) {
 	for _, ref := range refs {
 		delete(h.refs, ref)
 	}
+}
+
+// renewed notes that the leases were extended by a call that began at a time, but for those that it found lost.
+func (h *held) renewed(refs, lost []outbox.Ref, at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ref := range refs {
+		if _, ours := h.refs[ref]; ours {
+			h.refs[ref] = at
+		}
+	}
+	for _, ref := range lost {
+		if _, ours := h.refs[ref]; ours {
+			h.refs[ref] = time.Time{}
+		}
+	}
+}
+
+// valid says whether the leases of all refs still hold, by this process's own clock.
+func (h *held) valid(refs []outbox.Ref, lease time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ref := range refs {
+		if since, ours := h.refs[ref]; !ours || time.Since(since) >= lease {
+			return false
+		}
+	}
+	return true
 }
 
 func (h *held) empty() bool {
@@ -63,9 +91,13 @@ func (e *engine) keep(ctx context.Context) {
 		if len(refs) == 0 {
 			continue
 		}
+		asked := time.Now()
 		limited, cancel := context.WithTimeout(ctx, e.cfg.Lease/3) // one that hangs must not let the next be too late
 		lost, err := e.cfg.Queue.Renew(limited, refs, e.cfg.Lease)
 		cancel()
+		if err == nil {
+			e.held.renewed(refs, lost, asked)
+		}
 		switch {
 		case err != nil && ctx.Err() == nil:
 			e.log.ErrorContext(ctx, "cannot renew leases", "leases", len(refs), "error", err)
@@ -77,15 +109,16 @@ func (e *engine) keep(ctx context.Context) {
 
 // warnLost reports lost leases, except those that were settled while the renewal ran.
 func (e *engine) warnLost(ctx context.Context, lost []outbox.Ref) {
+	var ours []outbox.Ref
 	e.held.mu.Lock()
-	n := 0
 	for _, ref := range lost {
-		if _, ours := e.held.refs[ref]; ours {
-			n++
+		if _, held := e.held.refs[ref]; held {
+			ours = append(ours, ref)
 		}
 	}
 	e.held.mu.Unlock()
-	if n > 0 {
-		e.log.WarnContext(ctx, "leases lapsed before they were renewed", "deliveries", n)
+	if len(ours) > 0 {
+		e.log.WarnContext(ctx, "leases lapsed before they were renewed", "deliveries", len(ours))
+		notify(ctx, e, "Observer.Lost", e.cfg.Observer.Lost, ours)
 	}
 }

@@ -2,8 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,10 +10,21 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
+const (
+	// prefetch is the most messages that wait in a lane for each that it sends at once, so that one claim serves many.
+	prefetch = 3
+	// ahead is how much work a lane holds besides what it is sending. A slow relay has less waiting, so that what is urgent
+	// and comes later does not queue behind it.
+	ahead = 250 * time.Millisecond
+	// stuckAfter is how long a lane that is full may finish nothing before the others stop waiting for its share.
+	stuckAfter = 2 * time.Second
+)
+
 // job is a claimed message on its way through a lane.
 type job struct {
 	claimed   outbox.Claimed
 	claimedAt time.Time // before the claim was asked for
+	to        []string  // domains, once they are asked for
 }
 
 // expired says whether the deadline of the message has passed, by the time since the claim.
@@ -32,83 +41,197 @@ func (j *job) refs() []outbox.Ref {
 	return refs
 }
 
-// lane sends what was claimed for one relay. It has room for so many messages, of which taken counts those that wait and
-// those that are being sent.
+// domains are those of the recipients. The lane's jobs guard it.
+func (j *job) domains() []string {
+	if j.to == nil {
+		j.to = domainsOf(j.claimed.Deliveries)
+	}
+	return j.to
+}
+
+// lane sends what was claimed for one relay: it starts messages as fast as pace and breaker allow, each in a goroutine of its
+// own, and waits for all of them before it ends.
 type lane struct {
 	*engine
-	relay  Relay
-	room   int
-	jobs   chan *job
-	taken  atomic.Int64
-	closed chan struct{}
-	hungry bool         // the claimer's: the last claim was filled
-	fault  atomic.Value // smtpx.Class of the last outcome that was the relay's fault, "" when it works
-}
+	name     string
+	current  atomic.Pointer[Relay]
+	jobs     *jobs
+	breaker  *breaker
+	pace     *pace
+	send     SendFunc
+	closing  chan struct{} // closed by close
+	finished chan struct{} // closed when nothing is being sent any more
+	down     chan struct{} // of one: the breaker opened
+	cut      context.CancelFunc
 
-// note takes what an outcome says about the relay. What is wrong with a message or a recipient shows that it works.
-func (l *lane) note(c smtpx.Class) {
-	switch c {
-	case smtpx.ClassUnreachable, smtpx.ClassConfig, smtpx.ClassQuota, smtpx.ClassThrottled:
-	default:
-		c = ""
-	}
-	l.fault.Store(c)
-}
+	took     atomic.Int64 // moving average of a send, in nanoseconds
+	lastDone atomic.Int64 // when a message was last finished, in Unix nanoseconds
+	hopeful  atomic.Bool  // it may claim again after an outage
 
-// health says in a word how the relay does.
-func (l *lane) health() string {
-	if c, _ := l.fault.Load().(smtpx.Class); c != "" {
-		return string(c)
-	}
-	return "healthy"
+	// The claimer's own.
+	hungry bool    // the last claim was filled, or not made for want of room
+	served float64 // messages claimed, divided by the weight
+	idled  bool    // it could not take its share at the last turn
 }
 
 func newLane(e *engine, r Relay) *lane {
-	room := e.cfg.Concurrency * prefetch
-	// Twice the room, because other lanes may bring what must go through this one.
-	return &lane{engine: e, relay: r, room: room, jobs: make(chan *job, 2*room), closed: make(chan struct{})}
+	now := time.Now()
+	l := &lane{
+		engine: e, name: r.Name, breaker: newBreaker(now), pace: newPace(r.Concurrency, now),
+		closing: make(chan struct{}), finished: make(chan struct{}), down: make(chan struct{}, 1),
+	}
+	l.current.Store(&r)
+	l.jobs = newJobs(l.bound)
+	l.send = l.chain()
+	l.lastDone.Store(now.UnixNano())
+	return l
+}
+
+// relay is the configuration as it stands now.
+func (l *lane) relay() *Relay { return l.current.Load() }
+
+// bound says how many messages may be sent at once, and how many of them to one domain.
+func (l *lane) bound() (concurrency, perDomain int) {
+	return l.concurrency(), l.relay().PerDomain
+}
+
+func (l *lane) concurrency() int {
+	switch state, _, _ := l.breaker.status(time.Now()); state {
+	case RelayOffline, RelayPaused:
+		return 0
+	case RelayTrial:
+		return 1
+	default:
+		return l.pace.concurrency()
+	}
+}
+
+// able says whether the relay can be given messages.
+func (l *lane) able() bool { return l.concurrency() > 0 }
+
+// room is how many messages the lane may hold.
+func (l *lane) room() int {
+	n := l.concurrency()
+	if n <= 1 {
+		return n
+	}
+	wait := prefetch * n
+	if took := l.took.Load(); took > 0 {
+		wait = min(wait, max(1, int(int64(n)*int64(ahead)/took)))
+	}
+	return n + wait
 }
 
 // free is how many messages may be claimed for the lane.
-func (l *lane) free() int { return l.room - int(l.taken.Load()) }
+func (l *lane) free() int {
+	waiting, active := l.jobs.count()
+	return l.room() - waiting - active
+}
 
-// put hands a job to the workers. It is false when there is no room; where it may wait it waits for some until ctx ends.
-func (l *lane) put(ctx context.Context, j *job, wait bool) bool {
-	l.taken.Add(1)
-	select {
-	case l.jobs <- j:
-		return true
-	default:
-	}
-	if wait {
-		select {
-		case l.jobs <- j:
-			return true
-		case <-ctx.Done():
+// run sends until the lane is closed, and returns when nothing is being sent any more.
+func (l *lane) run(ctx context.Context) {
+	var sends sync.WaitGroup
+	for {
+		l.pace.wait(l.closing)
+		j, ok := l.jobs.next()
+		if !ok {
+			break
 		}
-	}
-	l.taken.Add(-1)
-	return false
-}
-
-// close tells the workers that nothing more comes, and that what they have not begun is to be handed back.
-func (l *lane) close() {
-	close(l.closed)
-	close(l.jobs)
-}
-
-// work is the loop of one worker. It ends when the lane is closed and empty.
-func (l *lane) work(ctx context.Context) {
-	for j := range l.jobs {
-		select {
-		case <-l.closed:
-			l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbRecycle})...)
-		default:
+		sends.Go(func() {
 			l.settler.put(l.deliver(ctx, j)...)
-		}
-		l.taken.Add(-1)
+			l.lastDone.Store(time.Now().UnixNano())
+			l.jobs.done(j)
+			l.kicked()
+		})
+	}
+	sends.Wait()
+	close(l.finished)
+}
+
+// close has the lane begin nothing more, and hands back what it has not begun.
+func (l *lane) close() {
+	select {
+	case <-l.closing:
+		return
+	default:
+		close(l.closing)
+	}
+	l.handBack(l.jobs.close())
+}
+
+// handBack returns messages to the queue as if they had not been claimed.
+func (l *lane) handBack(list []*job) {
+	for _, j := range list {
+		l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbRecycle})...)
+	}
+	if len(list) > 0 {
 		l.kicked()
 	}
+}
+
+// put gives the lane a message. What it cannot take is put back for a moment.
+func (l *lane) put(j *job) {
+	if l.able() && l.jobs.put(j) {
+		return
+	}
+	delay := max(l.cfg.Poll, l.breaker.wait(time.Now()))
+	l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: delay})...)
+}
+
+// timed keeps the average of how long a message takes.
+func (l *lane) timed(took time.Duration) {
+	if before := l.took.Load(); before > 0 {
+		took = time.Duration(before) + (took-time.Duration(before))/8
+	}
+	l.took.Store(int64(took))
+}
+
+// stuck says whether the lane has finished nothing for a while.
+func (l *lane) stuck(now time.Time) bool { return now.UnixNano()-l.lastDone.Load() > int64(stuckAfter) }
+
+// note takes what a message says about the relay, slows down or speeds up by it, and opens or closes the breaker.
+func (l *lane) note(ctx context.Context, v verdict) {
+	now := time.Now()
+	before := l.pace.concurrency()
+	switch v.class {
+	case "":
+		l.pace.accepted(now)
+	case smtpx.ClassThrottled:
+		l.pace.throttled(now)
+	default:
+	}
+	wasDown := !l.able()
+	changed := l.breaker.note(now, v)
+	if l.pace.concurrency() != before || changed {
+		l.jobs.rebound()
+	}
+	if !changed {
+		return
+	}
+	l.report(ctx, v.class)
+	if !wasDown && !l.able() {
+		poke(l.down)
+		l.handBack(l.jobs.take())
+		l.sharePause(ctx)
+	}
+}
+
+// report tells of the state that the relay has now. A fault that takes it offline is one event with the relay's own words,
+// however many messages met it.
+func (l *lane) report(ctx context.Context, class smtpx.Class) {
+	now := time.Now()
+	state, _, reason := l.breaker.status(now)
+	event := RelayEvent{Relay: l.name, State: state, Reason: reason, Class: class, For: l.breaker.wait(now)}
+	switch state {
+	case RelayOffline, RelayPaused:
+		l.log.ErrorContext(ctx, "relay_"+string(state), "relay", l.name, "class", class, "reason", masked(reason), "for", event.For)
+	case RelayHealthy:
+		l.log.InfoContext(ctx, "relay_healthy", "relay", l.name)
+	default:
+		l.log.WarnContext(ctx, "relay_"+string(state), "relay", l.name, "class", class)
+	}
+	notify(ctx, l.engine, "Observer.Relay", l.cfg.Observer.Relay, event)
+	l.beatSoon()
 }
 
 // all gives every delivery of a job the same settlement.
@@ -117,97 +240,6 @@ func all(j *job, s outbox.Settlement) []outbox.Settlement {
 	for i := range list {
 		list[i] = s
 		list[i].Ref = j.claimed.Ref(i)
-	}
-	return list
-}
-
-// The errors of the hook that keeps a message from being sent.
-var (
-	errLeaseLost = errors.New("the lease was lost before the message was sent")
-	errStage     = errors.New("the stage could not be recorded")
-	errExpired   = errors.New("the deadline passed before the message was sent")
-)
-
-// deliver sends one message and says what became of each of its deliveries.
-func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
-	c := &j.claimed
-	if j.expired() {
-		return all(j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
-	}
-	body := c.Body
-	if body == nil {
-		var err error
-		if body, err = l.cfg.Queue.Body(ctx, c.ID); errors.Is(err, outbox.ErrNoBody) {
-			return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassMessage, Err: err}, 0)
-		} else if err != nil {
-			l.log.ErrorContext(ctx, "cannot read a message; it is put back", "id", c.ID, "error", err)
-			return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, 0)
-		}
-	}
-	l.sending.Add(1)
-	asked := sync.OnceFunc(func() { l.sending.Add(-1) })
-	defer asked()
-	env := smtpx.Envelope{From: c.Sender, To: make([]string, len(c.Deliveries)), Commit: func(ctx context.Context) error {
-		defer asked()
-		if j.expired() { // it may have waited for a connection
-			return errExpired
-		}
-		return l.stager.commit(ctx, j, l.relay.Name)
-	}}
-	for i, d := range c.Deliveries {
-		env.To[i] = d.Recipient
-	}
-	began := time.Now()
-	res, err := l.relay.Sender.Send(ctx, env, body)
-	took := time.Since(began)
-	switch {
-	case errors.Is(err, errExpired):
-		return all(j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
-	case errors.Is(err, errLeaseLost):
-		// Whoever took a lease over settles it; what is still ours, such as the other recipients, is handed back.
-		l.log.WarnContext(ctx, "lease lost; not sent", "id", c.ID, "relay", l.relay.Name)
-		return all(j, outbox.Settlement{Verb: outbox.VerbRecycle})
-	}
-	if len(res.Outcomes) != len(env.To) {
-		return l.failed(ctx, j, verdictOf(err), took)
-	}
-	list := make([]outbox.Settlement, len(res.Outcomes))
-	for i, o := range res.Outcomes {
-		switch {
-		case o.Accepted:
-			list[i] = outbox.Settlement{Verb: outbox.VerbSent, Evidence: outbox.Evidence{
-				Relay: l.relay.Name, Stage: string(smtpx.StageDot), Code: res.Reply.Code, Enhanced: res.Reply.Enhanced,
-				Reply: oneLine(res.Reply.Text()), ProviderID: oneLine(res.ProviderID), Duration: took,
-			}}
-		case o.Err == nil:
-			list[i] = l.settlement(ctx, j, i, verdictOf(err), took)
-		default:
-			list[i] = l.settlement(ctx, j, i, o.Err, took)
-		}
-		list[i].Ref = c.Ref(i)
-		l.observe(ctx, c, i, list[i])
-	}
-	return list
-}
-
-// verdictOf finds the *smtpx.Error in what a Sender returned. Without one, nobody knows whether the message was accepted.
-func verdictOf(err error) *smtpx.Error {
-	if e, ok := errors.AsType[*smtpx.Error](err); ok {
-		return e
-	}
-	if err == nil {
-		err = errors.New("the sender gave neither an outcome for each recipient nor an error")
-	}
-	return &smtpx.Error{Stage: smtpx.StageDot, Class: smtpx.ClassAmbiguous, Err: err}
-}
-
-// failed settles every delivery of a job by the same verdict.
-func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, took time.Duration) []outbox.Settlement {
-	list := make([]outbox.Settlement, len(j.claimed.Deliveries))
-	for i := range list {
-		list[i] = l.settlement(ctx, j, i, e, took)
-		list[i].Ref = j.claimed.Ref(i)
-		l.observe(ctx, &j.claimed, i, list[i])
 	}
 	return list
 }

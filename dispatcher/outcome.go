@@ -25,7 +25,7 @@ const (
 // settlement decides what becomes of a delivery that was not accepted: the table of package smtpx's classes.
 func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, took time.Duration) outbox.Settlement {
 	c, d := &j.claimed, &j.claimed.Deliveries[i]
-	s := outbox.Settlement{Evidence: evidenceOf(l.relay.Name, e, took)}
+	s := outbox.Settlement{Evidence: evidenceOf(l.name, e, took)}
 	if ctx.Err() != nil && e.Class != smtpx.ClassAmbiguous && errors.Is(e, context.Canceled) {
 		return outbox.Settlement{Verb: outbox.VerbRecycle} // cut off because the dispatcher stops: nobody's fault
 	}
@@ -36,6 +36,7 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	switch e.Class {
 	case smtpx.ClassRecipient, smtpx.ClassMessage:
 		s.Verb = outbox.VerbFail
+		s.Suppress = e.Class == smtpx.ClassRecipient && l.cfg.suppresses(c.Route)
 		return s
 	case smtpx.ClassRecycle:
 		if d.Class != string(smtpx.ClassRecycle) { // else new sessions do not help: it waits as through an outage
@@ -49,26 +50,54 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	delay, again := l.cfg.Retry.Next(Attempt{
 		ID: c.ID, Seq: d.Seq, Number: d.Attempt, Priority: c.Priority, Class: e.Class, Age: age, DeferredFor: d.DeferredFor,
 	})
-	spent := age
-	if d.Attempt == 1 {
-		spent = d.DeferredFor // nobody refused it yet, or an operator requeued it long after its time
-	}
-	giveUp := !again || spent+delay > l.cfg.MaxAge
-	if e.Class == smtpx.ClassAmbiguous {
+	delay = max(delay, 0)
+	giveUp := !again || l.spent(e.Class, d, age, delay)
+	switch {
+	case e.Class == smtpx.ClassAmbiguous:
 		// Whether it is sent again is the message's to say, and doubt is never a reason to call it failed: what is given up
 		// stays uncertain until an operator resolves it.
-		s.Verb, s.Delay = outbox.VerbUncertain, max(delay, 0)
+		s.Verb, s.Delay = outbox.VerbUncertain, delay
 		if giveUp {
 			s.Delay = never
 		}
-		return s
-	}
-	if giveUp {
+	case giveUp && e.Class != smtpx.ClassConfig:
 		s.Verb = outbox.VerbFail
-		return s
+	default:
+		s.Verb, s.Uncounted, s.Delay = outbox.VerbDefer, !counted(e.Class), delay
+		if e.Stage != "" && failsOver(e.Class) && l.another(l, c.Route, lastFailed(d)) {
+			s.Delay = 0 // certainly not accepted: another relay may have it at once
+		}
 	}
-	s.Verb, s.Uncounted, s.Delay = outbox.VerbDefer, !counted(e.Class), max(delay, 0)
 	return s
+}
+
+// spent says whether a budget ends before the next attempt: refusals have one from when the message was due, outages and
+// throttling have one of their own, and a fault of the configuration has none.
+func (l *lane) spent(class smtpx.Class, d *outbox.ClaimedDelivery, age, delay time.Duration) bool {
+	switch {
+	case class == smtpx.ClassConfig:
+		return false
+	case !counted(class):
+		return d.DeferredFor+delay > l.cfg.MaxOutage
+	case d.Attempt == 1: // nobody refused it yet: it may have waited long for a relay, or an operator requeued it
+		return d.DeferredFor+delay > l.cfg.MaxAge
+	default:
+		return age+delay > l.cfg.MaxAge
+	}
+}
+
+// failsOver says whether a message may be given to another relay at once: only where it is certain that this one did not
+// accept it, and where the fault is this relay's alone.
+func failsOver(c smtpx.Class) bool {
+	return c == smtpx.ClassUnreachable || c == smtpx.ClassQuota || c == smtpx.ClassConfig
+}
+
+// lastFailed is the relay that the delivery could not be sent through the last time, "" if there is none.
+func lastFailed(d *outbox.ClaimedDelivery) string {
+	if failsOver(smtpx.Class(d.Class)) {
+		return d.Relay
+	}
+	return ""
 }
 
 // evidenceOf keeps the relay's words, or the error of the connection.
@@ -76,13 +105,20 @@ func evidenceOf(relay string, e *smtpx.Error, took time.Duration) outbox.Evidenc
 	ev := outbox.Evidence{
 		Relay: relay, Stage: string(e.Stage), Class: string(e.Class), Code: e.Reply.Code, Enhanced: e.Reply.Enhanced, Duration: took,
 	}
+	ev.Reply = wordsOf(e)
+	return ev
+}
+
+// wordsOf is what the relay said, or the error of the connection, on one line.
+func wordsOf(e *smtpx.Error) string {
 	switch {
 	case e.Reply.Code != 0:
-		ev.Reply = oneLine(e.Reply.Text())
+		return oneLine(e.Reply.Text())
 	case e.Err != nil:
-		ev.Reply = oneLine(e.Err.Error())
+		return oneLine(e.Err.Error())
+	default:
+		return ""
 	}
-	return ev
 }
 
 // oneLine makes hostile text safe to store and to show: valid UTF-8 without control characters, of bounded length.
@@ -109,26 +145,45 @@ var addresses = regexp.MustCompile(`[^\s<>"'(),;:]+@`)
 // masked takes the local parts of addresses out of a relay's words, for the log. The database keeps them whole.
 func masked(reply string) string { return addresses.ReplaceAllString(reply, "***@") }
 
-// observe takes what an outcome says of the relay and writes its event, without addresses.
-func (l *lane) observe(ctx context.Context, c *outbox.Claimed, i int, s outbox.Settlement) {
-	if s.Evidence.Stage != "" { // else no relay was asked
-		l.note(smtpx.Class(s.Evidence.Class))
+// concluded writes the event of each outcome and tells the Observer, adds the notice of what was given up, and returns the
+// outcomes.
+func (l *lane) concluded(ctx context.Context, j *job, list []outbox.Settlement, body []byte) []outbox.Settlement {
+	for i := range list {
+		l.logOutcome(ctx, &j.claimed, i, list[i])
+		if hook := l.cfg.Observer.Outcome; hook != nil {
+			event := OutcomeEvent{
+				Event: eventOf(list[i].Verb), Message: &j.claimed, Delivery: &j.claimed.Deliveries[i], Settlement: list[i],
+			}
+			l.safely(ctx, "Observer.Outcome", func() { hook(ctx, event) })
+		}
+	}
+	l.cfg.Notice.attach(ctx, l, j, list, body)
+	return list
+}
+
+// logOutcome writes the event of an outcome, without addresses.
+func (l *lane) logOutcome(ctx context.Context, c *outbox.Claimed, i int, s outbox.Settlement) {
+	level := slog.LevelWarn
+	switch s.Verb {
+	case outbox.VerbSent:
+		level = slog.LevelInfo
+	case outbox.VerbFail:
+		level = slog.LevelError
+	default:
+	}
+	if !l.log.Enabled(ctx, level) {
+		return
 	}
 	attrs := []slog.Attr{
-		slog.String("id", string(c.ID)), slog.Int("seq", s.Ref.Seq), slog.String("relay", l.relay.Name),
+		slog.String("id", string(c.ID)), slog.Int("seq", s.Ref.Seq), slog.String("relay", l.name),
 		slog.Int("attempt", c.Deliveries[i].Attempt), slog.Duration("took", s.Evidence.Duration),
 	}
 	if s.Verb == outbox.VerbSent {
 		attrs = append(attrs, slog.String("provider_id", s.Evidence.ProviderID))
-		l.log.LogAttrs(ctx, slog.LevelInfo, "send_success", attrs...)
-		return
+	} else {
+		attrs = append(attrs, slog.String("verb", string(s.Verb)), slog.String("class", s.Evidence.Class),
+			slog.String("stage", s.Evidence.Stage), slog.Int("code", s.Evidence.Code), slog.String("enhanced", s.Evidence.Enhanced),
+			slog.String("reply", masked(s.Evidence.Reply)), slog.Duration("delay", s.Delay))
 	}
-	attrs = append(attrs, slog.String("verb", string(s.Verb)), slog.String("class", s.Evidence.Class), slog.String("stage", s.Evidence.Stage),
-		slog.Int("code", s.Evidence.Code), slog.String("enhanced", s.Evidence.Enhanced), slog.String("reply", masked(s.Evidence.Reply)),
-		slog.Duration("delay", s.Delay))
-	if s.Verb == outbox.VerbFail {
-		l.log.LogAttrs(ctx, slog.LevelError, "send_failed", attrs...)
-		return
-	}
-	l.log.LogAttrs(ctx, slog.LevelWarn, "send_deferred", attrs...)
+	l.log.LogAttrs(ctx, level, string(eventOf(s.Verb)), attrs...)
 }

@@ -1,0 +1,188 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+// The errors of the hook that keeps a message from being sent.
+var (
+	errLeaseLost = errors.New("the lease was lost before the message was sent")
+	errStage     = errors.New("the stage could not be recorded")
+	errExpired   = errors.New("the deadline passed before the message was sent")
+)
+
+// deliver sends one message and says what became of each of its deliveries.
+func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
+	c := &j.claimed
+	if j.expired() {
+		return l.every(ctx, j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
+	}
+	body, release, err := l.body(ctx, j)
+	defer release()
+	switch {
+	case errors.Is(err, outbox.ErrNoBody):
+		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassMessage, Err: err}, nil, 0)
+	case err != nil && ctx.Err() != nil:
+		return all(j, outbox.Settlement{Verb: outbox.VerbRecycle})
+	case err != nil:
+		l.log.ErrorContext(ctx, "cannot read a message; it is put back", "id", c.ID, "error", err)
+		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, nil, 0)
+	}
+
+	var committed atomic.Bool
+	l.sending.Add(1)
+	asked := sync.OnceFunc(func() { l.sending.Add(-1) })
+	defer asked()
+	env := smtpx.Envelope{From: c.Sender, To: make([]string, len(c.Deliveries)), Commit: func(ctx context.Context) error {
+		defer asked()
+		if j.expired() { // it may have waited for a connection
+			return errExpired
+		}
+		if err := l.passStage(ctx, j); err != nil {
+			return err
+		}
+		committed.Store(true)
+		return nil
+	}}
+	for i, d := range c.Deliveries {
+		env.To[i] = d.Recipient
+	}
+	began := time.Now()
+	notify(ctx, l.engine, "Observer.SendStart", l.cfg.Observer.SendStart,
+		SendEvent{Relay: l.name, Message: c, Waited: began.Sub(j.claimedAt)})
+	res, err := l.contained(ctx, &Sending{Relay: l.name, Message: c, Envelope: env, Body: body}, committed.Load)
+	took := time.Since(began)
+	l.timed(took)
+	switch {
+	case errors.Is(err, errExpired):
+		return l.every(ctx, j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
+	case errors.Is(err, errLeaseLost):
+		// Whoever took a lease over settles it; what is still ours, such as the other recipients, is handed back.
+		l.log.WarnContext(ctx, "lease lost; not sent", "id", c.ID, "relay", l.name)
+		return l.every(ctx, j, outbox.Settlement{Verb: outbox.VerbRecycle})
+	}
+	if len(res.Outcomes) != len(env.To) {
+		return l.failed(ctx, j, verdictOf(err), body, took)
+	}
+	l.learn(ctx, j, res, err)
+	return l.outcomes(ctx, j, res, err, body, took)
+}
+
+// outcomes settles each delivery by its own outcome.
+func (l *lane) outcomes(ctx context.Context, j *job, res smtpx.Result, err error, body []byte, took time.Duration) []outbox.Settlement {
+	list := make([]outbox.Settlement, len(res.Outcomes))
+	for i, o := range res.Outcomes {
+		switch {
+		case o.Accepted:
+			list[i] = outbox.Settlement{Verb: outbox.VerbSent, Evidence: outbox.Evidence{
+				Relay: l.name, Stage: string(smtpx.StageDot), Code: res.Reply.Code, Enhanced: res.Reply.Enhanced,
+				Reply: oneLine(res.Reply.Text()), ProviderID: oneLine(res.ProviderID), Duration: took,
+			}}
+		case o.Err == nil:
+			list[i] = l.settlement(ctx, j, i, verdictOf(err), took)
+		default:
+			list[i] = l.settlement(ctx, j, i, o.Err, took)
+		}
+		list[i].Ref = j.claimed.Ref(i)
+	}
+	return l.concluded(ctx, j, list, body)
+}
+
+// body is the message as it is stored. A large one is fetched now that its turn has come, within what may be in memory;
+// release ends its stay there.
+func (l *lane) body(ctx context.Context, j *job) (body []byte, release func(), err error) {
+	if j.claimed.Body != nil {
+		return j.claimed.Body, func() {}, nil
+	}
+	size := min(max(j.claimed.Size, 1), l.cfg.MaxBytes)
+	if err := l.memory.Acquire(ctx, size); err != nil {
+		return nil, func() {}, err
+	}
+	body, err = l.cfg.Queue.Body(ctx, j.claimed.ID)
+	return body, func() { l.memory.Release(size) }, err
+}
+
+// passStage records that the message passes the point of no return, as far as the relay's fence asks for it. It fails when
+// the lease is lost.
+func (l *lane) passStage(ctx context.Context, j *job) error {
+	if l.relay().Fence == FenceHold && j.claimed.OnUncertain != outbox.Hold {
+		if !l.held.valid(j.refs(), l.cfg.Lease) {
+			return errLeaseLost
+		}
+		return nil
+	}
+	return l.stager.commit(ctx, j, l.name)
+}
+
+// learn takes what a message says about the relay. That it was rejected for itself shows that the relay works.
+func (l *lane) learn(ctx context.Context, j *job, res smtpx.Result, err error) {
+	v := verdict{sender: j.claimed.Sender}
+	e := verdictOf(err)
+	for i, o := range res.Outcomes {
+		if o.Accepted {
+			l.note(ctx, v)
+			return
+		}
+		if o.Err != nil && (i == 0 || faultOfRelay(o.Err)) {
+			e = o.Err
+		}
+	}
+	if ctx.Err() != nil && errors.Is(e, context.Canceled) || errors.Is(e, errStage) {
+		return // our own doing
+	}
+	if faultOfRelay(e) {
+		v.class, v.stage, v.words = e.Class, e.Stage, wordsOf(e)
+		if e.Class == smtpx.ClassTransient {
+			v.class = smtpx.ClassUnreachable
+		}
+	}
+	l.note(ctx, v)
+}
+
+// faultOfRelay says whether a failure tells of the relay and not of the message: that no session came about, or what would meet
+// any other message as well.
+func faultOfRelay(e *smtpx.Error) bool {
+	switch e.Class {
+	case smtpx.ClassUnreachable, smtpx.ClassConfig, smtpx.ClassQuota, smtpx.ClassThrottled, smtpx.ClassAmbiguous, smtpx.ClassRecycle:
+		return e.Stage != ""
+	case smtpx.ClassTransient:
+		return handshake(e.Stage)
+	default:
+		return false
+	}
+}
+
+// verdictOf finds the *smtpx.Error in what a Sender returned. Without one, nobody knows whether the message was accepted.
+func verdictOf(err error) *smtpx.Error {
+	if e, ok := errors.AsType[*smtpx.Error](err); ok {
+		return e
+	}
+	if err == nil {
+		err = errors.New("the sender gave neither an outcome for each recipient nor an error")
+	}
+	return &smtpx.Error{Stage: smtpx.StageDot, Class: smtpx.ClassAmbiguous, Err: err}
+}
+
+// failed settles every delivery of a job by the same verdict.
+func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, body []byte, took time.Duration) []outbox.Settlement {
+	l.learn(ctx, j, smtpx.Result{}, e)
+	list := make([]outbox.Settlement, len(j.claimed.Deliveries))
+	for i := range list {
+		list[i] = l.settlement(ctx, j, i, e, took)
+		list[i].Ref = j.claimed.Ref(i)
+	}
+	return l.concluded(ctx, j, list, body)
+}
+
+// every gives every delivery the same settlement, and tells of it.
+func (l *lane) every(ctx context.Context, j *job, s outbox.Settlement) []outbox.Settlement {
+	return l.concluded(ctx, j, all(j, s), nil)
+}

@@ -1,0 +1,177 @@
+package dispatcher
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/outboxmail/outbox"
+)
+
+// jobs are the messages that a lane has: those that wait, by priority, and how many are being sent.
+type jobs struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	waiting [3][]*job // high, normal, bulk
+	active  int
+	domains map[string]int // of recipients being sent to, when perDomain bounds them
+	bound   func() (concurrency, perDomain int)
+	closed  bool
+}
+
+// newJobs returns an empty set. bound is asked each time how many messages may be sent at once, and how many of them to one
+// domain, 0 for any number.
+func newJobs(bound func() (concurrency, perDomain int)) *jobs {
+	q := &jobs{domains: make(map[string]int), bound: bound}
+	q.changed = sync.NewCond(&q.mu)
+	return q
+}
+
+// rank is the place of a priority in waiting.
+func rank(p outbox.Priority) int {
+	switch p {
+	case outbox.High:
+		return 0
+	case outbox.Bulk:
+		return 2
+	default:
+		return 1
+	}
+}
+
+// put adds a message. It is false when the lane is closed.
+func (q *jobs) put(j *job) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	r := rank(j.claimed.Priority)
+	q.waiting[r] = append(q.waiting[r], j)
+	q.changed.Broadcast()
+	return true
+}
+
+// next waits for a message that may be sent now, and takes it: the oldest of the highest priority whose domains have room. It
+// is false when the lane is closed.
+func (q *jobs) next() (*job, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for {
+		if q.closed {
+			return nil, false
+		}
+		concurrency, perDomain := q.bound()
+		if q.active < concurrency {
+			for r := range q.waiting {
+				i := slices.IndexFunc(q.waiting[r], func(j *job) bool { return q.fits(j, perDomain) })
+				if i < 0 {
+					continue
+				}
+				j := q.waiting[r][i]
+				if i == 0 { // nearly always: what is behind needs not move
+					q.waiting[r][0] = nil
+					q.waiting[r] = q.waiting[r][1:]
+				} else {
+					q.waiting[r] = slices.Delete(q.waiting[r], i, i+1)
+				}
+				q.active++
+				for _, d := range j.domains() {
+					q.domains[d]++
+				}
+				return j, true
+			}
+		}
+		q.changed.Wait()
+	}
+}
+
+func (q *jobs) fits(j *job, perDomain int) bool {
+	return perDomain <= 0 || !slices.ContainsFunc(j.domains(), func(d string) bool { return q.domains[d] >= perDomain })
+}
+
+// done says that a message that next gave out is finished.
+func (q *jobs) done(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.active--
+	for _, d := range j.domains() {
+		if q.domains[d]--; q.domains[d] <= 0 {
+			delete(q.domains, d)
+		}
+	}
+	q.changed.Broadcast()
+}
+
+// rebound has next ask again what may be sent.
+func (q *jobs) rebound() { q.changed.Broadcast() }
+
+// take removes all that wait.
+func (q *jobs) take() []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var all []*job
+	for r := range q.waiting {
+		all = append(all, q.waiting[r]...)
+		q.waiting[r] = nil
+	}
+	return all
+}
+
+// crowd removes those that wait for a domain which has as many as it may and keep others from being claimed: what is beyond
+// spare of each domain.
+func (q *jobs) crowd(spare int) []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, perDomain := q.bound()
+	if perDomain <= 0 {
+		return nil
+	}
+	var out []*job
+	held := make(map[string]int)
+	for r := range q.waiting {
+		q.waiting[r] = slices.DeleteFunc(q.waiting[r], func(j *job) bool {
+			over := false
+			for _, d := range j.domains() {
+				held[d]++
+				over = over || q.domains[d] >= perDomain && held[d] > spare
+			}
+			if over {
+				out = append(out, j)
+			}
+			return over
+		})
+	}
+	return out
+}
+
+// count is how many wait and how many are being sent.
+func (q *jobs) count() (waiting, active int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for r := range q.waiting {
+		waiting += len(q.waiting[r])
+	}
+	return waiting, q.active
+}
+
+// close gives out no more and returns what has not begun.
+func (q *jobs) close() []*job {
+	q.mu.Lock()
+	q.closed = true
+	q.changed.Broadcast()
+	q.mu.Unlock()
+	return q.take()
+}
+
+// domainsOf are the different domains of recipients.
+func domainsOf(list []outbox.ClaimedDelivery) []string {
+	domains := make([]string, 0, 1)
+	for _, d := range list {
+		domain := strings.ToLower(d.Recipient[strings.LastIndexByte(d.Recipient, '@')+1:])
+		if !slices.Contains(domains, domain) {
+			domains = append(domains, domain)
+		}
+	}
+	return domains
+}
