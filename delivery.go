@@ -123,6 +123,10 @@ type Settlement struct {
 	Delay time.Duration
 	// Uncounted gives the number of the attempt back: the message was not to blame.
 	Uncounted bool
+	// Suppress puts the recipient on the suppression list, in the same transaction. Only with VerbFail.
+	Suppress bool
+	// Notice is enqueued in the same transaction, when the settlement takes effect. Defaults to nothing.
+	Notice *Message
 	// Evidence is what the relay said. A zero value leaves the last outcome of the delivery as it is.
 	Evidence Evidence
 }

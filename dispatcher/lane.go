@@ -112,7 +112,7 @@ func (l *lane) able() bool { return l.concurrency() > 0 }
 // room is how many messages the lane may hold.
 func (l *lane) room() int {
 	n := l.concurrency()
-	if n <= 1 {
+	if state, _, _ := l.breaker.status(time.Now()); n == 0 || state == RelayTrial {
 		return n
 	}
 	wait := prefetch * n

@@ -123,7 +123,9 @@ func (r *Relay) complete(concurrency int) error {
 }
 
 // serves says whether the relay takes messages of a route.
-func (r *Relay) serves(route string) bool { return len(r.Routes) == 0 || slices.Contains(r.Routes, route) }
+func (r *Relay) serves(route string) bool {
+	return len(r.Routes) == 0 || slices.Contains(r.Routes, route)
+}
 
 // shares says whether some route is served by both.
 func (r *Relay) shares(other *Relay) bool {

@@ -70,7 +70,7 @@ func (s *stager) run(ctx context.Context) {
 			gone[ref] = true
 		}
 		for _, r := range batch {
-			r.done <- verdict(r, gone, err)
+			r.done <- answer(r, gone, err)
 		}
 	}
 }
@@ -99,7 +99,7 @@ func (s *stager) gatherLonger(first *stageRequest) []*stageRequest {
 	return batch
 }
 
-func verdict(r *stageRequest, lost map[outbox.Ref]bool, err error) error {
+func answer(r *stageRequest, lost map[outbox.Ref]bool, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStage, err)
 	}
