@@ -123,6 +123,10 @@ type Settlement struct {
 	Delay time.Duration
 	// Uncounted gives the number of the attempt back: the message was not to blame.
 	Uncounted bool
+	// Suppress also puts the recipient on the suppression list, in the same transaction: what is claimed for it from then on is
+	// not sent. The reason is Evidence.Reply and the source "bounce"; an address that is on the list already keeps its entry.
+	// It goes only with VerbFail.
+	Suppress bool
 	// Evidence is what the relay said. A zero value leaves the last outcome of the delivery as it is.
 	Evidence Evidence
 }

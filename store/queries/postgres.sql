@@ -130,14 +130,20 @@ WITH settled AS (
       provider_id = CASE WHEN x.evidence THEN x.provider_id ELSE d.provider_id END
   FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, verb text, state text, delay float8, uncounted boolean,
        finished boolean, evidence boolean, relay text, stage text, class text, code integer, enhanced text, reply text,
-       provider_id text, duration_ms bigint)
+       provider_id text, duration_ms bigint, suppress boolean)
   WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
-  RETURNING d.message_id, d.seq, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced, x.reply, x.duration_ms
+  RETURNING d.message_id, d.seq, d.recipient, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced,
+            x.reply, x.duration_ms, x.suppress
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, code, enhanced, reply)
   SELECT message_id, seq, attempts + CASE WHEN uncounted THEN 1 ELSE 0 END, verb,
          now() - make_interval(secs => duration_ms / 1000.0), duration_ms, $2, relay, stage, class, code, enhanced, reply
   FROM settled WHERE evidence AND verb <> 'sent'
+), suppressed AS ( -- in one order, so that two calls do not deadlock
+  INSERT INTO outbox_suppressions (address, reason, source, message_id)
+  SELECT DISTINCT ON (lower(recipient)) lower(recipient), coalesce(reply, 'a delivery failed'), 'bounce', message_id
+  FROM settled WHERE suppress ORDER BY lower(recipient), message_id, seq
+  ON CONFLICT (address) DO NOTHING
 )
 SELECT message_id AS id, seq FROM settled;
 

@@ -127,6 +127,13 @@ FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS 
 WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +outbox_deliveries.state = 'sending' AND lease_token = x.token
 RETURNING message_id AS id, seq, attempts;
 
+-- name: suppress_bounced
+-- $1 settlements that took effect and that put their recipient on the suppression list.
+INSERT INTO outbox_suppressions (address, reason, source, message_id)
+SELECT lower(d.recipient), coalesce(value ->> 'reply', 'a delivery failed'), 'bounce', d.message_id
+FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'id' AND d.seq = value ->> 'seq'
+WHERE TRUE ON CONFLICT (address) DO NOTHING;
+
 -- name: note_attempts
 -- $1 settlements that took effect, with their owner and the number of their attempt.
 INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, code, enhanced, reply)
