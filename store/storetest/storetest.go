@@ -56,6 +56,7 @@ func topics() []topic {
 		{"stats", statsRules()},
 		{"suppress", suppressRules()},
 		{"rate", rateRules()},
+		{"relays", relayRules()},
 		{"clean", cleanRules()},
 		{"heartbeat", beatRules()},
 	}

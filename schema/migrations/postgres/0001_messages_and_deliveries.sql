@@ -132,7 +132,9 @@ CREATE TABLE outbox_relays (
   name         text             NOT NULL PRIMARY KEY,
   tokens       double precision NOT NULL DEFAULT 0,                       -- of the shared rate
   refilled_at  timestamptz      NOT NULL,
+  paused_at    timestamptz,
   paused_until timestamptz,
+  paused_by    text,                                                      -- operator; NULL for a dispatcher
   reason       text,
   learnt       jsonb            CHECK (jsonb_typeof(learnt) = 'object'),  -- limits seen at run time
   updated_at   timestamptz      NOT NULL

@@ -119,7 +119,9 @@ CREATE TABLE outbox_relays (
   name         TEXT NOT NULL PRIMARY KEY,
   tokens       REAL NOT NULL DEFAULT 0,                                   -- of the shared rate
   refilled_at  TEXT NOT NULL,
+  paused_at    TEXT,
   paused_until TEXT,
+  paused_by    TEXT,                                                      -- operator; NULL for a dispatcher
   reason       TEXT,
   learnt       TEXT CHECK (json_type(learnt) = 'object'),                 -- limits seen at run time
   updated_at   TEXT NOT NULL
