@@ -192,7 +192,7 @@ lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first + `
 		{"renew", lease, []any{string(list), 60}, 100},
 		{"settle", lease, []any{string(list), "d1"}, 100},
 		{"reapable", lease, nil, 100}, // it looks at what is leased
-		{"reap_lapsed", lease + lapse, []any{500}, 100},
+		{"reap_lapsed", lease + lapse, []any{500, 10}, 100},
 		{"resend_uncertain", lease + `; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL, lease_until = NULL,
 lease_owner = NULL WHERE state = 'sending'`, []any{500}, 100},
 		{"expire", "UPDATE outbox_deliveries SET expires_at = now() - interval '1 hour' WHERE " + first, []any{500}, 100},

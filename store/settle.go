@@ -28,7 +28,8 @@ type settlementJSON struct {
 	DurationMS int64        `json:"duration_ms"`
 	Suppress   bool         `json:"suppress"`
 	Owner      string       `json:"owner"`
-	Attempt    int          `json:"attempt"` // known once the statement ran; SQLite only
+	Attempt    int          `json:"attempt"`         // known once the statement ran; SQLite only
+	Doubt      string       `json:"doubt,omitempty"` // the token that may still settle what is uncertain; SQLite only
 }
 
 // verbReap is the verb that the store itself gives to a lapsed lease.
@@ -56,7 +57,12 @@ func stateAfter(v outbox.Verb) (outbox.State, error) {
 
 // Settle records the outcomes of attempts under their tokens, all of them or, on an error, none: sending → the state of
 // each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence, and one with
-// Suppress an entry in the suppression list. It returns the refs whose deliveries are no longer held under their tokens: for those it changed nothing.
+// Suppress an entry in the suppression list. It returns the refs whose deliveries are no longer held under their tokens:
+// for those it changed nothing.
+//
+// An answer that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is still
+// uncertain, the token of the lapsed lease settles it as it would have settled the lease. Once the policy of the message
+// or an operator has resolved the doubt, it changes nothing.
 //
 // Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call
 // may have taken effect; it may be repeated, and what it then returns as lost was settled. Owner names the dispatcher.

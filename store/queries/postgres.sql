@@ -130,11 +130,12 @@ WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_
 RETURNING d.message_id AS id, d.seq;
 
 -- name: settle
--- $1 settlements, $2 owner. Evidence that is not given leaves the last outcome as it is.
+-- $1 settlements, $2 owner. Evidence that is not given leaves the last outcome as it is. A delivery is either leased or in doubt,
+-- and has the token of the one or of the other.
 WITH settled AS (
   UPDATE outbox_deliveries d
   SET state = x.state, stage = 0,
-      lease_token = NULL, lease_until = NULL, lease_owner = NULL,
+      lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = NULL,
       attempts = d.attempts - CASE WHEN x.uncounted AND d.attempts > 0 THEN 1 ELSE 0 END,
       due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN now() + make_interval(secs => x.delay) ELSE d.due_at END,
       deferred_since = CASE WHEN x.verb = 'recycle' THEN d.deferred_since
@@ -149,7 +150,8 @@ WITH settled AS (
   FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, verb text, state text, delay float8, uncounted boolean,
        finished boolean, evidence boolean, relay text, stage text, class text, code integer, enhanced text, reply text,
        provider_id text, duration_ms bigint, suppress boolean)
-  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
+  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token
+    AND x.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.recipient, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced,
             x.reply, x.duration_ms, x.suppress
 ), noted AS (
@@ -166,16 +168,17 @@ WITH settled AS (
 SELECT message_id AS id, seq FROM settled;
 
 -- name: reap_lapsed
--- $1 rows at most. A lease that lapsed after its stage was committed leaves a message in doubt with the relay that the stage
--- names, any other goes back.
+-- $1 rows at most, $2 seconds until doubt may be resolved by its policy. A lease that lapsed after its stage was committed leaves
+-- a message in doubt with the relay that the stage names, any other goes back. Who held the lease may still know the answer.
 WITH lapsed AS MATERIALIZED (
   SELECT message_id, seq, stage, lease_owner, lease_until FROM outbox_deliveries
   WHERE state = 'sending' AND lease_until <= now() LIMIT $1
   FOR UPDATE SKIP LOCKED
 ), reaped AS (
   UPDATE outbox_deliveries d
-  SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0, due_at = now(),
-      lease_token = NULL, lease_until = NULL, lease_owner = NULL,
+  SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0,
+      due_at = CASE WHEN lapsed.stage = 1 THEN now() + make_interval(secs => $2::float8) ELSE now() END,
+      doubt_token = CASE WHEN lapsed.stage = 1 THEN d.lease_token END, lease_token = NULL, lease_until = NULL, lease_owner = NULL,
       class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, relay = CASE WHEN lapsed.stage = 1 THEN d.relay END,
       code = NULL, enhanced = NULL, provider_id = NULL,
       reply = 'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
@@ -194,7 +197,7 @@ WITH doubtful AS MATERIALIZED (
   WHERE d.state = 'uncertain' AND d.due_at <= now() AND m.on_uncertain = 'resend' LIMIT $1
   FOR UPDATE OF d SKIP LOCKED
 )
-UPDATE outbox_deliveries d SET state = 'queued', due_at = now()
+UPDATE outbox_deliveries d SET state = 'queued', due_at = now(), doubt_token = NULL
 FROM doubtful WHERE d.message_id = doubtful.message_id AND d.seq = doubtful.seq AND d.state = 'uncertain'
   AND doubtful.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;

@@ -120,11 +120,12 @@ WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +state = 'sending'
 RETURNING message_id AS id, seq;
 
 -- name: settle
--- $1 settlements. Evidence that is not given leaves the last outcome as it is. The attempts are noted by the next statement,
--- in the same transaction, because RETURNING cannot see x.
+-- $1 settlements. Evidence that is not given leaves the last outcome as it is. The attempts are noted by another statement,
+-- in the same transaction, because RETURNING cannot see x. A delivery is either leased or in doubt, and has the token of the one
+-- or of the other.
 UPDATE outbox_deliveries
 SET state = x.state, stage = 0,
-    lease_token = NULL, lease_until = NULL, lease_owner = NULL,
+    lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = x.doubt,
     attempts = attempts - CASE WHEN x.uncounted AND attempts > 0 THEN 1 ELSE 0 END,
     due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', x.delay) ELSE due_at END,
     deferred_since = CASE WHEN x.verb IN ('recycle', 'reap') THEN deferred_since
@@ -140,9 +141,11 @@ FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS 
              value ->> 'state' AS state, value ->> 'delay' AS delay, value ->> 'uncounted' AS uncounted,
              value ->> 'finished' AS finished, value ->> 'evidence' AS evidence, value ->> 'relay' AS relay,
              value ->> 'class' AS class, value ->> 'code' AS code, value ->> 'enhanced' AS enhanced,
-             value ->> 'reply' AS reply, value ->> 'provider_id' AS provider_id
+             value ->> 'reply' AS reply, value ->> 'provider_id' AS provider_id,
+             value ->> 'doubt' AS doubt
       FROM json_each($1)) AS x
-WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +outbox_deliveries.state = 'sending' AND lease_token = x.token
+WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +outbox_deliveries.state IN ('sending', 'uncertain')
+  AND coalesce(lease_token, doubt_token) = x.token
 RETURNING message_id AS id, seq, attempts;
 
 -- name: suppress_bounced
@@ -168,7 +171,7 @@ WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 
 -- name: resend_uncertain
 -- $1 rows at most. The policy of the message resolves the doubt once its delay is over.
-UPDATE outbox_deliveries SET state = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+UPDATE outbox_deliveries SET state = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), doubt_token = NULL
 WHERE state = 'uncertain' AND (message_id, seq) IN (
   SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
   WHERE d.state = 'uncertain' AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND m.on_uncertain = 'resend' LIMIT $1)

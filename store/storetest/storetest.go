@@ -47,6 +47,7 @@ func topics() []topic {
 		{"fence", fenceRules()},
 		{"evidence", evidenceRules()},
 		{"reap", reapRules()},
+		{"doubt", doubtRules()},
 		{"read", readRules()},
 		{"filter", filterRules()},
 		{"find", findRules()},

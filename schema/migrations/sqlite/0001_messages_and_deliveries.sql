@@ -46,6 +46,7 @@ CREATE TABLE outbox_deliveries (
   lease_token    TEXT,
   lease_until    TEXT,
   lease_owner    TEXT,
+  doubt_token    TEXT,                                                    -- of the lapsed lease: its holder may still know
   class          TEXT,                                                    -- last outcome, until the next
   code           INTEGER,
   enhanced       TEXT,
@@ -56,6 +57,7 @@ CREATE TABLE outbox_deliveries (
   PRIMARY KEY (message_id, seq),
   CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
   CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)),
+  CHECK (doubt_token IS NULL OR state = 'uncertain'),
   CHECK (stage = 0 OR state = 'sending'),
   CHECK ((finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')))
 ) STRICT, WITHOUT ROWID;
