@@ -45,7 +45,7 @@ type ClaimRequest struct {
 	InlineBytes int64
 	// Lease is how long the claim holds without being renewed, by the clock of the database.
 	Lease time.Duration
-	// Relay names the relay that will be sent to, and Rate bounds it. The claim draws from the allowance that all dispatchers
+	// Relay names the relay that will be sent to; while it is paused nothing is claimed. Rate bounds it. The claim draws from the allowance that all dispatchers
 	// of the database share under that name, in the same transaction: what it does not grant is not claimed. A message with
 	// more recipients than the allowance has is claimed all the same, and the allowance owes.
 	Relay string
@@ -123,9 +123,11 @@ type Settlement struct {
 	Delay time.Duration
 	// Uncounted gives the number of the attempt back: the message was not to blame.
 	Uncounted bool
-	// Suppress puts the recipient on the suppression list, in the same transaction. Only with VerbFail.
+	// Suppress also puts the recipient on the suppression list, in the same transaction: what is claimed for it from then on is
+	// not sent. The reason is Evidence.Reply and the source "bounce"; an address that is on the list already keeps its entry.
+	// It goes only with VerbFail.
 	Suppress bool
-	// Notice is enqueued in the same transaction, when the settlement takes effect. Defaults to nothing.
+	// Notice is enqueued in the same transaction if the settlement takes effect. It goes only with VerbFail.
 	Notice *Message
 	// Evidence is what the relay said. A zero value leaves the last outcome of the delivery as it is.
 	Evidence Evidence

@@ -13,6 +13,18 @@ type Rate struct {
 	Burst int
 }
 
+// RelayState is what the dispatchers of a database share about a relay.
+type RelayState struct {
+	Name string
+	// Paused is for how long nothing is claimed for the relay yet, by the clock of the database; zero when it is not paused. The
+	// other fields are then empty, too.
+	Paused time.Duration
+	// Since is when the pause was set, and By the operator who did it, empty when it was a dispatcher.
+	Since  time.Time
+	By     string
+	Reason string
+}
+
 // Heartbeat is what a dispatcher says of itself.
 type Heartbeat struct {
 	// ID is the owner of its leases.

@@ -203,10 +203,14 @@ func eachSite(t *testing.T, stage smtptest.Stage, action smtptest.Action, test f
 	}
 }
 
-// restart is the next start of the application: leases lapse, and what is due is delivered.
+// restart is the next start of the application: leases lapse, the delay of what is in doubt passes, and what is due is delivered.
 func (s *crashSite) restart() {
 	s.t.Helper()
 	s.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE state = 'sending'")
+	if _, err := s.Reap(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.exec("UPDATE outbox_deliveries SET due_at = '" + past + "' WHERE state = 'uncertain'")
 	flush(s.t, newDispatcher(s.t, dispatcher.Config{Queue: s.queue, Name: "next"}, openRelay(s.t, s.relay)))
 }
 

@@ -429,7 +429,13 @@ func TestRunTakesUpWhatTheDeadLeft(t *testing.T) {
 		if lost, err := q.CommitStage(ctx, staged); err != nil || len(lost) != 0 {
 			t.Fatalf("%v lost: %v", lost, err)
 		}
-		q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "'")
+		// The leases past the point of no return have lapsed for longer than doubt is kept; the other has just lapsed.
+		q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE stage = 1")
+		if report, err := q.Reap(ctx); err != nil || report.Uncertain != 2 {
+			t.Fatalf("reaped %+v: %v", report, err)
+		}
+		q.exec("UPDATE outbox_deliveries SET due_at = '" + past + "' WHERE state = 'uncertain'")
+		q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE state = 'sending'")
 
 		arrived := make(chan struct{}, 10)
 		s := &sender{}

@@ -23,6 +23,11 @@ const MinLease = 10 * time.Millisecond
 // priority that holds anything, the most urgent first. It writes nothing, takes no lock, and costs the same whatever the
 // backlog: an idle dispatcher polls with it.
 func (s *Store) Due(ctx context.Context, routes []string) ([]outbox.Due, error) {
+	return s.due(ctx, routes, "")
+}
+
+// due is [Store.Due] for those who send through a relay: while that is paused, so is all that waits.
+func (s *Store) due(ctx context.Context, routes []string, relay string) ([]outbox.Due, error) {
 	var wanted any
 	if len(routes) > 0 {
 		list, err := json.Marshal(routes)
@@ -37,7 +42,7 @@ func (s *Store) Due(ctx context.Context, routes []string) ([]outbox.Due, error) 
 		DueIn    float64 `db:"due_in"`
 		Paused   bool
 	}
-	rows, err := collect[row](ctx, s.db, s.queries.get("due"), wanted)
+	rows, err := collect[row](ctx, s.db, s.queries.get("due"), wanted, clean(relay))
 	if err != nil {
 		return nil, s.failed(ctx, err, "list what is due")
 	}
@@ -50,8 +55,8 @@ func (s *Store) Due(ctx context.Context, routes []string) ([]outbox.Due, error) 
 
 // Claim leases up to req.Limit deliveries that are due: queued → sending, with a fresh token and one more attempt. It
 // serves the more urgent priorities first but leaves each of the others a share, and divides a priority between its
-// routes. Deliveries of a paused route and those past their deadline stay; those whose recipient is on the suppression list
-// become suppressed. With a req.Rate it claims no more than the allowance of req.Relay holds, which all dispatchers of the
+// routes. Deliveries of a paused route and those past their deadline stay, and all do while req.Relay is paused; those whose
+// recipient is on the suppression list become suppressed. With a req.Rate it claims no more than the allowance of req.Relay holds, which all dispatchers of the
 // database draw from. When nothing is due, or nothing is allowed, it writes nothing.
 //
 // On an error some deliveries may have been leased all the same; their leases lapse and [Store.Reap] returns them.
@@ -59,7 +64,7 @@ func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Cl
 	if err := checkClaim(req); err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
-	due, err := s.Due(ctx, req.Routes)
+	due, err := s.due(ctx, req.Routes, req.Relay)
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
@@ -261,9 +266,9 @@ func (s *Store) claimRange(
 	token := uuid.NewString()
 	args := []any{d.Route, string(d.Priority), limit, token, s.interval(req.Lease), clean(req.Owner), maxBytes}
 	if s.dialect == schema.Postgres {
-		return s.claimPostgres(ctx, c, token, append(args, req.InlineBytes))
+		return s.claimPostgres(ctx, c, token, append(args, req.InlineBytes, clean(req.Relay)))
 	}
-	return s.claimSQLite(ctx, c, token, args, req.InlineBytes)
+	return s.claimSQLite(ctx, c, token, append(args, clean(req.Relay)), req.InlineBytes)
 }
 
 func (s *Store) claimPostgres(ctx context.Context, c conn, token string, args []any) (*grouping, error) {

@@ -40,7 +40,7 @@ VALUES ($1, '<m@example.com>', 'shop@example.com', '["ann@example.org"]', 1, $2)
 			}
 			claim := func() int {
 				t.Helper()
-				got, err := s.claimRange(t.Context(), db, outbox.ClaimRequest{Owner: "d1", Lease: time.Minute},
+				got, err := s.claimRange(t.Context(), db, outbox.ClaimRequest{Owner: "d1", Relay: "primary", Lease: time.Minute},
 					outbox.Due{Route: "default", Priority: outbox.Normal}, 10, 0)
 				if err != nil {
 					t.Fatal(err)
@@ -54,6 +54,15 @@ VALUES ($1, '<m@example.com>', 'shop@example.com', '["ann@example.org"]', 1, $2)
 				t.Errorf("%d deliveries of a route were claimed that has just been paused", n)
 			}
 			if _, err := s.Resume(t.Context(), "default"); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.PauseRelay(t.Context(), "primary", time.Hour, "test"); err != nil {
+				t.Fatal(err)
+			}
+			if n := claim(); n != 0 {
+				t.Errorf("%d deliveries were claimed for a relay that has just been paused", n)
+			}
+			if _, err := s.ResumeRelay(t.Context(), "primary"); err != nil {
 				t.Fatal(err)
 			}
 			for _, set := range []string{"due_at = '2100-01-01T00:00:00.000Z'", "expires_at = '2000-01-01T00:00:00.000Z'", "state = 'held'"} {

@@ -39,6 +39,7 @@ type modelDelivery struct {
 	token    string // while it is leased
 	lapsed   bool
 	class    string
+	doubt    string // the token that may still settle what is uncertain
 	relay    string // that the stage names, or the last outcome
 	notes    int    // rows in outbox_attempts
 }
@@ -68,13 +69,21 @@ func (m *model) holds(ref outbox.Ref) *modelDelivery {
 	return nil
 }
 
+// answers says whether a ref may settle: its holder's, or, while it is uncertain, that of who left it in doubt.
+func (m *model) answers(ref outbox.Ref) *modelDelivery {
+	if d := m.find(ref); d != nil && d.state == outbox.StateUncertain && d.doubt == ref.Token {
+		return d
+	}
+	return m.holds(ref)
+}
+
 func (d *modelDelivery) claimable(m *model) bool {
 	return d.state == outbox.StateQueued && !d.later && d.deadline != passed && !m.paused[d.route]
 }
 
 // end moves a delivery on and ends its lease.
 func (d *modelDelivery) end(state outbox.State) {
-	d.state, d.stage, d.token, d.lapsed = state, 0, "", false
+	d.state, d.stage, d.token, d.doubt, d.lapsed = state, 0, "", "", false
 }
 
 // settle is what a verb does.
@@ -123,7 +132,9 @@ func (m *model) reap() (report outbox.ReapReport) {
 		d.later = false
 		if d.stage == 1 {
 			d.class = "ambiguous"
+			token := d.token
 			d.end(outbox.StateUncertain)
+			d.doubt, d.later = token, true
 			report.Uncertain++
 		} else {
 			d.class, d.relay = "unreachable", ""
@@ -133,7 +144,7 @@ func (m *model) reap() (report outbox.ReapReport) {
 	}
 	for _, d := range m.deliveries {
 		if d.state == outbox.StateUncertain && !d.later && d.policy == outbox.Resend {
-			d.state = outbox.StateQueued
+			d.end(outbox.StateQueued)
 			report.Resent++
 		}
 		if (d.state == outbox.StateQueued || d.state == outbox.StateHeld) && d.deadline == passed {
@@ -167,9 +178,10 @@ func (m *model) operate(op string, selected func(*modelDelivery) bool, sentToo b
 		case op == "cancel" && (queued(d) || held(d)):
 			d.state = outbox.StateCancelled
 		case op == "resolve-sent" && d.state == outbox.StateUncertain:
-			d.state = outbox.StateSent
+			d.end(outbox.StateSent)
 		case op == "resolve-resend" && d.state == outbox.StateUncertain:
-			d.state, d.later = outbox.StateQueued, false
+			d.end(outbox.StateQueued)
+			d.later = false
 		case op == "purge" && terminal(d):
 			gone = true
 		default:
@@ -337,14 +349,16 @@ func (m *machine) refs(rt *rapid.T) []outbox.Ref {
 }
 
 // lost checks what a fenced verb says that it did not change.
-func (m *machine) lost(rt *rapid.T, verb string, refs, lost []outbox.Ref, err error, change func(i int, d *modelDelivery) bool) {
+func (m *machine) lost(
+	rt *rapid.T, verb string, may func(outbox.Ref) *modelDelivery, refs, lost []outbox.Ref, err error, change func(i int, d *modelDelivery) bool,
+) {
 	rt.Helper()
 	if err != nil {
 		rt.Fatalf("%s: %v", verb, err)
 	}
 	var expected []outbox.Ref
 	for i, ref := range refs {
-		if d := m.holds(ref); d == nil || !change(i, d) {
+		if d := may(ref); d == nil || !change(i, d) {
 			expected = append(expected, ref)
 		}
 	}
@@ -361,7 +375,7 @@ func (m *machine) commit(rt *rapid.T) {
 		list[i] = outbox.Staging{Ref: ref, Relay: relay}
 	}
 	lost, err := m.store.CommitStage(rt.Context(), list)
-	m.lost(rt, "commit", refs, lost, err, func(_ int, d *modelDelivery) bool {
+	m.lost(rt, "commit", m.holds, refs, lost, err, func(_ int, d *modelDelivery) bool {
 		if !d.lapsed {
 			d.stage, d.relay = 1, relay
 		}
@@ -372,7 +386,7 @@ func (m *machine) commit(rt *rapid.T) {
 func (m *machine) renew(rt *rapid.T) {
 	refs := m.refs(rt)
 	lost, err := m.store.Renew(rt.Context(), refs, time.Hour)
-	m.lost(rt, "renew", refs, lost, err, func(_ int, d *modelDelivery) bool { d.lapsed = false; return true })
+	m.lost(rt, "renew", m.holds, refs, lost, err, func(_ int, d *modelDelivery) bool { d.lapsed = false; return true })
 }
 
 func (m *machine) settleSome(rt *rapid.T) {
@@ -394,7 +408,7 @@ func (m *machine) settleSome(rt *rapid.T) {
 		}
 	}
 	lost, err := m.store.Settle(rt.Context(), "d1", list)
-	m.lost(rt, "settle", refs, lost, err, func(i int, d *modelDelivery) bool { d.settle(list[i]); return true })
+	m.lost(rt, "settle", m.answers, refs, lost, err, func(i int, d *modelDelivery) bool { d.settle(list[i]); return true })
 }
 
 func (m *machine) reapBoth(rt *rapid.T) {
@@ -512,6 +526,7 @@ type row struct {
 	Class    string       `db:"class"`
 	Relay    string       `db:"relay"`
 	Token    string       `db:"token"`
+	Doubt    string       `db:"doubt"`
 	Outage   bool         `db:"outage"`
 	Later    bool         `db:"later"`
 	Lapsed   bool         `db:"lapsed"`
@@ -521,7 +536,7 @@ type row struct {
 func (m *machine) rows(rt *rapid.T) (rows []row) {
 	rt.Helper()
 	err := m.db.SelectContext(rt.Context(), &rows, `SELECT CAST(d.message_id AS text) AS id, d.seq, d.stage, d.attempts, d.state,
-coalesce(d.class, '') AS class, coalesce(d.relay, '') AS relay, coalesce(CAST(d.lease_token AS text), '') AS token, d.deferred_since IS NOT NULL AS outage,
+coalesce(d.class, '') AS class, coalesce(d.relay, '') AS relay, coalesce(CAST(d.lease_token AS text), '') AS token, coalesce(CAST(d.doubt_token AS text), '') AS doubt, d.deferred_since IS NOT NULL AS outage,
 d.due_at > c.now AS later, coalesce(d.lease_until <= c.now, d.state <> d.state) AS lapsed,
 (SELECT count(*) FROM outbox_attempts a WHERE a.message_id = d.message_id AND a.seq = d.seq) AS notes
 FROM outbox_deliveries d CROSS JOIN outbox_clock c ORDER BY d.message_id, d.seq`)
@@ -539,7 +554,7 @@ func (m *machine) compare(rt *rapid.T) {
 	}
 	for i, d := range m.deliveries {
 		expected := row{
-			ID: d.id, Seq: d.seq, Stage: d.stage, Attempts: d.attempts, State: d.state, Class: d.class, Relay: d.relay, Token: d.token,
+			ID: d.id, Seq: d.seq, Stage: d.stage, Attempts: d.attempts, State: d.state, Class: d.class, Relay: d.relay, Token: d.token, Doubt: d.doubt,
 			Outage: d.outage, Later: d.later, Lapsed: d.lapsed, Notes: d.notes,
 		}
 		got := rows[i]

@@ -78,9 +78,9 @@ func (s *Store) Cancel(ctx context.Context, f Filter, opts ...BulkOption) (int64
 func (s *Store) Resolve(ctx context.Context, f Filter, r Resolution, opts ...BulkOption) (int64, error) {
 	switch r {
 	case ResolveSent:
-		return s.run(ctx, OpResolve, f, opts, "state = 'sent', finished_at = @now")
+		return s.run(ctx, OpResolve, f, opts, "state = 'sent', finished_at = @now, doubt_token = NULL")
 	case ResolveResend:
-		return s.run(ctx, OpResolve, f, opts, "state = 'queued', due_at = @now")
+		return s.run(ctx, OpResolve, f, opts, "state = 'queued', due_at = @now, doubt_token = NULL")
 	default:
 		return 0, fmt.Errorf("resolve: %q is not a resolution: use sent or resend", string(r))
 	}

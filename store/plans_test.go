@@ -184,15 +184,15 @@ lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first + `
 		args    []any
 		rows    int
 	}{
-		{"due", "", []any{`["default"]`}, 0},
-		{"claim", "", []any{"default", "normal", 100, "01890000-0000-7000-8000-000000000001", 60, "d1", 0, 65536}, 100},
-		{"claim", "", []any{"default", "normal", 100, "01890000-0000-7000-8000-000000000001", 60, "d1", 10_000_000, 65536}, 100},
-		{"claim", "", []any{"default", "bulk", 100, "01890000-0000-7000-8000-000000000001", 60, "d1", 0, 65536}, 0},
+		{"due", "", []any{`["default"]`, "primary"}, 0},
+		{"claim", "", []any{"default", "normal", 100, "01890000-0000-7000-8000-000000000001", 60, "d1", 0, 65536, "primary"}, 100},
+		{"claim", "", []any{"default", "normal", 100, "01890000-0000-7000-8000-000000000001", 60, "d1", 10_000_000, 65536, "primary"}, 100},
+		{"claim", "", []any{"default", "bulk", 100, "01890000-0000-7000-8000-000000000001", 60, "d1", 0, 65536, "primary"}, 0},
 		{"commit_stage", lease, []any{string(list)}, 100},
 		{"renew", lease, []any{string(list), 60}, 100},
 		{"settle", lease, []any{string(list), "d1"}, 100},
 		{"reapable", lease, nil, 100}, // it looks at what is leased
-		{"reap_lapsed", lease + lapse, []any{500}, 100},
+		{"reap_lapsed", lease + lapse, []any{500, 10}, 100},
 		{"resend_uncertain", lease + `; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL, lease_until = NULL,
 lease_owner = NULL WHERE state = 'sending'`, []any{500}, 100},
 		{"expire", "UPDATE outbox_deliveries SET expires_at = now() - interval '1 hour' WHERE " + first, []any{500}, 100},
@@ -239,7 +239,7 @@ func TestPlansOnSQLite(t *testing.T) {
 		t.Helper()
 		t.Log(when)
 		for name, n := range map[string]int{
-			"due": 1, "claim": 7, "claimed_messages": 2, "commit_stage": 1, "renew": 2, "settle": 1, "lapsed": 1, "resend_uncertain": 1, "expire": 1,
+			"due": 2, "claim": 8, "claimed_messages": 2, "commit_stage": 1, "renew": 2, "settle": 1, "lapsed": 1, "resend_uncertain": 1, "expire": 1,
 			"reapable": 0, "is_old": 2, "purge_old": 3, "finished": 6, "scrub": 2,
 		} {
 			args := make([]any, n)

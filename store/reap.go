@@ -12,8 +12,14 @@ import (
 // reapBatch bounds each transaction of [Store.Reap].
 const reapBatch = 500
 
+// DoubtDelay is how long a delivery whose lease lapsed past the point of no return stays uncertain before the policy of its
+// message resends it, by the clock of the database. Whoever held the lease may know the answer and be unable to record it
+// until now, because the database was away; [Store.Settle] takes it while the doubt lasts.
+const DoubtDelay = 10 * time.Second
+
 // Reap does what time has made due: leases that lapsed are taken back (sending → queued, or uncertain where the stage was
-// committed), uncertain deliveries whose message asks for it are queued again, and deliveries past their deadline expire.
+// committed), uncertain deliveries whose message asks for it are queued again once their delay is over (that of their
+// settlement, or [DoubtDelay]), and deliveries past their deadline expire.
 // It first looks without a lock, so that an idle caller writes nothing. Any number of dispatchers may call it at once.
 func (s *Store) Reap(ctx context.Context) (outbox.ReapReport, error) {
 	var total outbox.ReapReport
@@ -31,7 +37,7 @@ func (s *Store) Reap(ctx context.Context) (outbox.ReapReport, error) {
 			total.Requeued += requeued
 			total.Uncertain += uncertain
 		}
-		if found.Lapsed || found.Doubtful {
+		if found.Doubtful {
 			resent, err := change[key](ctx, s, "resend_uncertain", reapBatch)
 			if err != nil {
 				return total, s.failed(ctx, err, "resend what is uncertain")
@@ -65,7 +71,7 @@ func (s *Store) reapable(ctx context.Context) (reapable, error) {
 func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err error) {
 	if s.dialect == schema.Postgres {
 		type counts struct{ Requeued, Uncertain int }
-		list, err := change[counts](ctx, s, "reap_lapsed", reapBatch)
+		list, err := change[counts](ctx, s, "reap_lapsed", reapBatch, DoubtDelay.Seconds())
 		if err != nil {
 			return 0, 0, err
 		}
@@ -94,7 +100,7 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 			}
 			if l.Stage == 1 {
 				j.State, j.Class, j.Stage = outbox.StateUncertain, optional("ambiguous"), optional("dot")
-				j.Relay = optional(l.Relay)
+				j.Relay, j.Doubt, j.Delay = optional(l.Relay), l.Token, s.interval(DoubtDelay)
 				uncertain++
 			} else {
 				requeued++

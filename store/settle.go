@@ -26,8 +26,10 @@ type settlementJSON struct {
 	Reply      *string      `json:"reply"`
 	ProviderID *string      `json:"provider_id"`
 	DurationMS int64        `json:"duration_ms"`
+	Suppress   bool         `json:"suppress"`
 	Owner      string       `json:"owner"`
-	Attempt    int          `json:"attempt"` // known once the statement ran; SQLite only
+	Attempt    int          `json:"attempt"`         // known once the statement ran; SQLite only
+	Doubt      string       `json:"doubt,omitempty"` // the token that may still settle what is uncertain; SQLite only
 }
 
 // verbReap is the verb that the store itself gives to a lapsed lease.
@@ -54,8 +56,13 @@ func stateAfter(v outbox.Verb) (outbox.State, error) {
 }
 
 // Settle records the outcomes of attempts under their tokens, all of them or, on an error, none: sending → the state of
-// each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence. It returns
-// the refs whose deliveries are no longer held under their tokens: for those it changed nothing.
+// each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence, and one with
+// Suppress an entry in the suppression list. It returns the refs whose deliveries are no longer held under their tokens:
+// for those it changed nothing.
+//
+// An answer that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is still
+// uncertain, the token of the lapsed lease settles it as it would have settled the lease. Once the policy of the message
+// or an operator has resolved the doubt, it changes nothing.
 //
 // Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call
 // may have taken effect; it may be repeated, and what it then returns as lost was settled. Owner names the dispatcher.
@@ -129,13 +136,16 @@ func (s *Store) settlementJSON(owner string, st outbox.Settlement) (settlementJS
 	if st.Delay < 0 {
 		return settlementJSON{}, fmt.Errorf("the delay must not be negative: %v", st.Delay)
 	}
+	if st.Suppress && st.Verb != outbox.VerbFail {
+		return settlementJSON{}, fmt.Errorf("only %q puts a recipient on the suppression list, not %q", outbox.VerbFail, st.Verb)
+	}
 	e := st.Evidence
 	return settlementJSON{
 		Verb: st.Verb, State: state, Delay: s.interval(st.Delay),
 		Uncounted: st.Uncounted || st.Verb == outbox.VerbRecycle, Finished: state.Terminal(),
 		Evidence: e != outbox.Evidence{}, Relay: text(e.Relay), Stage: text(e.Stage), Class: text(e.Class), Code: optional(e.Code),
 		Enhanced: text(e.Enhanced), Reply: text(e.Reply), ProviderID: text(e.ProviderID), DurationMS: e.Duration.Milliseconds(),
-		Owner: owner,
+		Suppress: st.Suppress, Owner: owner,
 	}, nil
 }
 
@@ -151,7 +161,7 @@ func optional[T comparable](v T) *T {
 // text is an optional text from outside.
 func text(s string) *string { return optional(clean(s)) }
 
-// settlePostgres settles and notes the attempts in one statement. No key comes twice in rows.
+// settlePostgres settles, notes the attempts and suppresses in one statement. No key comes twice in rows.
 func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows []settlementJSON, done map[refJSON]bool) error {
 	list, err := json.Marshal(rows)
 	if err != nil {
@@ -168,7 +178,7 @@ func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows [
 	return nil
 }
 
-// settleSQLite settles and then notes the attempts; c is a transaction. No key comes twice in rows.
+// settleSQLite settles, and then notes the attempts and suppresses; c is a transaction. No key comes twice in rows.
 func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON, done map[refJSON]bool) error {
 	list, err := json.Marshal(rows)
 	if err != nil {
@@ -187,9 +197,12 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 	for _, r := range changed {
 		attempts[r.key], answered[r.key] = r.Attempts, true
 	}
-	var notes []settlementJSON
+	var notes, bounced []settlementJSON
 	for _, r := range rows {
 		done[r.refJSON] = answered[r.key()]
+		if done[r.refJSON] && r.Suppress {
+			bounced = append(bounced, r)
+		}
 		if !done[r.refJSON] || !r.Evidence || r.Verb == outbox.VerbSent {
 			continue
 		}
@@ -198,6 +211,14 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 			r.Attempt++
 		}
 		notes = append(notes, r)
+	}
+	if len(bounced) > 0 {
+		if list, err = json.Marshal(bounced); err != nil {
+			return err
+		}
+		if _, err := c.ExecContext(ctx, s.queries.get("suppress_bounced"), string(list)); err != nil {
+			return err
+		}
 	}
 	if len(notes) == 0 {
 		return nil

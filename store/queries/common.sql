@@ -74,6 +74,11 @@ ON CONFLICT (route) DO UPDATE SET paused_by = excluded.paused_by, reason = exclu
 -- $1 route.
 DELETE FROM outbox_routes WHERE route = $1;
 
+-- name: resume_relay
+-- $1 relay.
+UPDATE outbox_relays SET paused_at = NULL, paused_until = NULL, paused_by = NULL, reason = NULL
+WHERE name = $1 AND paused_until > (SELECT now FROM outbox_clock);
+
 -- name: suppress
 -- $1 address, $2 reason, $3 source, $4 the message that led to it.
 INSERT INTO outbox_suppressions (address, reason, source, message_id) VALUES (lower($1), $2, $3, $4)

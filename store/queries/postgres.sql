@@ -7,7 +7,8 @@
 
 -- name: due
 -- What waits on each (route, priority). It walks from route to route over the index of what is queued, so that neither
--- the backlog nor anything finished costs anything. $1: the routes wanted as a JSON array, NULL for all.
+-- the backlog nor anything finished costs anything. $1: the routes wanted as a JSON array, NULL for all. $2: the relay that is
+-- asked for, empty for none; while it is paused, so is everything.
 WITH RECURSIVE seen (route) AS (
   SELECT min(route) FROM outbox_deliveries WHERE state = 'queued' AND $1::jsonb IS NULL
   UNION ALL
@@ -26,17 +27,19 @@ WITH RECURSIVE seen (route) AS (
   FROM wanted w, (VALUES ('high', 1), ('normal', 2), ('bulk', 3)) AS p (priority, place)
 )
 SELECT route, priority, extract(epoch FROM due_at - now())::float8 AS due_in,
-       EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route) AS paused
+       EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route)
+       OR EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $2::text AND y.paused_until > now()) AS paused
 FROM ranges WHERE due_at IS NOT NULL
 ORDER BY place, due_at;
 
 -- name: claim
 -- $1 route, $2 priority, $3 limit, $4 token, $5 lease in seconds, $6 owner, $7 bytes at most (0: no bound),
--- $8 largest body to return at once. A CTE and not a subquery with LIMIT, which a join may run twice and claim too much.
+-- $8 largest body to return at once, $9 relay. A CTE and not a subquery with LIMIT, which a join may run twice and claim too much.
 WITH due AS MATERIALIZED (
   SELECT message_id, seq, due_at FROM outbox_deliveries
   WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= now() AND (expires_at IS NULL OR expires_at > now())
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
+    AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $9 AND y.paused_until > now())
   ORDER BY due_at, message_id, seq LIMIT $3
   FOR UPDATE SKIP LOCKED
 ), sized AS (
@@ -83,7 +86,8 @@ SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0
 
 -- name: allowance
 -- What a relay's shared allowance holds, read without a lock. $1 relay, $2 rate per second, $3 burst.
-SELECT least($3::float8, tokens + $2::float8 * greatest(0, extract(epoch FROM now() - refilled_at)::float8)) AS tokens
+SELECT CASE WHEN paused_until > now() THEN 0
+            ELSE least($3::float8, tokens + $2::float8 * greatest(0, extract(epoch FROM now() - refilled_at)::float8)) END AS tokens
 FROM outbox_relays WHERE name = $1;
 
 -- name: refill
@@ -93,7 +97,21 @@ INSERT INTO outbox_relays AS r (name, tokens, refilled_at, updated_at) SELECT $1
 ON CONFLICT (name) DO UPDATE
 SET tokens = least($3::float8, r.tokens + $2::float8 * greatest(0, extract(epoch FROM clock_timestamp() - r.refilled_at)::float8)),
     refilled_at = greatest(r.refilled_at, clock_timestamp()), updated_at = clock_timestamp()
-RETURNING tokens;
+RETURNING CASE WHEN paused_until > clock_timestamp() THEN 0 ELSE tokens END AS tokens;
+
+-- name: pause_relay
+-- $1 relay, $2 for how many seconds, $3 reason, $4 the operator, NULL for a dispatcher. A pause that lasts longer stays. A relay
+-- that was not known has a full allowance: it was refilled before everything.
+INSERT INTO outbox_relays AS r (name, refilled_at, paused_at, paused_until, paused_by, reason, updated_at)
+SELECT $1, '1970-01-01T00:00:00Z', now, now + make_interval(secs => $2::float8), $4, $3, now FROM outbox_clock WHERE TRUE
+ON CONFLICT (name) DO UPDATE SET paused_at = excluded.paused_at, paused_until = excluded.paused_until, paused_by = excluded.paused_by,
+  reason = excluded.reason, updated_at = excluded.updated_at
+WHERE r.paused_until IS NULL OR r.paused_until < excluded.paused_until;
+
+-- name: relay_states
+SELECT name, coalesce(extract(epoch FROM paused_until - now())::float8, 0) AS paused, paused_at, coalesce(paused_by, '') AS paused_by,
+       coalesce(reason, '') AS reason
+FROM outbox_relays ORDER BY name;
 
 -- name: commit_stage
 -- $1 refs and relays. Written before the final dot may leave; what it does not return must not be sent. No index has the
@@ -112,11 +130,12 @@ WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_
 RETURNING d.message_id AS id, d.seq;
 
 -- name: settle
--- $1 settlements, $2 owner. Evidence that is not given leaves the last outcome as it is.
+-- $1 settlements, $2 owner. Evidence that is not given leaves the last outcome as it is. A delivery is either leased or in doubt,
+-- and has the token of the one or of the other.
 WITH settled AS (
   UPDATE outbox_deliveries d
   SET state = x.state, stage = 0,
-      lease_token = NULL, lease_until = NULL, lease_owner = NULL,
+      lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = NULL,
       attempts = d.attempts - CASE WHEN x.uncounted AND d.attempts > 0 THEN 1 ELSE 0 END,
       due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN now() + make_interval(secs => x.delay) ELSE d.due_at END,
       deferred_since = CASE WHEN x.verb = 'recycle' THEN d.deferred_since
@@ -130,28 +149,36 @@ WITH settled AS (
       provider_id = CASE WHEN x.evidence THEN x.provider_id ELSE d.provider_id END
   FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, verb text, state text, delay float8, uncounted boolean,
        finished boolean, evidence boolean, relay text, stage text, class text, code integer, enhanced text, reply text,
-       provider_id text, duration_ms bigint)
-  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
-  RETURNING d.message_id, d.seq, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced, x.reply, x.duration_ms
+       provider_id text, duration_ms bigint, suppress boolean)
+  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token
+    AND x.seq BETWEEN 1 AND 2147483647
+  RETURNING d.message_id, d.seq, d.recipient, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced,
+            x.reply, x.duration_ms, x.suppress
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, code, enhanced, reply)
   SELECT message_id, seq, attempts + CASE WHEN uncounted THEN 1 ELSE 0 END, verb,
          now() - make_interval(secs => duration_ms / 1000.0), duration_ms, $2, relay, stage, class, code, enhanced, reply
   FROM settled WHERE evidence AND verb <> 'sent'
+), suppressed AS ( -- in one order, so that two calls do not deadlock
+  INSERT INTO outbox_suppressions (address, reason, source, message_id)
+  SELECT DISTINCT ON (lower(recipient)) lower(recipient), coalesce(reply, 'a delivery failed'), 'bounce', message_id
+  FROM settled WHERE suppress ORDER BY lower(recipient), message_id, seq
+  ON CONFLICT (address) DO NOTHING
 )
 SELECT message_id AS id, seq FROM settled;
 
 -- name: reap_lapsed
--- $1 rows at most. A lease that lapsed after its stage was committed leaves a message in doubt with the relay that the stage
--- names, any other goes back.
+-- $1 rows at most, $2 seconds until doubt may be resolved by its policy. A lease that lapsed after its stage was committed leaves
+-- a message in doubt with the relay that the stage names, any other goes back. Who held the lease may still know the answer.
 WITH lapsed AS MATERIALIZED (
   SELECT message_id, seq, stage, lease_owner, lease_until FROM outbox_deliveries
   WHERE state = 'sending' AND lease_until <= now() LIMIT $1
   FOR UPDATE SKIP LOCKED
 ), reaped AS (
   UPDATE outbox_deliveries d
-  SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0, due_at = now(),
-      lease_token = NULL, lease_until = NULL, lease_owner = NULL,
+  SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0,
+      due_at = CASE WHEN lapsed.stage = 1 THEN now() + make_interval(secs => $2::float8) ELSE now() END,
+      doubt_token = CASE WHEN lapsed.stage = 1 THEN d.lease_token END, lease_token = NULL, lease_until = NULL, lease_owner = NULL,
       class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, relay = CASE WHEN lapsed.stage = 1 THEN d.relay END,
       code = NULL, enhanced = NULL, provider_id = NULL,
       reply = 'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
@@ -170,7 +197,7 @@ WITH doubtful AS MATERIALIZED (
   WHERE d.state = 'uncertain' AND d.due_at <= now() AND m.on_uncertain = 'resend' LIMIT $1
   FOR UPDATE OF d SKIP LOCKED
 )
-UPDATE outbox_deliveries d SET state = 'queued', due_at = now()
+UPDATE outbox_deliveries d SET state = 'queued', due_at = now(), doubt_token = NULL
 FROM doubtful WHERE d.message_id = doubtful.message_id AND d.seq = doubtful.seq AND d.state = 'uncertain'
   AND doubtful.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;

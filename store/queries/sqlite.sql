@@ -5,7 +5,8 @@
 
 -- name: due
 -- What waits on each (route, priority). It walks from route to route over the index of what is queued, so that neither
--- the backlog nor anything finished costs anything. $1: the routes wanted as a JSON array, NULL for all.
+-- the backlog nor anything finished costs anything. $1: the routes wanted as a JSON array, NULL for all. $2: the relay that is
+-- asked for, empty for none; while it is paused, so is everything.
 WITH RECURSIVE seen (route) AS (
   SELECT min(route) FROM outbox_deliveries WHERE state = 'queued' AND $1 IS NULL
   UNION ALL
@@ -25,17 +26,19 @@ ranges AS MATERIALIZED (
   FROM wanted w, priorities p
 )
 SELECT route, priority, (julianday(due_at) - julianday('now')) * 86400.0 AS due_in,
-       EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route) AS paused
+       EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route)
+       OR EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $2 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) AS paused
 FROM ranges WHERE due_at IS NOT NULL
 ORDER BY place, due_at;
 
 -- name: claim
--- $1 route, $2 priority, $3 limit, $4 token, $5 lease as '+60.000 seconds', $6 owner, $7 bytes at most (0: no bound).
+-- $1 route, $2 priority, $3 limit, $4 token, $5 lease as '+60.000 seconds', $6 owner, $7 bytes at most (0: no bound), $8 relay.
 WITH due AS MATERIALIZED (
   SELECT message_id, seq, due_at FROM outbox_deliveries
   WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
     AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
+    AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $8 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
   ORDER BY due_at, message_id, seq LIMIT $3
 ), sized AS (
   SELECT message_id, size, sum(size) OVER (ORDER BY due_at, message_id) AS total
@@ -75,7 +78,8 @@ FROM json_each($1) AS x CROSS JOIN outbox_messages m ON m.id = x.value;
 
 -- name: allowance
 -- What a relay's shared allowance holds, read without a lock. $1 relay, $2 rate per second, $3 burst.
-SELECT min($3, tokens + $2 * max(0.0, (julianday('now') - julianday(refilled_at)) * 86400.0)) AS tokens
+SELECT CASE WHEN paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN 0.0
+            ELSE min($3, tokens + $2 * max(0.0, (julianday('now') - julianday(refilled_at)) * 86400.0)) END AS tokens
 FROM outbox_relays WHERE name = $1;
 
 -- name: refill
@@ -84,7 +88,21 @@ INSERT INTO outbox_relays (name, tokens, refilled_at, updated_at) SELECT $1, $3,
 ON CONFLICT (name) DO UPDATE
 SET tokens = min($3, tokens + $2 * max(0.0, (julianday('now') - julianday(refilled_at)) * 86400.0)),
     refilled_at = max(refilled_at, excluded.refilled_at), updated_at = excluded.updated_at
-RETURNING tokens;
+RETURNING CASE WHEN paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN 0.0 ELSE tokens END AS tokens;
+
+-- name: pause_relay
+-- $1 relay, $2 for how long as '+60.000 seconds', $3 reason, $4 the operator, NULL for a dispatcher. A pause that lasts longer
+-- stays. A relay that was not known has a full allowance: it was refilled before everything.
+INSERT INTO outbox_relays (name, refilled_at, paused_at, paused_until, paused_by, reason, updated_at)
+SELECT $1, '1970-01-01T00:00:00.000Z', now, strftime('%Y-%m-%dT%H:%M:%fZ', now, $2), $4, $3, now FROM outbox_clock WHERE TRUE
+ON CONFLICT (name) DO UPDATE SET paused_at = excluded.paused_at, paused_until = excluded.paused_until, paused_by = excluded.paused_by,
+  reason = excluded.reason, updated_at = excluded.updated_at
+WHERE outbox_relays.paused_until IS NULL OR outbox_relays.paused_until < excluded.paused_until;
+
+-- name: relay_states
+SELECT name, coalesce((julianday(paused_until) - julianday('now')) * 86400.0, 0.0) AS paused, paused_at,
+       coalesce(paused_by, '') AS paused_by, coalesce(reason, '') AS reason
+FROM outbox_relays ORDER BY name;
 
 -- name: commit_stage
 -- $1 refs and relays. Written before the final dot may leave; what it does not return must not be sent.
@@ -102,11 +120,12 @@ WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +state = 'sending'
 RETURNING message_id AS id, seq;
 
 -- name: settle
--- $1 settlements. Evidence that is not given leaves the last outcome as it is. The attempts are noted by the next statement,
--- in the same transaction, because RETURNING cannot see x.
+-- $1 settlements. Evidence that is not given leaves the last outcome as it is. The attempts are noted by another statement,
+-- in the same transaction, because RETURNING cannot see x. A delivery is either leased or in doubt, and has the token of the one
+-- or of the other.
 UPDATE outbox_deliveries
 SET state = x.state, stage = 0,
-    lease_token = NULL, lease_until = NULL, lease_owner = NULL,
+    lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = x.doubt,
     attempts = attempts - CASE WHEN x.uncounted AND attempts > 0 THEN 1 ELSE 0 END,
     due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', x.delay) ELSE due_at END,
     deferred_since = CASE WHEN x.verb IN ('recycle', 'reap') THEN deferred_since
@@ -122,10 +141,19 @@ FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS 
              value ->> 'state' AS state, value ->> 'delay' AS delay, value ->> 'uncounted' AS uncounted,
              value ->> 'finished' AS finished, value ->> 'evidence' AS evidence, value ->> 'relay' AS relay,
              value ->> 'class' AS class, value ->> 'code' AS code, value ->> 'enhanced' AS enhanced,
-             value ->> 'reply' AS reply, value ->> 'provider_id' AS provider_id
+             value ->> 'reply' AS reply, value ->> 'provider_id' AS provider_id,
+             value ->> 'doubt' AS doubt
       FROM json_each($1)) AS x
-WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +outbox_deliveries.state = 'sending' AND lease_token = x.token
+WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +outbox_deliveries.state IN ('sending', 'uncertain')
+  AND coalesce(lease_token, doubt_token) = x.token
 RETURNING message_id AS id, seq, attempts;
+
+-- name: suppress_bounced
+-- $1 settlements that took effect and that put their recipient on the suppression list.
+INSERT INTO outbox_suppressions (address, reason, source, message_id)
+SELECT lower(d.recipient), coalesce(value ->> 'reply', 'a delivery failed'), 'bounce', d.message_id
+FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'id' AND d.seq = value ->> 'seq'
+WHERE TRUE ON CONFLICT (address) DO NOTHING;
 
 -- name: note_attempts
 -- $1 settlements that took effect, with their owner and the number of their attempt.
@@ -143,7 +171,7 @@ WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 
 -- name: resend_uncertain
 -- $1 rows at most. The policy of the message resolves the doubt once its delay is over.
-UPDATE outbox_deliveries SET state = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+UPDATE outbox_deliveries SET state = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), doubt_token = NULL
 WHERE state = 'uncertain' AND (message_id, seq) IN (
   SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
   WHERE d.state = 'uncertain' AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND m.on_uncertain = 'resend' LIMIT $1)

@@ -235,6 +235,13 @@ func checkUnmigrated(w *world) {
 		"Stats":       func() error { _, err := s.Stats(ctx); return err },
 		"Pause":       func() error { return s.Pause(ctx, "a", "") },
 		"Resume":      func() error { _, err := s.Resume(ctx, "a"); return err },
+		"PauseRelay":  func() error { return s.PauseRelay(ctx, "a", time.Minute, "") },
+		"PauseRelayByOperator": func() error {
+			_, err := s.PauseRelayByOperator(ctx, "a", time.Minute, "")
+			return err
+		},
+		"ResumeRelay": func() error { _, err := s.ResumeRelay(ctx, "a"); return err },
+		"RelayStates": func() error { _, err := s.RelayStates(ctx); return err },
 	} {
 		err := call()
 		var version *schema.VersionError

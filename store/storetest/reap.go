@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/store"
 )
 
 func reapRules() []rule {
@@ -29,12 +30,16 @@ func reapRules() []rule {
 			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 		}},
-		{"stage-1-resend", "A lease that lapsed after the point of no return makes its delivery uncertain; with Resend it is queued again.",
+		{"stage-1-resend", "A lease that lapsed after the point of no return makes its delivery uncertain; with Resend it is queued again " +
+			"after a delay, in which whoever held the lease may still answer.",
 			func(w *world) {
 				c := w.leased()
 				w.commit(refs(c)...)
 				w.lapse(c.ID)
-				want(w, "report", w.reap(), outbox.ReapReport{Uncertain: 1, Resent: 1})
+				want(w, "report", w.reap(), outbox.ReapReport{Uncertain: 1})
+				w.near("the end of the delay", w.one(c.ID).DueAt, w.now().Add(store.DoubtDelay))
+				w.unchanged(func() { want(w, "second report", w.reap(), outbox.ReapReport{}) })
+				want(w, "report after the delay", w.reapDoubt(), outbox.ReapReport{Resent: 1})
 				want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 				want(w, "claimed again", len(w.claim()), 1)
 			}},
@@ -75,7 +80,8 @@ func reapRules() []rule {
 			c = w.claimOne()
 			w.commit(c.Ref(1))
 			w.lapse(c.ID)
-			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Uncertain: 1, Resent: 1})
+			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Uncertain: 1})
+			want(w, "report after the delay", w.reapDoubt(), outbox.ReapReport{Resent: 1})
 			again := w.claimOne()
 			var got [][2]string
 			for _, d := range again.Deliveries {

@@ -181,14 +181,6 @@ func fenceRules() []rule {
 			w.reap()
 			w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
 		}},
-		{"settle-uncertain", "An outcome that comes after its delivery became uncertain changes nothing: an operator may have resolved it.",
-			func(w *world) {
-				c := w.leased(holding)
-				w.commit(refs(c)...)
-				w.lapse(c.ID)
-				w.reap()
-				w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
-			}},
 		{"lapsed-but-held", "An outcome counts as long as nobody took the delivery back, even after the lease lapsed: it is the truth.",
 			func(w *world) {
 				c := w.leased()

@@ -47,6 +47,7 @@ func topics() []topic {
 		{"fence", fenceRules()},
 		{"evidence", evidenceRules()},
 		{"reap", reapRules()},
+		{"doubt", doubtRules()},
 		{"read", readRules()},
 		{"filter", filterRules()},
 		{"find", findRules()},
@@ -56,6 +57,7 @@ func topics() []topic {
 		{"stats", statsRules()},
 		{"suppress", suppressRules()},
 		{"rate", rateRules()},
+		{"relays", relayRules()},
 		{"clean", cleanRules()},
 		{"heartbeat", beatRules()},
 	}

@@ -60,6 +60,75 @@ func suppressRules() []rule {
 			w.settle(c, outbox.VerbSent)
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
 		}},
+		{"by-settling", "A refusal for good may put its recipient on the list, with the relay's words and in the transaction that " +
+			"settles it; what is claimed from then on is not sent.", func(w *world) {
+			c := w.leased(to("Bob@Example.ORG", "cy@example.org"))
+			lost, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{
+				{Ref: c.Ref(0), Verb: outbox.VerbFail, Suppress: true, Evidence: outbox.Evidence{Reply: "550 it's nobody"}},
+				{Ref: c.Ref(1), Verb: outbox.VerbFail, Evidence: refusal()},
+			})
+			w.must(err)
+			want(w, "lost", lost, nil)
+			e, found, err := w.store.Suppressed(w.Context(), "bob@example.org")
+			w.must(err)
+			w.near("when", e.CreatedAt, w.now())
+			e.CreatedAt = time.Time{}
+			want(w, "entry", e, store.Suppression{Address: "bob@example.org", Reason: "550 it's nobody", Source: "bounce", MessageID: c.ID})
+			want(w, "found", found, true)
+			want(w, "entries", w.number("SELECT count(*) FROM outbox_suppressions"), 1)
+			w.enqueue(mail(to("bob@example.org")))
+			want(w, "claimed", len(w.claim()), 0)
+		}},
+		{"by-settling-no-words", "A recipient is put on the list with a reason also where the relay said nothing.", func(w *world) {
+			w.settle(w.leased(), outbox.VerbFail, suppressing)
+			e, _, err := w.store.Suppressed(w.Context(), "ann@example.org")
+			w.must(err)
+			want(w, "reason", e.Reason, "a delivery failed")
+		}},
+		{"by-settling-keeps", "An address that is on the list already keeps its entry when a delivery to it fails.", func(w *world) {
+			list := w.many(3)
+			claimed := w.claim()
+			w.suppress(store.Suppression{Address: "ann@example.org", Reason: "asked for it"})
+			var all []outbox.Settlement
+			for _, c := range claimed {
+				all = append(all, outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbFail, Suppress: true, Evidence: refusal()})
+			}
+			lost, err := w.store.Settle(w.Context(), "d1", all)
+			w.must(err)
+			want(w, "lost", lost, nil)
+			e, _, err := w.store.Suppressed(w.Context(), "ann@example.org")
+			w.must(err)
+			want(w, "reason and source", e.Reason+" "+e.Source, "asked for it operator")
+			want(w, "state of the last", w.one(list[2]).State, outbox.StateFailed)
+		}},
+		{"by-settling-once", "Several refusals of one recipient in one call make one entry.", func(w *world) {
+			w.enqueueAll(mail(to("ann@example.org")), mail(to("ANN@example.org")))
+			var all []outbox.Settlement
+			for _, c := range w.claim() {
+				all = append(all, outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbFail, Suppress: true, Evidence: refusal()})
+			}
+			lost, err := w.store.Settle(w.Context(), "d1", all)
+			w.must(err)
+			want(w, "lost", lost, nil)
+			want(w, "entries", w.number("SELECT count(*) FROM outbox_suppressions"), 1)
+		}},
+		{"by-settling-stale", "A holder whose delivery went to another puts nobody on the list.", func(w *world) {
+			stale, fresh := w.staleAndFresh()
+			want(w, "lost", w.trySettle(stale, outbox.VerbFail, suppressing), refs(stale))
+			want(w, "entries", w.number("SELECT count(*) FROM outbox_suppressions"), 0)
+			w.settle(fresh, outbox.VerbSent)
+		}},
+		{"by-settling-only-failed", "Only what failed puts its recipient on the list; anything else is refused and nothing is written.",
+			func(w *world) {
+				c := w.leased()
+				w.unchanged(func() {
+					for _, verb := range []outbox.Verb{outbox.VerbSent, outbox.VerbDefer, outbox.VerbHold, outbox.VerbUncertain} {
+						_, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{{Ref: c.Ref(0), Verb: verb, Suppress: true}})
+						w.refused(err, "suppression list", string(verb))
+					}
+				})
+				want(w, "entries", w.number("SELECT count(*) FROM outbox_suppressions"), 0)
+			}},
 		{"off-the-list", "An address that is taken off gets mail again; what was suppressed goes out once it is requeued.", func(w *world) {
 			w.suppress(store.Suppression{Address: "bob@example.org"})
 			id := w.enqueue(mail(to("bob@example.org")))
@@ -144,3 +213,5 @@ func (w *world) suppress(list ...store.Suppression) {
 	w.must(err)
 	want(w, "entries written", n, int64(len(list)))
 }
+
+func suppressing(st *outbox.Settlement) { st.Suppress = true }

@@ -49,6 +49,7 @@ CREATE TABLE outbox_deliveries (
   lease_token    uuid,
   lease_until    timestamptz,                                             -- not indexed, so that a renewal is a HOT update
   lease_owner    text,
+  doubt_token    uuid,                                                    -- of the lapsed lease: its holder may still know
   class          text,                                                    -- last outcome, until the next
   code           integer,
   enhanced       text,
@@ -62,6 +63,7 @@ CREATE TABLE outbox_deliveries (
     state IN ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')
     AND (state = 'sending') = (lease_token IS NOT NULL)
     AND (lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)
+    AND (doubt_token IS NULL OR state = 'uncertain')
     AND stage IN (0, 1) AND (stage = 0 OR state = 'sending')
     AND (finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed'))
     AND seq > 0 AND recipient <> '' AND attempts >= 0)
@@ -132,7 +134,9 @@ CREATE TABLE outbox_relays (
   name         text             NOT NULL PRIMARY KEY,
   tokens       double precision NOT NULL DEFAULT 0,                       -- of the shared rate
   refilled_at  timestamptz      NOT NULL,
+  paused_at    timestamptz,
   paused_until timestamptz,
+  paused_by    text,                                                      -- operator; NULL for a dispatcher
   reason       text,
   learnt       jsonb            CHECK (jsonb_typeof(learnt) = 'object'),  -- limits seen at run time
   updated_at   timestamptz      NOT NULL

@@ -46,6 +46,7 @@ CREATE TABLE outbox_deliveries (
   lease_token    TEXT,
   lease_until    TEXT,
   lease_owner    TEXT,
+  doubt_token    TEXT,                                                    -- of the lapsed lease: its holder may still know
   class          TEXT,                                                    -- last outcome, until the next
   code           INTEGER,
   enhanced       TEXT,
@@ -56,6 +57,7 @@ CREATE TABLE outbox_deliveries (
   PRIMARY KEY (message_id, seq),
   CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
   CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)),
+  CHECK (doubt_token IS NULL OR state = 'uncertain'),
   CHECK (stage = 0 OR state = 'sending'),
   CHECK ((finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')))
 ) STRICT, WITHOUT ROWID;
@@ -119,7 +121,9 @@ CREATE TABLE outbox_relays (
   name         TEXT NOT NULL PRIMARY KEY,
   tokens       REAL NOT NULL DEFAULT 0,                                   -- of the shared rate
   refilled_at  TEXT NOT NULL,
+  paused_at    TEXT,
   paused_until TEXT,
+  paused_by    TEXT,                                                      -- operator; NULL for a dispatcher
   reason       TEXT,
   learnt       TEXT CHECK (json_type(learnt) = 'object'),                 -- limits seen at run time
   updated_at   TEXT NOT NULL
