@@ -46,6 +46,7 @@ type conn struct {
 	messages int       // the most messages, as far as is known
 	maxAge   time.Duration
 	fresh    bool // it has not asked for a job yet; guarded by pool.mu
+	leaving  bool // it ends because it is one too many; guarded by pool.mu
 	dead     bool // out of step, closed, or told to be: not to be used again
 	dirty    bool // a transaction is open that will not be finished: RSET is due
 	rcptMax  int  // the most recipients per transaction, as far as is known
@@ -223,8 +224,8 @@ func (c *conn) reset() {
 	}
 }
 
-// park waits for a job. It returns nil when the connection should end: it was idle too long, the pool closes, or the
-// server spoke or hung up.
+// park waits for a job. It returns nil when the connection should end: it was idle too long, the pool closes or wants fewer,
+// or the server spoke or hung up.
 func (c *conn) park() *job {
 	c.timer.Reset(min(c.pool.idleLimit(), max(0, time.Until(c.born.Add(c.maxAge)))))
 	defer c.timer.Stop()

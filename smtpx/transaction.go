@@ -81,7 +81,7 @@ func (c *conn) admit(j *job) *Error {
 		return refuse("message has 8-bit content and the server does not offer 8BITMIME")
 	}
 	if j.env.RequireTLS && (c.tls == nil || !c.offers("REQUIRETLS")) {
-		return &Error{Stage: StageMail, Class: ClassConfig, Rule: "client.extension",
+		return &Error{Stage: StageMail, Class: ClassConfig, Rule: "client.extension", scope: ScopeMessage,
 			Err: errors.New("message requires TLS on every hop, which the server does not offer (REQUIRETLS)")}
 	}
 	if c.offers("SMTPUTF8") {
