@@ -13,9 +13,9 @@ const maxRetryAfter = 24 * time.Hour
 // How often to look whether a period is over whose end nobody says. Windows roll, as a rule: some of the allowance is back
 // long before the period is.
 const (
-	afterMinutes = time.Minute
-	afterHours   = 10 * time.Minute
-	afterDays    = time.Hour
+	shortPause  = time.Minute
+	mediumPause = 10 * time.Minute
+	longPause   = time.Hour
 )
 
 var (
@@ -52,13 +52,13 @@ func retryAfter(class Class, rule *Rule, text string) time.Duration {
 	switch {
 	case class != ClassThrottled && class != ClassQuota:
 	case says("daily", "per day", "today", "24 hour", "24-hour", "24h", "month", "week"):
-		return afterDays
+		return longPause
 	case says("hour"):
-		return afterHours
+		return mediumPause
 	case says("minute", "per min"):
-		return afterMinutes
+		return shortPause
 	case class == ClassQuota:
-		return afterDays
+		return longPause
 	}
 	return 0
 }
