@@ -47,9 +47,15 @@ func (b *bench) report(r result) {
 	fmt.Fprintln(os.Stderr, row(r))
 }
 
+// noBar is the bar of a result that is there for orientation.
+const noBar = "–"
+
 func row(r result) string {
 	met := "yes"
-	if !r.met {
+	switch {
+	case r.bar == noBar:
+		met = noBar
+	case !r.met:
 		met = "**no**"
 	}
 	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.work, r.numbers, r.ratio, r.bar, met)
@@ -87,6 +93,7 @@ func run(ctx context.Context, only string, seconds, scale float64) error {
 	}{
 		{"P1", (*bench).enqueuePostgres},
 		{"P2", (*bench).enqueueSQLite},
+		{"P5", (*bench).distance},
 		{"P6", (*bench).depth},
 		{"P9", (*bench).idle},
 		{"P10", (*bench).fence},

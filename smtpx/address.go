@@ -18,6 +18,9 @@ type address struct {
 	utf8 bool   // the local part needs SMTPUTF8 (RFC 6531)
 }
 
+// domain is what stands behind the @, in lower case and ASCII.
+func (a address) domain() string { return a.text[strings.LastIndexByte(a.text, '@')+1:] }
+
 // parseAddress checks a mailbox (RFC 5321 §4.1.2) and serialises it anew: the local part untouched, the domain in lower
 // case and in its ASCII form. Whatever could end the path or the line is refused.
 func parseAddress(s string) (address, error) {

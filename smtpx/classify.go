@@ -14,6 +14,11 @@ type Rule struct {
 	Class Class `json:"class"`
 	// Effect is what the pool learns of it.
 	Effect Effect `json:"effect,omitempty"`
+	// Scope is what such a failure concerns. Defaults to what follows from class and stage: see [Error.Scope].
+	Scope Scope `json:"scope,omitempty"`
+	// Retry is a duration such as "15m": how long to wait before trying again where the reply does not say. Defaults to what the
+	// words of the reply let one expect: see Error.RetryAfter.
+	Retry string `json:"retry,omitempty"`
 	// Hint is one sentence for the operator, "" for none.
 	Hint string `json:"hint,omitempty"`
 	// Source says where the rule comes from.

@@ -200,5 +200,14 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// Profile returns what is known of the provider: the profile that Config.Provider names, else the one that the host name
+// points to, else the generic one; never nil. It must not be changed.
+func (c *Client) Profile() *Profile { return c.relay.profile }
+
+// SetConnections changes the most connections at a time while the client is in use, as if Config.Conns had been n; n below 1 is
+// taken as 1. What the server was found to allow stays in force. A connection that is one too many ends when it is idle or
+// has sent its message; nothing is cut off, and SetConnections does not wait for it.
+func (c *Client) SetConnections(n int) { c.pool.setConns(max(1, n)) }
+
 // String returns the URL of the relay without the password.
 func (c *Client) String() string { return c.relay.redacted() }

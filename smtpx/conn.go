@@ -37,18 +37,21 @@ type conn struct {
 	done    chan struct{}
 	read    chan struct{} // closed when the reader has ended
 
-	timer    *time.Timer
-	buf      []byte
-	born     time.Time
-	lastUsed time.Time
-	flown    time.Time // when the last flight left
-	sent     int       // messages begun
-	messages int       // the most messages, as far as is known
-	maxAge   time.Duration
-	fresh    bool // it has not asked for a job yet; guarded by pool.mu
-	dead     bool // out of step, closed, or told to be: not to be used again
-	dirty    bool // a transaction is open that will not be finished: RSET is due
-	rcptMax  int  // the most recipients per transaction, as far as is known
+	timer     *time.Timer
+	buf       []byte
+	born      time.Time
+	lastUsed  time.Time
+	flown     time.Time // when the last flight left
+	sent      int       // messages begun
+	messages  int       // the most messages, as far as is known
+	maxAge    time.Duration
+	fresh     bool // it has not asked for a job yet; guarded by pool.mu
+	leaving   bool // it ends because it is one too many; guarded by pool.mu
+	waited    bool // it was without work once
+	dead      bool // out of step, closed, or told to be: not to be used again
+	dirty     bool // a transaction is open that will not be finished: RSET is due
+	rcptMax   int  // the most recipients per transaction, as far as is known
+	domainMax int  // the most domains among them, 0 for any number
 }
 
 // inbound is a reply, or the error with which the stream of replies ended.
@@ -107,6 +110,8 @@ func (c *conn) announcedLimits() {
 			c.messages = min(c.messages, n)
 		case "RCPTMAX":
 			c.rcptMax = min(c.rcptMax, n)
+		case "RCPTDOMAINMAX":
+			c.domainMax = n
 		}
 	}
 }
@@ -144,7 +149,7 @@ func (c *conn) serve() {
 		if c.dirty && !c.dead {
 			c.reset()
 		}
-		if c.dead {
+		if c.dead || c.usedUp() {
 			c.pool.requeue(j)
 			return
 		}
@@ -200,15 +205,36 @@ func (c *conn) next(done *job) *transaction {
 		if j == nil {
 			return nil
 		}
-		if c.unsolicited() {
+		in := c.unsolicited()
+		if in != nil && c.kept() {
 			c.pool.requeue(j)
 			return nil
 		}
-		if t := c.begin(j); t != nil {
+		t := c.begin(j)
+		if t != nil && in == nil {
 			return t
+		}
+		if t != nil {
+			c.unwelcome(t, in)
 		}
 		done = j
 	}
+}
+
+// unwelcome ends a job whose connection was ended, or got out of step, as soon as it had come about. Another one would hardly
+// fare better: it is for the caller to try again.
+func (c *conn) unwelcome(t *transaction, in *inbound) {
+	var e *Error
+	switch {
+	case in.err != nil:
+		e = &Error{Stage: StageMail, Class: ClassTransient, Err: plainIO(in.err)}
+	case in.reply.Code >= 400:
+		e = refusal(c.relay.profile, StageMail, in.reply)
+		c.pool.learn(c, e)
+	default:
+		e = &Error{Stage: StageMail, Class: ClassTransient, Reply: in.reply, Err: errors.New("reply without a command")}
+	}
+	t.abandon(e)
 }
 
 // reset clears a transaction that was begun and will not be finished.
@@ -223,11 +249,12 @@ func (c *conn) reset() {
 	}
 }
 
-// park waits for a job. It returns nil when the connection should end: it was idle too long, the pool closes, or the
-// server spoke or hung up.
+// park waits for a job. It returns nil when the connection should end: it was idle too long, the pool closes or wants fewer,
+// or the server spoke or hung up.
 func (c *conn) park() *job {
 	c.timer.Reset(min(c.pool.idleLimit(), max(0, time.Until(c.born.Add(c.maxAge)))))
 	defer c.timer.Stop()
+	c.waited = true
 	select {
 	case j := <-c.work:
 		return j
@@ -240,15 +267,21 @@ func (c *conn) park() *job {
 	return nil
 }
 
-// unsolicited reports that the server said something or hung up while nothing was asked. It costs no round trip.
-func (c *conn) unsolicited() bool {
+// unsolicited tells what the server said while nothing was asked, its hanging up included: nil for nothing. It costs no round
+// trip.
+func (c *conn) unsolicited() *inbound {
 	select {
-	case <-c.replies:
+	case in := <-c.replies:
 		c.dead = true
+		return &in
 	default:
+		return nil
 	}
-	return c.dead
 }
+
+// kept tells whether the connection is an old one by the time that a job comes: that it is at its end then says nothing about
+// the relay, and the job may go on another.
+func (c *conn) kept() bool { return c.sent > 0 || c.waited }
 
 // usedUp reports that the connection has served enough messages or time.
 func (c *conn) usedUp() bool {

@@ -89,13 +89,33 @@ func providersDocument() []byte {
 			row(string(q.Name), q.Text, q.Source, q.Mark)
 		}
 		if len(p.Rules) > 0 {
-			b.WriteString("\n| rule | class | source |\n|---|---|---|\n")
+			b.WriteString("\n| rule | class | concerns | source |\n|---|---|---|---|\n")
 			for _, r := range p.Rules {
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", r.ID, r.Class, cell(r.Source))
+				fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.ID, r.Class, concerns(r), cell(r.Source))
 			}
 		}
 	}
 	return b.Bytes()
+}
+
+// concerns names the scope of a rule; where stages decide about it, it is left out.
+func concerns(r smtpx.Rule) string {
+	if r.Scope != "" {
+		return string(r.Scope)
+	}
+	scope := ""
+	stages := r.Stages
+	if len(stages) == 0 {
+		stages = []smtpx.Stage{smtpx.StageMail, smtpx.StageRcpt, smtpx.StageDot}
+	}
+	for _, stage := range stages {
+		s := string((&smtpx.Error{Class: r.Class, Stage: stage}).Scope())
+		if scope != "" && s != scope {
+			return ""
+		}
+		scope = s
+	}
+	return scope
 }
 
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

@@ -3,6 +3,7 @@ package smtpx
 import (
 	"errors"
 	"strings"
+	"time"
 )
 
 // ErrClosed is found by errors.Is in the error of a [Client.Send] or [Client.Probe] that began after [Client.Close].
@@ -66,8 +67,13 @@ type Error struct {
 	Hint string
 	// Err is the cause when it was not a reply: a connection, TLS, context or hook error.
 	Err error
+	// RetryAfter is how long it makes sense to wait before the relay is asked again, as far as the reply says it ("try again in
+	// 5 minutes"), or what is known of the provider. For an allowance whose period ends nobody knows when, it is how often to
+	// look: after 1 minute, 10 minutes or 1 hour, by the length of the period. At most 24 hours; 0 when nothing is known.
+	RetryAfter time.Duration
 
 	effect Effect // of the rule
+	scope  Scope  // of the rule, "" for what follows from class and stage
 }
 
 // Error gives stage, cause and class on one line. Control characters in the server's words are replaced.

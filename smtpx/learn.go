@@ -1,6 +1,9 @@
 package smtpx
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // limits are what a pool keeps to: the configuration's, narrowed by what the server was found to allow. The pool's mutex
 // guards them.
@@ -20,11 +23,38 @@ const minIdle = time.Second
 
 // maxConns is the present limit. It recovers step by step. The caller holds mu.
 func (p *pool) maxConns() int {
-	if p.limits.conns < p.relay.Conns && time.Since(p.limits.narrowed) >= recovery {
+	if p.limits.conns < p.wanted && time.Since(p.limits.narrowed) >= recovery {
 		p.limits.conns++
 		p.limits.narrowed = time.Now()
 	}
 	return p.limits.conns
+}
+
+// setConns changes the limit that the caller wants. One that was learnt stays where it is narrower.
+func (p *pool) setConns(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limits.conns == p.wanted || n < p.limits.conns {
+		p.limits.conns = n
+	}
+	p.wanted = n
+	for len(p.idle) > 0 && p.surplus() {
+		c := p.idle[0] // the longest idle
+		p.idle = slices.Delete(p.idle, 0, 1)
+		p.leave(c)
+		c.work <- nil
+	}
+	p.grow()
+}
+
+// surplus reports that there are more connections than the caller wants, those that are about to end not counted. The caller
+// holds mu.
+func (p *pool) surplus() bool { return p.open-p.leaving > p.wanted }
+
+// leave notes that a connection will end because it is one too many. The caller holds mu.
+func (p *pool) leave(c *conn) {
+	c.leaving = true
+	p.leaving++
 }
 
 // learnConns takes it that the server allows no more than n connections for now. The caller holds mu.

@@ -19,6 +19,8 @@ type pool struct {
 	idle    []*conn // longest idle first; the last is used first, so that a quiet pool shrinks
 	open    int     // connections, those being dialled included
 	dialing int
+	leaving int  // connections that end because they are too many
+	wanted  int  // the most connections, as the caller has it
 	proven  bool // the last dial that ended succeeded
 	closed  bool
 	limits  limits
@@ -35,6 +37,7 @@ type pool struct {
 func newPool(r *relay) *pool {
 	return &pool{
 		relay:   r,
+		wanted:  r.Conns,
 		limits:  limits{conns: r.Conns, messages: r.MaxMessages, idle: r.Idle},
 		closing: make(chan struct{}),
 	}
@@ -130,6 +133,9 @@ func (p *pool) connect() {
 	p.mu.Lock()
 	p.arrived(c)
 	p.open--
+	if c.leaving {
+		p.leaving--
+	}
 	p.grow()
 	p.mu.Unlock()
 }
@@ -167,16 +173,19 @@ func (p *pool) dialFailed(err *Error) {
 func (p *pool) take(c *conn, done *job) *job {
 	p.mu.Lock()
 	p.arrived(c)
-	j := p.pop()
-	if j == nil && !p.closed {
+	var j *job
+	end := p.closed
+	if p.surplus() {
+		p.leave(c)
+		end = true
+	} else if j = p.pop(); j == nil && !end {
 		p.idle = append(p.idle, c)
 	}
-	closed := p.closed
 	p.mu.Unlock()
 	if done != nil {
 		close(done.done)
 	}
-	if j != nil || closed {
+	if j != nil || end {
 		return j
 	}
 
@@ -189,7 +198,9 @@ func (p *pool) take(c *conn, done *job) *job {
 		p.idle = slices.Delete(p.idle, i, i+1)
 		return nil
 	}
-	p.unshift(<-c.work) // handed over in the moment in which the connection ended
+	if !c.leaving {
+		p.unshift(<-c.work) // handed over in the moment in which the connection ended
+	}
 	return nil
 }
 
@@ -197,6 +208,9 @@ func (p *pool) take(c *conn, done *job) *job {
 func (p *pool) rider() *job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.surplus() {
+		return nil
+	}
 	return p.pop()
 }
 

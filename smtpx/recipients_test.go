@@ -139,6 +139,56 @@ func TestTooManyRecipientsAreSplit(t *testing.T) {
 	}
 }
 
+// A server may limit how many domains the recipients of one transaction have (RFC 9422 §4.3).
+func TestRecipientsAreSplitByDomain(t *testing.T) {
+	to := []string{"a@one.example", "b@two.example", "c@three.example", "d@ONE.example", "e@four.example", "f@two.example", "g@five.example"}
+	for _, tc := range []struct {
+		name   string
+		limits smtptest.Config
+		want   [][]int // which of the recipients each transaction has
+	}{
+		{"two domains", smtptest.Config{MaxDomains: 2}, [][]int{{0, 1, 3, 5}, {2, 4}, {6}}},
+		{"one domain", smtptest.Config{MaxDomains: 1}, [][]int{{0, 3}, {1, 5}, {2}, {4}, {6}}},
+		{"many domains", smtptest.Config{MaxDomains: 10}, [][]int{{0, 1, 2, 3, 4, 5, 6}}},
+		{"two domains, three recipients", smtptest.Config{MaxDomains: 2, MaxRecipients: 3}, [][]int{{0, 1, 3}, {2, 4}, {5, 6}}},
+		{"two domains, one message a session", smtptest.Config{MaxDomains: 2, MaxMessages: 1}, [][]int{{0, 1, 3, 5}, {2, 4}, {6}}},
+	} {
+		for _, d := range dialogues {
+			t.Run(tc.name+", "+d.name, func(t *testing.T) {
+				var seen recorder
+				config := tc.limits
+				config.Extensions, config.Hook = append([]string{"LIMITS"}, d.extensions...), seen.hook
+				srv, client := newRelay(t, config)
+				result, err := client.Send(testContext(t), envelope(to...), message("x"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, o := range result.Outcomes {
+					if !o.Accepted {
+						t.Errorf("%+v", o)
+					}
+				}
+				messages := srv.Messages()
+				if len(messages) != len(tc.want) || seen.count(smtptest.StageRcpt) != len(to) {
+					t.Fatalf("%d transactions with %d recipients, want %d with %d", len(messages), seen.count(smtptest.StageRcpt),
+						len(tc.want), len(to))
+				}
+				for n, m := range messages {
+					for k, i := range tc.want[n] {
+						if k >= len(m.To) || !strings.EqualFold(m.To[k], to[i]) || len(m.To) != len(tc.want[n]) {
+							t.Errorf("transaction %d is to %q, want those of %v", n, m.To, tc.want[n])
+							break
+						}
+					}
+				}
+				if limit := tc.limits.MaxMessages; limit > 0 && (srv.Stats().Sessions != len(tc.want) || seen.count(smtptest.StageMail) != len(tc.want)) {
+					t.Errorf("%d MAILs in %d sessions, want one in each of %d", seen.count(smtptest.StageMail), srv.Stats().Sessions, len(tc.want))
+				}
+			})
+		}
+	}
+}
+
 // A refusal of one recipient that speaks of the whole session does not undo the others, where the body has left already.
 func TestSessionRefusalInTheMiddleOfAFlight(t *testing.T) {
 	for _, reply := range []string{"421 4.4.2 idle for too long", "450 too many messages on this connection"} {

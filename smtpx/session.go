@@ -307,7 +307,8 @@ func refusal(p *Profile, stage Stage, r Reply) *Error {
 		return e
 	}
 	class, rule := p.Classify(stage, r)
-	e.Class, e.Rule, e.Hint, e.effect = class, rule.ID, rule.Hint, rule.Effect
+	e.Class, e.Rule, e.Hint, e.effect, e.scope = class, rule.ID, rule.Hint, rule.Effect, rule.Scope
+	e.RetryAfter = retryAfter(class, &rule, plainText(r.Text()))
 	return e
 }
 

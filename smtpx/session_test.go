@@ -343,3 +343,32 @@ func TestUnreachable(t *testing.T) {
 		})
 	}
 }
+
+// A relay that ends every connection as soon as it has come about is not dialled again and again: the caller hears of it.
+func TestServerThatHangsUpBehindSetUp(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ehlo  string
+		class smtpx.Class
+	}{
+		"without a word": {"250 relay.test\r\n", smtpx.ClassTransient},
+		"with a refusal": {"250 relay.test\r\n421 4.7.0 too many concurrent connections\r\n", smtpx.ClassThrottled},
+		"out of turn":    {"250 relay.test\r\n250 ok\r\n", smtpx.ClassTransient},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hook := smtptest.At(smtptest.StageEHLO, -1, smtptest.Action{Raw: tc.ehlo, End: smtptest.Close})
+			for range 20 { // whether the end is there before the message is a race
+				srv, client := newRelay(t, smtptest.Config{TLS: smtptest.NoTLS, Hook: hook})
+				_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
+				e, ok := errors.AsType[*smtpx.Error](err)
+				if !ok || e.Class != tc.class {
+					t.Fatalf("error %v, want class %s", err, tc.class)
+				}
+				if n := srv.Stats().Sessions; n > 2 {
+					t.Fatalf("%d connections for one message (%v)", n, e)
+				}
+				client.Close()
+				srv.Close()
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ type transaction struct {
 	accepted []int // those answered with 2xx
 	later    []int // those that another transaction must carry
 	mode     transferMode
+	kept     bool // the connection is not a new one
 	rode     bool // MAIL, RCPT and DATA were sent behind the final dot before it
 	heard    bool // the server answered any command of it
 	stale    bool // nothing was begun, because the kept connection was at its end: all of it must go on another one
@@ -56,9 +58,8 @@ func (c *conn) begin(j *job) *transaction {
 	if len(j.todo) == 0 {
 		return nil
 	}
-	n := min(len(j.todo), c.rcptMax)
-	t := &transaction{job: j, rcpts: j.todo[:n:n]}
-	j.todo = j.todo[n:]
+	t := &transaction{job: j, kept: c.kept()}
+	t.rcpts, j.todo = c.share(j)
 	if c.offers("CHUNKING") {
 		t.mode = transferBDAT
 		if c.offers("PIPELINING") && j.body.size() <= flightBody && time.Since(c.lastUsed) < hot {
@@ -67,6 +68,28 @@ func (c *conn) begin(j *job) *transaction {
 	}
 	c.sent++
 	return t
+}
+
+// share splits the recipients that are left into those that one transaction may carry and the rest, both in their order.
+func (c *conn) share(j *job) (now, later []int) {
+	n := min(len(j.todo), c.rcptMax)
+	if c.domainMax == 0 {
+		return j.todo[:n:n], j.todo[n:]
+	}
+	var domains []string
+	for _, i := range j.todo {
+		domain := j.to[i].domain()
+		known := slices.Contains(domains, domain)
+		switch {
+		case len(now) == n || (!known && len(domains) == c.domainMax):
+			later = append(later, i)
+			continue
+		case !known:
+			domains = append(domains, domain)
+		}
+		now = append(now, i)
+	}
+	return now, later
 }
 
 // admit refuses what the server said it cannot take. Recipients that need SMTPUTF8 fail by themselves.
@@ -81,7 +104,7 @@ func (c *conn) admit(j *job) *Error {
 		return refuse("message has 8-bit content and the server does not offer 8BITMIME")
 	}
 	if j.env.RequireTLS && (c.tls == nil || !c.offers("REQUIRETLS")) {
-		return &Error{Stage: StageMail, Class: ClassConfig, Rule: "client.extension",
+		return &Error{Stage: StageMail, Class: ClassConfig, Rule: "client.extension", scope: ScopeMessage,
 			Err: errors.New("message requires TLS on every hop, which the server does not offer (REQUIRETLS)")}
 	}
 	if c.offers("SMTPUTF8") {
@@ -341,7 +364,7 @@ func (c *conn) refuse(t *transaction, e *Error) {
 	if e.Reply.Code == 421 || e.Reply.Code < 400 {
 		c.dead = true
 	}
-	if c.sent > 1 && (e.Class == ClassRecycle || (e.Stage == StageMail && e.Reply.Code == 421 && e.Class == ClassTransient)) {
+	if t.kept && (e.Class == ClassRecycle || (e.Stage == StageMail && e.Reply.Code == 421 && e.Class == ClassTransient)) {
 		// The session was used up by earlier messages, or the server ends it while it was idle: this message goes on another
 		// without a word. What is wrong with the relay, if anything is, a new connection will hear.
 		c.dead = true
@@ -384,7 +407,7 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 		e.Class = ClassTransient // there were none before it: trying again at once leads nowhere
 	case t.complete:
 		// The body has left: for the recipients that were accepted the reply to it is still to come.
-	case code == 421 || code < 400 || (e.Class == ClassRecycle && c.sent > 1):
+	case code == 421 || code < 400 || (e.Class == ClassRecycle && t.kept):
 		c.refuse(t, e)
 		return false
 	}
@@ -434,7 +457,7 @@ func (c *conn) lost(t *transaction, stage Stage, err error) {
 		c.refuse(t, e)
 		return
 	}
-	if stage == StageMail && !t.heard && c.sent > 1 && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if stage == StageMail && !t.heard && t.kept && !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.stale = true // it was dead before we came
 		return
 	}

@@ -47,6 +47,9 @@ type Config struct {
 
 	// MaxRecipients per message; the next gets 452 4.5.3. Defaults to no limit.
 	MaxRecipients int
+	// MaxDomains is the most domains that the recipients of a message may have; a recipient of one more gets 452 4.5.3. Defaults
+	// to no limit. A line "LIMITS" among the Extensions announces it, MaxRecipients and MaxMessages (RFC 9422).
+	MaxDomains int
 	// MaxMessages per session; the next MAIL gets 421 and the session ends. Defaults to no limit.
 	MaxMessages int
 	// MaxSessions at a time; the next is greeted with 421. Defaults to no limit.

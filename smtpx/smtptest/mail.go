@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +72,9 @@ func (s *session) rcpt(ctx context.Context, line, args string) error {
 		}
 		if limit := s.config.MaxRecipients; limit > 0 && len(s.message.To) >= limit {
 			return "452 4.5.3 too many recipients"
+		}
+		if limit := s.config.MaxDomains; limit > 0 && !sameDomain(s.message.To, path) && countDomains(s.message.To) >= limit {
+			return "452 4.5.3 too many domains"
 		}
 		s.message.To = append(s.message.To, path)
 		s.message.RcptParams = append(s.message.RcptParams, params)
@@ -337,4 +341,18 @@ func messageID(body []byte) string {
 		}
 	}
 	return ""
+}
+
+func domainOf(path string) string { return strings.ToLower(path[strings.LastIndexByte(path, '@')+1:]) }
+
+func sameDomain(paths []string, path string) bool {
+	return slices.ContainsFunc(paths, func(p string) bool { return domainOf(p) == domainOf(path) })
+}
+
+func countDomains(paths []string) int {
+	seen := make(map[string]bool)
+	for _, p := range paths {
+		seen[domainOf(p)] = true
+	}
+	return len(seen)
 }

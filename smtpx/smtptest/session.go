@@ -298,8 +298,8 @@ func (s *session) ehlo(ctx context.Context, line, v, name string) error {
 			lines = append(lines, "AUTH "+strings.Join(s.config.Mechanisms, " "))
 		}
 		lines = append(lines, s.config.Extensions...)
-		if limit := s.config.MaxRecipients; limit > 0 && slices.Contains(s.config.Extensions, "LIMITS") {
-			lines[slices.Index(lines, "LIMITS")] = "LIMITS RCPTMAX=" + strconv.Itoa(limit)
+		if i := slices.Index(lines, "LIMITS"); i >= 0 {
+			lines[i] += s.limits()
 		}
 		for i := range lines {
 			sep := "-"
@@ -362,4 +362,18 @@ func (s *session) handshake(ctx context.Context) error {
 	s.answered = true
 	s.attach(tc)
 	return nil
+}
+
+// limits are the parameters of LIMITS (RFC 9422) that the configuration has.
+func (s *session) limits() string {
+	text := ""
+	for _, l := range []struct {
+		name  string
+		value int
+	}{{"MAILMAX", s.config.MaxMessages}, {"RCPTMAX", s.config.MaxRecipients}, {"RCPTDOMAINMAX", s.config.MaxDomains}} {
+		if l.value > 0 {
+			text += " " + l.name + "=" + strconv.Itoa(l.value)
+		}
+	}
+	return text
 }
