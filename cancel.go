@@ -19,12 +19,6 @@ type CancelResult struct {
 	States map[State]int
 }
 
-const (
-	cancelDeliveries = `UPDATE outbox_deliveries SET state = 'cancelled', finished_at = (SELECT now FROM outbox_clock) ` +
-		`WHERE message_id = $1 AND state IN ('queued', 'held')`
-	countDeliveries = `SELECT state, count(*) FROM outbox_deliveries WHERE message_id = $1 GROUP BY state`
-)
-
 // Cancel withdraws the deliveries of a message that are not on their way yet, in the caller's transaction: they are
 // withdrawn if and only if it commits. The result says of how many recipients that is true. An id that is not stored is
 // not an error.
@@ -40,9 +34,9 @@ func (o *Outbox) Cancel(ctx context.Context, tx Tx, id ID) (CancelResult, error)
 	if err != nil {
 		return CancelResult{}, &InvalidError{Field: "ID", Err: err}
 	}
-	n, err := execute(ctx, tx, cancelDeliveries, []any{string(canonical)})
+	n, err := execute(ctx, tx, o.statements.cancel, []any{string(canonical)})
 	if err != nil {
-		return CancelResult{}, explain("cancel "+string(canonical), err)
+		return CancelResult{}, o.explain("cancel "+string(canonical), err)
 	}
 	r := CancelResult{Found: n > 0, Cancelled: int(n)}
 	s := asScanner(tx)
@@ -58,9 +52,9 @@ func (o *Outbox) Cancel(ctx context.Context, tx Tx, id ID) (CancelResult, error)
 		}
 		r.States[State(state)] = int(count)
 		return nil
-	}, countDeliveries, string(canonical))
+	}, o.statements.count, string(canonical))
 	if err != nil {
-		return CancelResult{}, explain("cancel "+string(canonical), err)
+		return CancelResult{}, o.explain("cancel "+string(canonical), err)
 	}
 	r.Found = len(r.States) > 0
 	r.TooLate = r.States[StateSending] + r.States[StateUncertain] + r.States[StateSent]

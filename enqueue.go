@@ -24,7 +24,7 @@ func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, err
 		return Receipt{}, err
 	}
 	var receipt [1]Receipt
-	if err := insertRows(ctx, tx, asScanner(tx), []row{{draft: d}}, receipt[:]); err != nil {
+	if err := o.insertRows(ctx, tx, asScanner(tx), []row{{draft: d}}, receipt[:]); err != nil {
 		return Receipt{}, err
 	}
 	return receipt[0], nil

@@ -46,11 +46,18 @@ const (
 )
 
 // explain wraps what a driver said about one of this package's statements.
-func explain(verb string, err error) error {
-	if notMigrated(err) {
+func (o *Outbox) explain(verb string, err error) error {
+	var coded interface{ SQLState() string }
+	switch {
+	case !notMigrated(err):
+		return fmt.Errorf("%s: %w", verb, err)
+	case o.schema == "":
 		return fmt.Errorf("%s: %w (%w)", verb, ErrNotMigrated, err)
+	case errors.As(err, &coded):
+		return fmt.Errorf("%s: in the schema %s %w, naming the schema (%w)", verb, quote(o.schema), ErrNotMigrated, err)
+	default:
+		return fmt.Errorf("%s: SQLite has no schemas: leave Config.Schema empty (%w)", verb, err)
 	}
-	return fmt.Errorf("%s: %w", verb, err)
 }
 
 // notMigrated says whether a statement failed because the tables are missing or old. The PostgreSQL drivers have a
@@ -62,6 +69,7 @@ func notMigrated(err error) bool {
 		return state == undefinedTable || state == undefinedColumn
 	}
 	text := err.Error()
-	return strings.Contains(text, "no such table: outbox_") || strings.Contains(text, "no such table: main.outbox_") ||
+	_, table, _ := strings.Cut(text, "no such table: ")
+	return strings.HasPrefix(table[strings.LastIndexByte(table, '.')+1:], "outbox_") ||
 		strings.Contains(text, "table outbox_messages has no column named")
 }

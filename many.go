@@ -45,7 +45,7 @@ func (o *Outbox) EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Rec
 		if s == nil {
 			n = unambiguous(rows[:n])
 		}
-		if err := insertRows(ctx, tx, s, rows[:n], receipts); err != nil {
+		if err := o.insertRows(ctx, tx, s, rows[:n], receipts); err != nil {
 			return nil, err
 		}
 		rows = rows[n:]
@@ -86,7 +86,7 @@ func unambiguous(rows []row) int {
 }
 
 // insertRows stores rows with one statement and fills in their receipts.
-func insertRows(ctx context.Context, tx Tx, s scanner, rows []row, receipts []Receipt) error {
+func (o *Outbox) insertRows(ctx context.Context, tx Tx, s scanner, rows []row, receipts []Receipt) error {
 	args := make([]any, 0, len(rows)*columns)
 	var keys []string
 	for _, r := range rows {
@@ -98,14 +98,14 @@ func insertRows(ctx context.Context, tx Tx, s scanner, rows []row, receipts []Re
 			keys = append(keys, r.draft.key)
 		}
 	}
-	n, err := execute(ctx, tx, insertStatement(len(rows)), args)
+	n, err := execute(ctx, tx, o.statements.insert(len(rows)), args)
 	if err != nil {
-		return explain("enqueue", err)
+		return o.explain("enqueue", err)
 	}
 	var earlier map[string]Receipt
 	if n < int64(len(rows)) {
-		if earlier, err = lookUp(ctx, s, keys); err != nil {
-			return explain("enqueue: look up the keys", err)
+		if earlier, err = o.lookUp(ctx, s, keys); err != nil {
+			return o.explain("enqueue: look up the keys", err)
 		}
 	}
 	stored := int64(0)

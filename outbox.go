@@ -56,6 +56,10 @@ type Config struct {
 	// in messages otherwise: text that reached a header by mistake must not choose a template or another recipient.
 	// Names are complete and their case does not matter. Defaults to none.
 	AllowHeaders []string
+	// Schema names the schema of PostgreSQL that holds the tables, as schema.In made them and with the same meaning as
+	// store.Schema. It is for messages that are enqueued; one name at most 63 bytes long, taken as it is, case included. On
+	// SQLite, which has no schemas, every call fails with a name. Defaults to where the search path of the session leads.
+	Schema string
 	// HTMLOnly sends a message that has HTML and no Text as it is. Defaults to deriving its text from the HTML.
 	HTMLOnly bool
 	// TraceParent returns the W3C traceparent of the request that enqueues, or nothing, so that the delivery can be linked
@@ -72,6 +76,8 @@ type Outbox struct {
 	maxRecipients   int
 	allowed         map[string]bool // control fields by canonical name
 	htmlOnly        bool
+	schema          string
+	statements      *statements
 	traceParent     func(context.Context) string
 	now             func() time.Time
 }
@@ -81,6 +87,7 @@ var plain = &Outbox{
 	maxSize:       defaultMaxSize,
 	maxHeaderSize: defaultMaxHeaderSize,
 	maxRecipients: defaultMaxRecipients,
+	statements:    newStatements(""),
 	now:           time.Now,
 }
 
@@ -110,6 +117,12 @@ func New(c Config) (*Outbox, error) {
 	}
 	if err := setLimit(&o.maxRecipients, c.MaxRecipients); err != nil {
 		return nil, invalid("MaxRecipients", "%w", err)
+	}
+	if err := checkSchema(c.Schema); err != nil {
+		return nil, invalid("Schema", "%w", err)
+	}
+	if c.Schema != "" {
+		o.schema, o.statements = c.Schema, newStatements(c.Schema)
 	}
 	var err error
 	if o.allowed, err = allow(c.AllowHeaders); err != nil {

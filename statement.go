@@ -2,20 +2,71 @@ package outbox
 
 import (
 	"context"
+	"fmt"
 	"math/bits"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Every value is bound as text, as an int64, as bytes or as nil: these are what all drivers agree about. A time.Time, for
-// one, is stored by modernc's SQLite as its String form.
+// one, is stored by modernc's SQLite as its String form. The names of tables stand behind %[1]s, for the schema.
 const (
-	insertInto = `INSERT INTO outbox_messages (id, message_id, idempotency_key, route, priority, sender, recipients, ` +
+	insertInto = `INSERT INTO %[1]soutbox_messages (id, message_id, idempotency_key, route, priority, sender, recipients, ` +
 		`subject, size, not_before, expires_at, on_uncertain, tags, metadata, trace_parent, body) VALUES `
 	onConflict = ` ON CONFLICT (idempotency_key) DO NOTHING`
 	columns    = 16
+
+	selectKeys       = `SELECT idempotency_key, CAST(id AS TEXT), message_id FROM %[1]soutbox_messages WHERE idempotency_key IN `
+	cancelDeliveries = `UPDATE %[1]soutbox_deliveries SET state = 'cancelled', finished_at = (SELECT now FROM %[1]soutbox_clock) ` +
+		`WHERE message_id = $1 AND state IN ('queued', 'held')`
+	countDeliveries = `SELECT state, count(*) FROM %[1]soutbox_deliveries WHERE message_id = $1 GROUP BY state`
 )
+
+// statements are the texts for the tables of one schema.
+type statements struct {
+	// inserts are for 1, 2, 4 … maxRows rows, each made when it is first needed.
+	inserts             [rowsBits + 1]func() string
+	keys, cancel, count string
+}
+
+// newStatements makes the statements for a schema, or for where the search path leads when its name is empty.
+func newStatements(schema string) *statements {
+	prefix := ""
+	if schema != "" {
+		prefix = quoteName(schema) + "."
+	}
+	s := &statements{
+		keys: fmt.Sprintf(selectKeys, prefix), cancel: fmt.Sprintf(cancelDeliveries, prefix), count: fmt.Sprintf(countDeliveries, prefix),
+	}
+	for i := range s.inserts {
+		s.inserts[i] = sync.OnceValue(func() string { return makeInsert(prefix, 1<<i) })
+	}
+	return s
+}
+
+// insert returns the insert for n rows, n a power of two.
+func (s *statements) insert(n int) string { return s.inserts[bits.Len(uint(n))-1]() }
+
+// quoteName returns a name as it stands in SQL.
+func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// checkSchema says why a name cannot be that of a schema of PostgreSQL, which keeps the first 63 bytes of a longer one.
+func checkSchema(name string) error {
+	const most = 63
+	switch {
+	case len(name) > most:
+		return fmt.Errorf("the name of a schema has at most %d bytes, this one has %d", most, len(name))
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("%s is not text on one line", quote(name))
+	case strings.HasPrefix(name, "pg_"), name == "information_schema":
+		return fmt.Errorf("the schema %s belongs to PostgreSQL", name)
+	default:
+		return nil
+	}
+}
 
 // args appends the values of the row in the order of the columns.
 func (d *draft) args(to []any) ([]any, error) {
@@ -44,20 +95,9 @@ func deref(s *string) any {
 	return *s
 }
 
-// inserts are the statements for 1, 2, 4 … maxRows rows, each made when it is first needed.
-var inserts = func() (statements [rowsBits + 1]func() string) {
-	for i := range statements {
-		statements[i] = sync.OnceValue(func() string { return makeInsert(1 << i) })
-	}
-	return statements
-}()
-
-// insertStatement returns the insert for n rows, n a power of two.
-func insertStatement(n int) string { return inserts[bits.Len(uint(n))-1]() }
-
-func makeInsert(rows int) string {
+func makeInsert(prefix string, rows int) string {
 	var b strings.Builder
-	b.WriteString(insertInto)
+	fmt.Fprintf(&b, insertInto, prefix)
 	for row := range rows {
 		if row > 0 {
 			b.WriteString(", ")
@@ -83,13 +123,13 @@ func placeholders(b *strings.Builder, after, n int) {
 
 // lookUp returns the receipts of the messages that are stored under the keys, as far as the transaction sees them. A nil
 // scanner sees none.
-func lookUp(ctx context.Context, s scanner, keys []string) (map[string]Receipt, error) {
+func (o *Outbox) lookUp(ctx context.Context, s scanner, keys []string) (map[string]Receipt, error) {
 	found := make(map[string]Receipt, len(keys))
 	if s == nil || len(keys) == 0 {
 		return found, nil
 	}
 	var b strings.Builder
-	b.WriteString(`SELECT idempotency_key, CAST(id AS TEXT), message_id FROM outbox_messages WHERE idempotency_key IN `)
+	b.WriteString(o.statements.keys)
 	placeholders(&b, 0, len(keys))
 	args := make([]any, len(keys))
 	for i, key := range keys {

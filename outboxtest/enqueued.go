@@ -6,12 +6,32 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
 // Queryer is where enqueued messages are looked for: the transaction under test (*sql.Tx, *sqlx.Tx), which sees its own
 // before it commits, or the database (*sql.DB, *sqlx.DB). For a native pgx transaction look after it has committed.
 type Queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// InSchema looks for enqueued messages in the tables of a schema of PostgreSQL, where the application names one in the Config of
+// package outbox.
+func InSchema(tx Queryer, name string) Queryer { return inSchema{tx, name} }
+
+// inSchema is what InSchema returns.
+type inSchema struct {
+	Queryer
+	schema string
+}
+
+// QueryContext puts the tables that the query names into the schema.
+func (q inSchema) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := pgschema.Check(q.schema); err != nil {
+		return nil, err
+	}
+	return q.Queryer.QueryContext(ctx, pgschema.Qualify(query, q.schema), args...)
 }
 
 // RequireEnqueued returns the one enqueued message that fits. It fails the test when there is none or more than one, and

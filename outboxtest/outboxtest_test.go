@@ -335,6 +335,33 @@ func TestRelayOutcomesReachTheQueue(t *testing.T) {
 	}
 }
 
+// What an application enqueued in a schema that it names is found there, and nowhere else.
+func TestEnqueuedInSchema(t *testing.T) {
+	db, err := postgres.Open(pgtest.DSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	const name = `Mail "room"`
+	for _, opts := range [][]schema.Option{nil, {schema.In(name)}} {
+		if err := schema.Migrate(t.Context(), db.DB, schema.Postgres, opts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, err := outbox.New(outbox.Config{Schema: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := db.MustBeginTx(t.Context(), nil)
+	defer func() { _ = tx.Rollback() }()
+	if _, err := o.Enqueue(t.Context(), tx, order()); err != nil {
+		t.Fatal(err)
+	}
+	outboxtest.RequireEnqueued(t, outboxtest.InSchema(tx, name), outboxtest.Match{})
+	outboxtest.RequireNotEnqueued(t, tx, outboxtest.Match{})
+	fails(t, func(t outboxtest.TB) { outboxtest.Enqueued(t, outboxtest.InSchema(tx, "pg_mail")) }, "belongs to PostgreSQL")
+}
+
 func TestGolden(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "a.eml")
 	body := outboxtest.Render(t, nil, order())

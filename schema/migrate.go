@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
 // VersionError says that a database and the program do not agree on the schema.
@@ -16,19 +18,25 @@ type VersionError struct {
 	Have int
 	// Want is the version that the program needs.
 	Want int
+	// Schema is the schema of PostgreSQL that was looked at, as [In] named it, or empty.
+	Schema string
 }
 
 // Error says which side is behind and what to do.
 func (e *VersionError) Error() string {
+	where, flag := "the database", ""
+	if e.Schema != "" {
+		where, flag = "the schema "+pgschema.Quote(e.Schema), " --schema '"+e.Schema+"'"
+	}
 	switch {
 	case e.Have == 0:
-		return "the database has no outbox tables: run `outboxctl migrate up` or call schema.Migrate"
+		return fmt.Sprintf("%s has no outbox tables: run `outboxctl migrate up%s` or call schema.Migrate", where, flag)
 	case e.Have < e.Want:
-		return fmt.Sprintf("the database is at outbox schema version %d, this program needs %d: "+
-			"run `outboxctl migrate up` or call schema.Migrate", e.Have, e.Want)
+		return fmt.Sprintf("%s is at outbox schema version %d, this program needs %d: "+
+			"run `outboxctl migrate up%s` or call schema.Migrate", where, e.Have, e.Want, flag)
 	default:
-		return fmt.Sprintf("the database is at outbox schema version %d, this program knows only %d: "+
-			"use a newer version of the program", e.Have, e.Want)
+		return fmt.Sprintf("%s is at outbox schema version %d, this program knows only %d: "+
+			"use a newer version of the program", where, e.Have, e.Want)
 	}
 }
 
@@ -54,17 +62,22 @@ const busyWait = 15 * time.Second
 
 // Migrate brings the database to [Latest], in one transaction: on an error nothing has changed. It is safe to call from
 // many processes at once and does nothing when there is nothing to do. Errors are [*VersionError] for a database that is
-// newer than the program, [*ChecksumError] for an edited migration, and what the driver said.
-func Migrate(ctx context.Context, db *sql.DB, d Dialect) error {
+// newer than the program, [*ChecksumError] for an edited migration, [*ForeignFileError] for an SQLite file that is marked as
+// another application's, and what the driver said.
+func Migrate(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) error {
 	steps, err := Migrations(d)
 	if err != nil {
 		return err
 	}
-	return migrate(ctx, db, d, steps)
+	return migrate(ctx, db, d, steps, opts...)
 }
 
 // migrate brings the database to the last of the steps.
-func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration) error {
+func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration, opts ...Option) error {
+	set, err := configure(d, opts)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("migrate: connect: %w", err)
@@ -79,10 +92,10 @@ func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration) erro
 	}
 	// The common case takes no lock, writes nothing and needs no right to create tables.
 	var behind *VersionError
-	if err := check(ctx, conn, steps); err == nil || !errors.As(err, &behind) || behind.Have > behind.Want {
+	if err := check(ctx, conn, d, steps, set); err == nil || !errors.As(err, &behind) || behind.Have > behind.Want {
 		return err
 	}
-	if err := locked(ctx, conn, d, func() error { return apply(ctx, conn, d, steps) }); err != nil {
+	if err := locked(ctx, conn, d, func() error { return apply(ctx, conn, d, steps, set) }); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	return nil
@@ -119,26 +132,56 @@ func locked(ctx context.Context, conn *sql.Conn, d Dialect, fn func() error) (er
 }
 
 // apply runs the steps that the database lacks.
-func apply(ctx context.Context, conn *sql.Conn, d Dialect, steps []Migration) error {
-	if _, err := conn.ExecContext(ctx, migrationsTable); err != nil {
+func apply(ctx context.Context, conn *sql.Conn, d Dialect, steps []Migration, set settings) error {
+	home := set.schema
+	if d == Postgres {
+		var err error
+		if home, err = homeOf(ctx, conn, set.schema); err != nil {
+			return err
+		}
+	}
+	run := func(statement string) error {
+		_, err := conn.ExecContext(ctx, pgschema.Qualify(statement, home))
 		return err
 	}
-	applied, err := read(ctx, conn)
+	if err := run(migrationsTable); err != nil {
+		return err
+	}
+	applied, err := read(ctx, conn, home)
 	if err != nil {
 		return err
 	}
-	if err := compare(applied, steps); err != nil {
+	if err := compare(applied, steps, set); err != nil {
 		return err
 	}
 	for _, m := range steps[len(applied):] {
 		for _, statement := range append(statements(m.SQL), record(d, m)) {
-			if _, err := conn.ExecContext(ctx, statement); err != nil {
+			if err := run(statement); err != nil {
 				first, _, _ := strings.Cut(statement, "\n")
 				return fmt.Errorf("step %d (%s): %q: %w", m.Version, m.Name, first, err)
 			}
 		}
 	}
 	return nil
+}
+
+// homeOf returns the schema of PostgreSQL in which the tables are or will be, and makes the one that was asked for. Where the
+// search path decides, it is asked once and the answer written into every statement: the path of whoever inserts later may
+// lead elsewhere, as "$user" does, and the functions of the triggers must still find their tables. It returns nothing where
+// the search path leads nowhere, and leaves it to PostgreSQL to say so.
+func homeOf(ctx context.Context, conn *sql.Conn, asked string) (string, error) {
+	if asked == "" {
+		var home string
+		err := conn.QueryRowContext(ctx, `SELECT coalesce((SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass('outbox_migrations')), current_schema(), '')`).Scan(&home)
+		return home, err
+	}
+	var exists bool
+	if err := conn.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", asked).Scan(&exists); err != nil || exists {
+		return asked, err
+	}
+	_, err := conn.ExecContext(ctx, "CREATE SCHEMA "+pgschema.Quote(asked))
+	return asked, err
 }
 
 // queryer is the part of *sql.DB and *sql.Conn that reading the versions needs.
@@ -153,8 +196,8 @@ type row struct {
 }
 
 // read lists the applied steps in their order.
-func read(ctx context.Context, q queryer) (applied []row, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT version, checksum FROM outbox_migrations ORDER BY version")
+func read(ctx context.Context, q queryer, schema string) (applied []row, err error) {
+	rows, err := q.QueryContext(ctx, pgschema.Qualify("SELECT version, checksum FROM outbox_migrations ORDER BY version", schema))
 	if err != nil {
 		return nil, err
 	}
@@ -170,10 +213,10 @@ func read(ctx context.Context, q queryer) (applied []row, err error) {
 }
 
 // compare refuses a database that is newer than steps, has gaps, or was migrated in another form.
-func compare(applied []row, steps []Migration) error {
+func compare(applied []row, steps []Migration, set settings) error {
 	for i, r := range applied {
 		if i >= len(steps) {
-			return &VersionError{Have: applied[len(applied)-1].version, Want: len(steps)}
+			return &VersionError{Have: applied[len(applied)-1].version, Want: len(steps), Schema: set.schema}
 		}
 		if r.version != steps[i].Version {
 			return fmt.Errorf("outbox_migrations lacks step %d but has step %d: restore the missing row or the database",
@@ -186,9 +229,14 @@ func compare(applied []row, steps []Migration) error {
 	return nil
 }
 
-// Version returns the version of the database's schema, 0 when it holds no tables of outbox. It writes nothing.
-func Version(ctx context.Context, db *sql.DB) (int, error) {
-	applied, err := read(ctx, db)
+// Version returns the version of the database's schema, 0 when it holds no tables of outbox. It writes nothing. Of the options
+// only [In] has a meaning here.
+func Version(ctx context.Context, db *sql.DB, opts ...Option) (int, error) {
+	set, err := configure("", opts)
+	if err != nil {
+		return 0, fmt.Errorf("read the schema version: %w", err)
+	}
+	applied, err := read(ctx, db, set.schema)
 	if err != nil {
 		if missingTable(err) {
 			return 0, nil
@@ -202,28 +250,35 @@ func Version(ctx context.Context, db *sql.DB) (int, error) {
 }
 
 // Check returns nil when the database is at [Latest], in the form that this program has; else a [*VersionError], a
-// [*ChecksumError], or what the driver said. It writes nothing.
-func Check(ctx context.Context, db *sql.DB, d Dialect) error {
+// [*ChecksumError], a [*ForeignFileError], or what the driver said. It writes nothing.
+func Check(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) error {
 	steps, err := Migrations(d)
 	if err != nil {
 		return err
 	}
-	return check(ctx, db, steps)
+	set, err := configure(d, opts)
+	if err != nil {
+		return fmt.Errorf("check the schema: %w", err)
+	}
+	return check(ctx, db, d, steps, set)
 }
 
-func check(ctx context.Context, q queryer, steps []Migration) error {
-	applied, err := read(ctx, q)
-	switch {
-	case err != nil && missingTable(err):
-		return &VersionError{Have: 0, Want: len(steps)}
-	case err != nil:
+func check(ctx context.Context, q queryer, d Dialect, steps []Migration, set settings) error {
+	applied, err := read(ctx, q, set.schema)
+	missing := err != nil && missingTable(err)
+	if err != nil && !missing {
 		return fmt.Errorf("read the schema version: %w", err)
 	}
-	if err := compare(applied, steps); err != nil {
+	if d == SQLite {
+		if err := checkMark(ctx, q, set, missing); err != nil {
+			return err
+		}
+	}
+	if err := compare(applied, steps, set); err != nil {
 		return err
 	}
 	if len(applied) < len(steps) {
-		return &VersionError{Have: len(applied), Want: len(steps)}
+		return &VersionError{Have: len(applied), Want: len(steps), Schema: set.schema}
 	}
 	return nil
 }

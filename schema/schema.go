@@ -7,6 +7,9 @@
 // database, because a message commits with the application's data.
 //
 // Those who migrate with another tool take the statements from [SQL] or from "outboxctl migrate sql".
+//
+// On PostgreSQL the tables go where the search path of the session leads, or into the schema that [In] names. An SQLite file that
+// another program has marked as its own is left alone; see [ApplicationID].
 package schema
 
 import (
@@ -18,6 +21,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
 // Dialect names the SQL that a database speaks.
@@ -96,8 +101,13 @@ func record(d Dialect, m Migration) string {
 }
 
 // SQL returns the statements that build the whole schema in an empty database, for people and other tools. They also
-// record themselves, so that [Migrate] and [Version] know them afterwards. It panics on an unknown dialect.
-func SQL(d Dialect) string {
+// record themselves, so that [Migrate] and [Version] know them afterwards. Of the options only [In] has a meaning here. It
+// panics on an unknown dialect, and on an option that the dialect does not have.
+func SQL(d Dialect, opts ...Option) string {
+	set, err := configure(d, opts)
+	if err != nil {
+		panic("schema: " + err.Error())
+	}
 	steps, err := Migrations(d)
 	if err != nil {
 		panic("schema: " + err.Error())
@@ -105,9 +115,13 @@ func SQL(d Dialect) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "-- The tables of outbox for %s, version %d.\n", d, latest)
 	b.WriteString("-- Run it in one transaction: psql -1 -f FILE, or sqlite3 with BEGIN IMMEDIATE and COMMIT around it.\n\n")
-	b.WriteString(migrationsTable + ";\n")
+	if set.schema != "" {
+		fmt.Fprintf(&b, "CREATE SCHEMA IF NOT EXISTS %s;\n", pgschema.Quote(set.schema))
+	}
+	b.WriteString(pgschema.Qualify(migrationsTable, set.schema) + ";\n")
 	for _, m := range steps {
-		fmt.Fprintf(&b, "\n-- %04d %s\n%s\n%s;\n", m.Version, strings.ReplaceAll(m.Name, "_", " "), m.SQL, record(d, m))
+		fmt.Fprintf(&b, "\n-- %04d %s\n%s\n%s;\n", m.Version, strings.ReplaceAll(m.Name, "_", " "),
+			pgschema.Qualify(m.SQL, set.schema), pgschema.Qualify(record(d, m), set.schema))
 	}
 	return b.String()
 }

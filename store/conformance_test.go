@@ -1,8 +1,17 @@
 package store_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/schema"
+	"github.com/outboxmail/outbox/store"
+	"github.com/outboxmail/outbox/store/postgres"
 	"github.com/outboxmail/outbox/store/storetest"
 )
 
@@ -13,6 +22,81 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			storetest.Run(t, e.open)
 		})
+	}
+}
+
+// All rules hold for tables in a schema that the search path does not lead to, and for a role that sees nothing else. The name of
+// the schema is one that must be quoted.
+func TestConformanceInASchema(t *testing.T) {
+	t.Parallel()
+	const name = `Mail "room"; --$1`
+	storetest.Run(t, func(t *testing.T) *sqlx.DB {
+		t.Helper()
+		admin := pgtest.DSN(t)
+		dsn, role := pgtest.Role(t, admin)
+		db, err := postgres.Open(admin)
+		opened(t, db, err).MustExecContext(t.Context(), `CREATE SCHEMA "Mail ""room""; --$1" AUTHORIZATION `+role)
+		db, err = postgres.Open(dsn)
+		return opened(t, db, err)
+	}, storetest.Schema(name))
+}
+
+// Two schemas of a database are two outboxes: what is enqueued in one is not claimed, listed or cleaned away in the other.
+func TestSchemasAreApart(t *testing.T) {
+	t.Parallel()
+	db := openPQ(t)
+	stores := make(map[string]*store.Store)
+	ids := make(map[string]outbox.ID)
+	for _, name := range []string{"", "a", "b"} {
+		var err error
+		if name == "" {
+			stores[name] = migrated(t, db)
+		} else if stores[name], err = store.New(db, store.Schema(name)); err != nil {
+			t.Fatal(err)
+		} else if err := schema.Migrate(t.Context(), db.DB, schema.Postgres, schema.In(name)); err != nil {
+			t.Fatal(err)
+		}
+		box, err := outbox.New(outbox.Config{Schema: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx := db.MustBeginTx(t.Context(), nil)
+		receipt, err := box.Enqueue(t.Context(), tx, &outbox.Message{
+			From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ann@example.org"}}, Text: "x", Key: "the same",
+		})
+		if err != nil || receipt.Duplicate {
+			t.Fatalf("the key is taken in another schema: %+v, %v", receipt, err)
+		}
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		ids[name] = receipt.ID
+	}
+	for name, s := range stores {
+		if err := s.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		list, err := s.List(t.Context(), store.Filter{})
+		if err != nil || len(list) != 1 || list[0].ID != ids[name] {
+			t.Errorf("the schema %q lists %v (%v), want %s alone", name, list, err, ids[name])
+		}
+		claimed, err := s.Claim(t.Context(), outbox.ClaimRequest{Owner: "d", Limit: 10, Lease: time.Minute, InlineBytes: 1 << 10})
+		if err != nil || len(claimed) != 1 || claimed[0].ID != ids[name] {
+			t.Errorf("in the schema %q %v were claimed (%v), want %s alone", name, claimed, err, ids[name])
+		}
+		if n, err := s.Purge(t.Context(), store.Filter{}); err != nil || n != 0 {
+			t.Errorf("%d purged of what is being sent (%v)", n, err)
+		}
+	}
+}
+
+func TestSchemasThatAreRefused(t *testing.T) {
+	t.Parallel()
+	if _, err := store.New(openSQLite(t), store.Schema("mail")); err == nil || !strings.Contains(err.Error(), "SQLite has no schemas: leave store.Schema away") {
+		t.Errorf("on SQLite: %v", err)
+	}
+	if _, err := store.New(openPQ(t), store.Schema("pg_mail")); err == nil || !strings.Contains(err.Error(), "belongs to PostgreSQL") {
+		t.Errorf("a name of PostgreSQL's: %v", err)
 	}
 }
 

@@ -106,7 +106,7 @@ func (s *Store) Preview(ctx context.Context, op Operation, f Filter, samples int
 	}
 	query := fmt.Sprintf("%s WHERE %s ORDER BY d.message_id, d.seq LIMIT %s",
 		selectDeliveries, p.sql(), p.arg(max(0, min(n, int64(samples)))))
-	rows, err := collect[deliveryRow](ctx, s.db, query, p.args...)
+	rows, err := collect[deliveryRow](ctx, s.db, s.in(query), p.args...)
 	if err != nil {
 		return 0, nil, s.failed(ctx, err, "preview %s", op)
 	}
@@ -223,12 +223,12 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 	if b.op == OpPurge {
 		change = "DELETE FROM outbox_deliveries"
 	}
-	changed, err := collect[key](ctx, c, fmt.Sprintf(`WITH chosen AS MATERIALIZED (
+	changed, err := collect[key](ctx, c, s.in(fmt.Sprintf(`WITH chosen AS MATERIALIZED (
   SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
   WHERE %s ORDER BY d.message_id, d.seq LIMIT %s %s
 )
 %s WHERE (message_id, seq) IN (SELECT message_id, seq FROM chosen) RETURNING message_id AS id, seq`,
-		p.sql(), p.arg(size), lock, change), p.args...)
+		p.sql(), p.arg(size), lock, change)), p.args...)
 	if err != nil || b.op != OpPurge || len(changed) == 0 {
 		return changed, err
 	}

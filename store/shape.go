@@ -49,9 +49,9 @@ func (s *Store) Shape(ctx context.Context, f Filter) ([]Shape, error) {
 		Age    int
 		Number int64
 	}
-	rows, err := collect[row](ctx, s.db, fmt.Sprintf(`SELECT %s AS domain, CASE%s ELSE %d END AS age, count(*) AS number
+	rows, err := collect[row](ctx, s.db, s.in(fmt.Sprintf(`SELECT %s AS domain, CASE%s ELSE %d END AS age, count(*) AS number
 FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c WHERE %s GROUP BY 1, 2`,
-		domain, column.String(), len(ShapeAges), p.sql()), p.args...)
+		domain, column.String(), len(ShapeAges), p.sql())), p.args...)
 	if err != nil {
 		return nil, s.failed(ctx, err, "shape")
 	}

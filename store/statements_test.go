@@ -19,25 +19,33 @@ import (
 func TestEveryStatementPrepares(t *testing.T) {
 	t.Parallel()
 	for _, engine := range []struct {
-		driver string
-		dsn    func(t *testing.T) string
+		driver, schema string
+		dsn            func(t *testing.T) string
 	}{
-		{"sqlite", func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "app.db") }},
-		{"postgres", func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) }},
-		{"pgx", func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) }},
+		{"sqlite", "", func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "app.db") }},
+		{"postgres", "", func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) }},
+		{"postgres", "mail", func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) }},
+		{"pgx", "", func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) }},
 	} {
-		t.Run(engine.driver, func(t *testing.T) {
+		t.Run(engine.driver+engine.schema, func(t *testing.T) {
 			t.Parallel()
 			db, err := sqlx.Open(engine.driver, engine.dsn(t))
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = db.Close() })
-			s, err := New(db)
+			var (
+				opts []Option
+				in   []schema.Option
+			)
+			if engine.schema != "" {
+				opts, in = append(opts, Schema(engine.schema)), append(in, schema.In(engine.schema))
+			}
+			s, err := New(db, opts...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := schema.Migrate(t.Context(), db.DB, s.dialect); err != nil {
+			if err := schema.Migrate(t.Context(), db.DB, s.dialect, in...); err != nil {
 				t.Fatal(err)
 			}
 			for name, text := range s.queries {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/outboxmail/outbox/internal/pgschema"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -33,6 +34,7 @@ type Store struct {
 	dialect schema.Dialect
 	queries queries
 	actor   string
+	schema  string   // of PostgreSQL, "" is where the search path leads
 	claims  sync.Map // *atomic.Uint64 by relay and routes: counts them, so that each priority has its turn
 }
 
@@ -47,6 +49,18 @@ func Actor(name string) Option {
 		}
 		s.actor = name
 		return nil
+	}
+}
+
+// Schema names the schema of PostgreSQL that holds the tables, as [schema.In] does for migrations. Statements name it themselves and
+// set nothing on the connection. On SQLite, which has no schemas, it is an error. Defaults to the search path of the connection.
+func Schema(name string) Option {
+	return func(s *Store) error {
+		if s.dialect == schema.SQLite {
+			return errors.New("SQLite has no schemas: leave store.Schema away")
+		}
+		s.schema = name
+		return pgschema.Check(name)
 	}
 }
 
@@ -70,8 +84,14 @@ func New(db *sqlx.DB, opts ...Option) (*Store, error) {
 			return nil, fmt.Errorf("store: %w", err)
 		}
 	}
+	for name, statement := range s.queries {
+		s.queries[name] = s.in(statement)
+	}
 	return s, nil
 }
+
+// in puts the tables that a statement names into the schema of the store.
+func (s *Store) in(statement string) string { return pgschema.Qualify(statement, s.schema) }
 
 // dialectOf knows the drivers by the names under which they register.
 func dialectOf(driverName string) (schema.Dialect, error) {
@@ -101,7 +121,13 @@ func processName() string {
 func (s *Store) Dialect() schema.Dialect { return s.dialect }
 
 // Check returns nil when the database can be reached and its tables are those that this program knows; see [schema.Check].
-func (s *Store) Check(ctx context.Context) error { return schema.Check(ctx, s.db.DB, s.dialect) }
+func (s *Store) Check(ctx context.Context) error {
+	var opts []schema.Option
+	if s.schema != "" {
+		opts = append(opts, schema.In(s.schema))
+	}
+	return schema.Check(ctx, s.db.DB, s.dialect, opts...)
+}
 
 // conn is what a statement runs on: the pool, or a transaction.
 type conn interface {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
+	"github.com/outboxmail/outbox/internal/pgschema"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
@@ -183,7 +184,7 @@ func open(ts *testscript.TestScript) *connect.Database {
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok && !filepath.IsAbs(path) {
 		url = "sqlite:" + ts.MkAbs(path)
 	}
-	db, err := connect.Open(context.Background(), url, connect.Create)
+	db, err := connect.Open(context.Background(), connect.Target{URL: url, Schema: ts.Getenv("OUTBOX_SCHEMA")}, connect.Create)
 	ts.Check(err)
 	return db
 }
@@ -196,7 +197,7 @@ func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: sql statement")
 	}
 	db := open(ts)
-	_, err := db.SQL.ExecContext(context.Background(), args[0])
+	_, err := db.SQL.ExecContext(context.Background(), pgschema.Qualify(args[0], db.Schema))
 	ts.Check(errors.Join(err, db.Close()))
 }
 
@@ -220,7 +221,9 @@ func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
 			Subject: "Number " + strconv.Itoa(i), Text: "One of many.",
 		}
 	}
-	_, err = outbox.EnqueueMany(ctx, tx, messages)
+	box, err := outbox.New(outbox.Config{Schema: db.Schema})
+	ts.Check(err)
+	_, err = box.EnqueueMany(ctx, tx, messages)
 	ts.Check(err)
 	ts.Check(errors.Join(tx.Commit(), db.Close()))
 }

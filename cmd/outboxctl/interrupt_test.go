@@ -33,7 +33,7 @@ func outboxctl(t *testing.T, args ...string) *exec.Cmd {
 func TestInterruptedFlush(t *testing.T) {
 	ctx := t.Context()
 	url := "sqlite:" + filepath.Join(t.TempDir(), "app.db")
-	db, err := connect.Open(ctx, url, connect.Create)
+	db, err := connect.Open(ctx, connect.Target{URL: url}, connect.Create)
 	if err != nil {
 		t.Fatal(err)
 	}

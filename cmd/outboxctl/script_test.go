@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 // engines are the folders of testdata/script: what the scripts in each find in OUTBOX_DB. A script in "both" runs on each
 // database.
 var engines = map[string][]string{
-	"both":     {"sqlite", "postgres"},
+	"both":     {"sqlite", "postgres", "schema"}, // schema is PostgreSQL with the tables in one that no search path leads to
 	"sqlite":   {"sqlite"},
 	"postgres": {"postgres"},
 	"plain":    {"none"},
@@ -52,7 +52,7 @@ func TestScripts(t *testing.T) {
 func params(t *testing.T, engine, script string) testscript.Params {
 	t.Helper()
 	var dsn string
-	if engine == "postgres" {
+	if engine == "postgres" || engine == "schema" {
 		dsn = pgtest.DSN(t)
 	}
 	return testscript.Params{
@@ -67,6 +67,8 @@ func params(t *testing.T, engine, script string) testscript.Params {
 			switch engine {
 			case "sqlite":
 				dsn = "sqlite:" + filepath.Join(env.WorkDir, "app.db")
+			case "schema":
+				env.Setenv("OUTBOX_SCHEMA", "mail")
 			case "none":
 				return nil
 			}

@@ -19,7 +19,7 @@ type arrow struct {
 var arrows = []arrow{
 	{from: ".", may: nil},
 	{from: "smtpx/...", may: []string{"smtpx/..."}},
-	{from: "schema", may: nil},
+	{from: "schema", may: []string{"internal/pgschema"}},
 	{from: "store", may: []string{".", "schema", "internal/..."}},
 	{from: "store/sqlite", may: []string{"store", "internal/..."}},
 	{from: "store/postgres", may: []string{"store", "internal/..."}},

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -10,20 +12,46 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+
+	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
-// Channel is where the trigger of outbox notifies. The payload is always empty, so that PostgreSQL folds the
+// Channel is where the trigger of outbox notifies. The payload is the schema of the tables, so that PostgreSQL folds the
 // notifications of a transaction into one.
 const Channel = "outbox"
+
+// WatchOption changes what [Watch] listens for.
+type WatchOption func(*watcher) error
+
+// watcher listens for the notifications of one outbox.
+type watcher struct {
+	dsn    string
+	schema string // "" is to be asked for
+}
+
+// Schema names the schema that holds the tables, as store.Schema does. Defaults to where the search path of the connection
+// leads, as it is when the watcher connects.
+func Schema(name string) WatchOption {
+	return func(w *watcher) error {
+		w.schema = name
+		return pgschema.Check(name)
+	}
+}
 
 // Watch returns a function that calls wake whenever a transaction that enqueued has committed, until ctx ends, and then
 // returns nil. It needs the trigger that store.EnableNotify makes, and a connection of its own, which must lead to the server
 // itself and not to PgBouncer in transaction mode. It calls wake once when it is connected, because something may have been
-// missed before. When the connection is lost or cannot be made it returns the error; it may then be called again. The DSN
-// is read as by [Open].
-func Watch(dsn string) func(ctx context.Context, wake func()) error {
+// missed before; what other outboxes of the database enqueue does not wake it. When the connection is lost or cannot be made
+// it returns the error; it may then be called again. The DSN is read as by [Open].
+func Watch(dsn string, opts ...WatchOption) func(ctx context.Context, wake func()) error {
 	return func(ctx context.Context, wake func()) error {
-		err := watch(ctx, dsn, wake)
+		w := watcher{dsn: dsn}
+		for _, opt := range opts {
+			if err := opt(&w); err != nil {
+				return fmt.Errorf("watch PostgreSQL: %w", err)
+			}
+		}
+		err := w.watch(ctx, wake)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was told to stop
 		}
@@ -31,13 +59,18 @@ func Watch(dsn string) func(ctx context.Context, wake func()) error {
 	}
 }
 
-func watch(parent context.Context, dsn string, wake func()) error {
-	complete, err := completeDSN(dsn)
+func (w *watcher) watch(parent context.Context, wake func()) error {
+	complete, err := completeDSN(w.dsn)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel() // closes the connection
+	if w.schema == "" {
+		if w.schema, err = home(ctx, w.dsn); err != nil {
+			return fmt.Errorf("watch PostgreSQL: %w", err)
+		}
+	}
 	var (
 		lost     error
 		listener *pq.Listener
@@ -60,13 +93,33 @@ func watch(parent context.Context, dsn string, wake func()) error {
 	} else {
 		_ = listener.Close()
 	}
-	for range listener.Notify { // closed when the listener has ended
-		wake()
+	for n := range listener.Notify { // closed when the listener has ended
+		if n == nil || w.schema == "" || n.Extra == w.schema {
+			wake()
+		}
 	}
 	if lost == nil {
 		return parent.Err()
 	}
 	return fmt.Errorf("watch PostgreSQL: %w", lost)
+}
+
+// home asks where the search path finds the tables. It is nothing before they are made: then every notification counts.
+func home(ctx context.Context, dsn string) (schema string, err error) {
+	cfg, err := config(dsn)
+	if err != nil {
+		return "", err
+	}
+	connector, err := pq.NewConnectorConfig(cfg)
+	if err != nil {
+		return "", err
+	}
+	connector.Dialer(dialer(ctx))
+	db := sql.OpenDB(connector)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	err = db.QueryRowContext(ctx, `SELECT coalesce((SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass('outbox_messages')), '')`).Scan(&schema)
+	return schema, err
 }
 
 // contextDialer is how a listener connects.

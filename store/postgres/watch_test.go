@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,6 +108,76 @@ func TestWatch(t *testing.T) {
 	}
 	_ = db.Close()
 	goleak.VerifyNone(t, goleak.IgnoreTopFunction("testing.(*T).Parallel"), goleak.IgnoreTopFunction("testing.runTests"))
+}
+
+// A watcher is woken by its own outbox, whether that is named or found by the search path, and not by another in the same
+// database.
+func TestWatchOneSchemaOfTwo(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.DSN(t)
+	db, public := migrated(t, dsn)
+	if err := schema.Migrate(t.Context(), db.DB, schema.Postgres, schema.In("mail")); err != nil {
+		t.Fatal(err)
+	}
+	mail, err := store.New(db, store.Schema("mail"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	box, err := outbox.New(outbox.Config{Schema: "mail"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wakes := map[string]chan struct{}{"public": make(chan struct{}, 10), "mail": make(chan struct{}, 10)}
+	for name, watch := range map[string]func(context.Context, func()) error{
+		"public": postgres.Watch(dsn), "mail": postgres.Watch(dsn, postgres.Schema("mail")),
+	} {
+		wg.Go(func() {
+			if err := watch(ctx, func() { wakes[name] <- struct{}{} }); err != nil {
+				t.Errorf("the watcher of %s: %v", name, err)
+			}
+		})
+		<-wakes[name] // it is connected
+	}
+	for _, s := range []*store.Store{public, mail} {
+		if err := s.EnableNotify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Notifications come in the order of the commits, so a watcher that is woken by its own was not woken by the others before.
+	for range 3 {
+		tx := db.MustBeginTx(t.Context(), nil)
+		_, err := box.Enqueue(t.Context(), tx, &outbox.Message{
+			From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ann@example.org"}}, Text: "x",
+		})
+		if err = errors.Join(err, tx.Commit()); err != nil {
+			t.Fatal(err)
+		}
+		<-wakes["mail"]
+	}
+	enqueue(t, db, 1, true)
+	<-wakes["public"]
+	if err := mail.DisableNotify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, db, 1, true) // the other trigger is still there
+	<-wakes["public"]
+	cancel()
+	wg.Wait()
+	for name, c := range wakes {
+		if len(c) != 0 {
+			t.Errorf("the watcher of %s was woken by the other outbox", name)
+		}
+	}
+}
+
+func TestWatchRefusesANameOfPostgres(t *testing.T) {
+	t.Parallel()
+	err := postgres.Watch("postgres://localhost/app", postgres.Schema("pg_mail"))(t.Context(), func() { t.Error("woken") })
+	if err == nil || !strings.Contains(err.Error(), "belongs to PostgreSQL") {
+		t.Errorf("the error is %v", err)
+	}
 }
 
 func TestWatchSaysWhyItEnded(t *testing.T) {

@@ -144,11 +144,17 @@ func begin(ctx context.Context, conn *sqlx.Conn) (bool, error) {
 	return true, err
 }
 
-// sqliteBusy is the primary result code SQLITE_BUSY.
-const sqliteBusy = 5
+// The primary result codes (SQLITE_BUSY …) that this package tells apart.
+const (
+	sqliteBusy    = 5
+	sqliteCorrupt = 11
+	sqliteNotADB  = 26
+)
 
-// isBusy recognises SQLITE_BUSY and its extended codes.
-func isBusy(err error) bool {
+// isCode recognises a result code and its extended codes.
+func isCode(err error, code int) bool {
 	var coded interface{ Code() int }
-	return errors.As(err, &coded) && coded.Code()&0xff == sqliteBusy
+	return errors.As(err, &coded) && coded.Code()&0xff == code
 }
+
+func isBusy(err error) bool { return isCode(err, sqliteBusy) }

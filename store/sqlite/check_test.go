@@ -96,15 +96,43 @@ func TestCheckBesideWriters(t *testing.T) {
 	wg.Wait()
 }
 
+// A file that is no database, or half of one, is named by the first statement, whichever that is.
 func TestNotADatabase(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "notes.txt")
-	if err := os.WriteFile(path, []byte(strings.Repeat("this is no database\n", 100)), 0o600); err != nil {
+	whole := filepath.Join(t.TempDir(), "whole.db")
+	db := openWith(t, whole)
+	exec(t, db, "PRAGMA journal_mode = DELETE")
+	exec(t, db, "CREATE TABLE t (n integer)")
+	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	db := openWith(t, path, sqlite.Existing())
-	var n int
-	if err := db.GetContext(t.Context(), &n, "SELECT 1"); err == nil || !strings.Contains(err.Error(), "not a database") {
-		t.Errorf("the error is %v", err)
+	good, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, content, says string }{
+		{"text", strings.Repeat("this is no database\n", 100), "is not an SQLite database"},
+		{"header cut", string(good[:50]), "is damaged"},
+		{"header scrambled", "SQLite format 3\x00" + strings.Repeat("\xff", len(good)-16), "is not an SQLite database"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "app.db")
+			if err := os.WriteFile(path, []byte(test.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			db := openWith(t, path, sqlite.Existing())
+			var n int
+			first := db.GetContext(t.Context(), &n, "SELECT 1")
+			_, second := db.ExecContext(t.Context(), "CREATE TABLE t (n integer)")
+			for _, err := range []error{first, second, sqlite.Check(t.Context(), db)} {
+				if err == nil || !strings.Contains(err.Error(), path+" "+test.says) {
+					t.Errorf("the error is %v, want one that says that %s %s", err, path, test.says)
+				}
+			}
+			if content, err := os.ReadFile(path); err != nil || string(content) != test.content {
+				t.Errorf("the file was changed (%v)", err)
+			}
+		})
 	}
 }

@@ -46,6 +46,7 @@ func gateOf(path string) *gate {
 // gatedConnector opens connections whose writers queue at a gate.
 type gatedConnector struct {
 	driver.Connector
+	path string
 	gate *gate
 	wait time.Duration
 }
@@ -72,7 +73,7 @@ func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
-		return nil, err
+		return nil, c.explain(err)
 	}
 	c.gate.wal.Store(true)
 	inner, ok := conn.(sqliteConn)
@@ -80,6 +81,18 @@ func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, errors.Join(fmt.Errorf("the SQLite driver's connection is a %T, which lacks a method", conn), conn.Close())
 	}
 	return &gatedConn{sqliteConn: inner, gate: c.gate, wait: c.wait}, nil
+}
+
+// explain says which file it is that no connection can be made to, where the driver knows only what is wrong with it.
+func (c *gatedConnector) explain(err error) error {
+	switch {
+	case isCode(err, sqliteNotADB):
+		return fmt.Errorf("%s is not an SQLite database, or it is encrypted: %w", c.path, err)
+	case isCode(err, sqliteCorrupt):
+		return fmt.Errorf("%s is damaged: %w", c.path, err)
+	default:
+		return err
+	}
 }
 
 // enter waits for the gate as long as a busy writer waits for a locked file.

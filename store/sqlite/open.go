@@ -45,6 +45,8 @@ func RelaxedSync() Option { return func(s *settings) { s.synchronous = "NORMAL" 
 //     another wrote in between, and no timeout helps against that;
 //   - foreign keys are enforced.
 //
+// It does not touch the file: what is not an SQLite database is refused by the first statement, with an error that names it.
+//
 // The path is a file name, not a DSN, and must not lie on a network file system, where WAL does not work. Databases in
 // memory are refused: each connection would see its own.
 func Open(path string, opts ...Option) (*sqlx.DB, error) {
@@ -82,6 +84,6 @@ func Open(path string, opts ...Option) (*sqlx.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open SQLite file %s: %w", path, err)
 	}
-	db := sql.OpenDB(&gatedConnector{Connector: connector, gate: gateOf(path), wait: busyTimeout})
+	db := sql.OpenDB(&gatedConnector{Connector: connector, path: path, gate: gateOf(path), wait: busyTimeout})
 	return sqlx.NewDb(db, "sqlite"), nil
 }

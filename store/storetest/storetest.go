@@ -17,8 +17,6 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/outboxmail/outbox/schema"
-	"github.com/outboxmail/outbox/store"
 )
 
 // rule is one thing that a store promises.
@@ -63,24 +61,32 @@ func topics() []topic {
 	}
 }
 
+// Option changes how [Run] runs.
+type Option func(*world)
+
+// Schema keeps the tables in a schema of PostgreSQL, as [store.Schema] does. Defaults to where the search path leads.
+func Schema(name string) Option { return func(w *world) { w.schema = name } }
+
 // Run checks every rule. It calls open once for each topic, more than once at a time: open returns an empty database that
 // nobody else uses, and closes and removes it when its test ends. Run creates the tables.
-func Run(t *testing.T, open func(t *testing.T) *sqlx.DB) {
+func Run(t *testing.T, open func(t *testing.T) *sqlx.DB, opts ...Option) {
 	t.Helper()
+	newWorld := func(t *testing.T, says string, db *sqlx.DB) *world {
+		t.Helper()
+		w := &world{T: t, says: says, db: db}
+		for _, opt := range opts {
+			opt(w)
+		}
+		return w
+	}
 	for _, topic := range topics() {
 		t.Run(topic.name, func(t *testing.T) {
 			t.Parallel()
 			db := open(t)
-			s, err := store.New(db)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := schema.Migrate(t.Context(), db.DB, s.Dialect()); err != nil {
-				t.Fatal(err)
-			}
+			newWorld(t, "The tables can be made.", db).migrate()
 			for i, r := range topic.rules {
 				t.Run(r.name, func(t *testing.T) {
-					w := &world{T: t, says: r.says, db: db}
+					w := newWorld(t, r.says, db)
 					if i > 0 {
 						w.reset()
 					}
@@ -92,7 +98,7 @@ func Run(t *testing.T, open func(t *testing.T) *sqlx.DB) {
 	}
 	t.Run("unmigrated", func(t *testing.T) {
 		t.Parallel()
-		w := &world{T: t, says: "A database without the tables is named as such by every method, with what to run.", db: open(t)}
+		w := newWorld(t, "A database without the tables is named as such by every method, with what to run.", open(t))
 		w.store = w.newStore()
 		checkUnmigrated(w)
 	})

@@ -11,6 +11,8 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/pgschema"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -18,9 +20,10 @@ import (
 type world struct {
 	*testing.T
 
-	says  string
-	db    *sqlx.DB
-	store *store.Store
+	says   string
+	db     *sqlx.DB
+	schema string // of PostgreSQL, or empty
+	store  *store.Store
 }
 
 // tables in an order in which they may be emptied.
@@ -33,8 +36,24 @@ func (w *world) reset() {
 	}
 }
 
+// migrate creates the tables.
+func (w *world) migrate() {
+	w.Helper()
+	var opts []schema.Option
+	if w.schema != "" {
+		opts = append(opts, schema.In(w.schema))
+	}
+	w.must(schema.Migrate(w.Context(), w.db.DB, w.newStore().Dialect(), opts...))
+}
+
+// in puts the tables that a statement names where they are.
+func (w *world) in(query string) string { return pgschema.Qualify(query, w.schema) }
+
 func (w *world) newStore(opts ...store.Option) *store.Store {
 	w.Helper()
+	if w.schema != "" {
+		opts = append(opts, store.Schema(w.schema))
+	}
 	s, err := store.New(w.db, opts...)
 	w.must(err)
 	return s
@@ -78,7 +97,7 @@ func want[V any](w *world, what string, got, expected V) {
 
 func (w *world) exec(query string, args ...any) {
 	w.Helper()
-	if _, err := w.db.ExecContext(w.Context(), query, args...); err != nil {
+	if _, err := w.db.ExecContext(w.Context(), w.in(query), args...); err != nil {
 		w.Fatalf("%s: %v", query, err)
 	}
 }
@@ -87,7 +106,7 @@ func (w *world) exec(query string, args ...any) {
 func (w *world) number(query string, args ...any) int {
 	w.Helper()
 	var n int
-	if err := w.db.GetContext(w.Context(), &n, query, args...); err != nil {
+	if err := w.db.GetContext(w.Context(), &n, w.in(query), args...); err != nil {
 		w.Fatalf("%s: %v", query, err)
 	}
 	return n
@@ -141,10 +160,12 @@ func (w *world) enqueue(m *outbox.Message) outbox.ID { w.Helper(); return w.enqu
 // enqueueAll stores messages in one transaction.
 func (w *world) enqueueAll(list ...*outbox.Message) []outbox.ID {
 	w.Helper()
+	box, err := outbox.New(outbox.Config{Schema: w.schema})
+	w.must(err)
 	tx, err := w.db.BeginTxx(w.Context(), nil)
 	w.must(err)
 	defer func() { _ = tx.Rollback() }()
-	receipts, err := outbox.EnqueueMany(w.Context(), tx, list)
+	receipts, err := box.EnqueueMany(w.Context(), tx, list)
 	w.must(err)
 	w.must(tx.Commit())
 	ids := make([]outbox.ID, len(receipts))
@@ -328,7 +349,7 @@ func (w *world) one(id outbox.ID) store.Delivery {
 // rows is every column of what a query finds, to see that nothing changed.
 func (w *world) rows(query string, args ...any) string {
 	w.Helper()
-	rows, err := w.db.QueryxContext(w.Context(), query, args...)
+	rows, err := w.db.QueryxContext(w.Context(), w.in(query), args...)
 	w.must(err)
 	defer func() { _ = rows.Close() }()
 	var b strings.Builder
@@ -368,7 +389,7 @@ func (w *world) unchanged(fn func()) {
 func (w *world) now() time.Time {
 	w.Helper()
 	var v any
-	w.must(w.db.QueryRowxContext(w.Context(), "SELECT now FROM outbox_clock").Scan(&v))
+	w.must(w.db.QueryRowxContext(w.Context(), w.in("SELECT now FROM outbox_clock")).Scan(&v))
 	switch v := v.(type) {
 	case time.Time:
 		return v
@@ -412,7 +433,7 @@ func listedIDs(list []store.Delivery) []outbox.ID {
 func (w *world) nullable(query string, args ...any) sql.NullString {
 	w.Helper()
 	var s sql.NullString
-	if err := w.db.GetContext(w.Context(), &s, query, args...); err != nil {
+	if err := w.db.GetContext(w.Context(), &s, w.in(query), args...); err != nil {
 		w.Fatalf("%s: %v", query, err)
 	}
 	return s

@@ -180,12 +180,12 @@ CREATE TABLE outbox_actions (
 );
 
 -- What wakes dispatchers that listen. The trigger that calls it is made on request: a notification takes a lock of the whole
--- server at commit, which every transaction that enqueues would pay for. The payload is constant, so that the notifications
--- of a transaction become one.
+-- server at commit, which every transaction that enqueues would pay for. The payload is the schema, so that the notifications of a
+-- transaction become one, and the dispatchers of several outboxes in a database know which is theirs.
 -- +goose StatementBegin
 CREATE FUNCTION outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM pg_notify('outbox', '');
+  PERFORM pg_notify('outbox', TG_TABLE_SCHEMA);
   RETURN NULL;
 END
 $$;

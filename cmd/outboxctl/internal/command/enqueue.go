@@ -141,11 +141,15 @@ func enqueueRun(ctx context.Context, opts *enqueueOptions) (err error) {
 
 // commitOne stores a message in a transaction of its own.
 func commitOne(ctx context.Context, db *connect.Database, msg *outbox.Message) (outbox.Receipt, error) {
+	box, err := outbox.New(outbox.Config{Schema: db.Schema})
+	if err != nil {
+		return outbox.Receipt{}, err
+	}
 	tx, err := db.SQL.BeginTx(ctx, nil)
 	if err != nil {
 		return outbox.Receipt{}, &exit.Error{Err: fmt.Errorf("begin a transaction: %w", err), Code: exit.Database}
 	}
-	receipt, err := outbox.Enqueue(ctx, tx, msg)
+	receipt, err := box.Enqueue(ctx, tx, msg)
 	if err != nil {
 		return outbox.Receipt{}, errors.Join(err, tx.Rollback())
 	}

@@ -41,6 +41,7 @@ func helpTopics() []*cobra.Command {
 }
 
 const environmentTopic = `OUTBOX_DB              the database, where --db is not given
+OUTBOX_SCHEMA          the schema of PostgreSQL that holds the tables, where --schema is not given
 OUTBOX_RELAY           the relay, where --relay is not given
 OUTBOX_RELAY_PASSWORD  the relay's password, where the URL names a user and nothing else gives one
 OUTBOX_FORCE_TTY       a number of columns: behave as on a terminal of that width

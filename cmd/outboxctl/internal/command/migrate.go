@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +28,8 @@ type migrateOptions struct {
 	*app
 	output     output.Flags
 	exitStatus bool
+
+	applicationID string
 }
 
 type migrateSQLOptions struct {
@@ -41,7 +45,8 @@ func newMigrate(a *app) *cobra.Command {
 applied, in one transaction; any number of processes may migrate at the same time.`,
 		Example: `  outboxctl migrate up --db sqlite:app.db
   outboxctl migrate status
-  outboxctl migrate sql --dialect postgres > outbox.sql`,
+  outboxctl migrate sql --dialect postgres > outbox.sql
+  outboxctl migrate up --schema mail`,
 		Args: needs(1, 0, "a verb (up, status or sql)"),
 		RunE: func(*cobra.Command, []string) error { return nil }, // its arguments were refused
 	}
@@ -55,13 +60,17 @@ func newMigrateUp(a *app, runF func(context.Context, *migrateOptions) error) *co
 		runF = migrateUpRun
 	}
 	cmd := &cobra.Command{
-		Use:     "up",
-		Short:   "Bring the database to the version of this program",
-		Long:    "Bring the database to the version of this program. An SQLite file that does not exist is created.",
-		Example: "  outboxctl migrate up --db sqlite:app.db",
-		Args:    needs(0, 0, ""),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
+		Use:   "up",
+		Short: "Bring the database to the version of this program",
+		Long: `Bring the database to the version of this program. An SQLite file that does not exist is created, and so is a schema of
+PostgreSQL. An SQLite file that an application has marked as its own (PRAGMA application_id) is left alone unless
+--application-id names that mark, because it may have been taken for another by mistake.`,
+		Example: `  outboxctl migrate up --db sqlite:app.db
+  outboxctl migrate up --db postgres://owner@db.example.com/shop --schema mail`,
+		Args: needs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
 	}
+	cmd.Flags().StringVar(&opts.applicationID, "application-id", "", "migrate an SQLite file that is marked with `NUMBER`")
 	opts.output.Add(cmd, migrationJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 	return cmd
 }
@@ -71,22 +80,42 @@ func migrateUpRun(ctx context.Context, opts *migrateOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	db, err := connect.Open(ctx, opts.databaseURL(), connect.Create)
+	db, err := connect.Open(ctx, opts.target(), connect.Create)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	before, err := schema.Version(ctx, db.SQL)
+	before, err := schema.Version(ctx, db.SQL, db.In()...)
 	if err != nil {
 		return &exit.Error{Err: err, Code: exit.Database}
 	}
-	if err := schema.Migrate(ctx, db.SQL, db.Dialect); err != nil {
+	in, err := opts.migrateOptions(db)
+	if err != nil {
+		return err
+	}
+	if err := schema.Migrate(ctx, db.SQL, db.Dialect, in...); err != nil {
 		return err
 	}
 	result := migrationJSON{
 		Dialect: string(db.Dialect), Version: schema.Latest(), Latest: schema.Latest(), Changed: before != schema.Latest(),
 	}
 	return printMigration(printer, result)
+}
+
+// migrateOptions are those of the schema: where the tables are, and the mark of an SQLite file that is meant.
+func (opts *migrateOptions) migrateOptions(db *connect.Database) ([]schema.Option, error) {
+	if opts.applicationID == "" {
+		return db.In(), nil
+	}
+	if db.Dialect != schema.SQLite {
+		return nil, exit.Usagef("leave --application-id away", "PostgreSQL has no application_id")
+	}
+	const hint = "give the number as PRAGMA application_id shows it, or in hexadecimal: 0x…"
+	n, err := strconv.ParseInt(opts.applicationID, 0, 64)
+	if err != nil || n < math.MinInt32 || n > math.MaxUint32 {
+		return nil, exit.Usagef(hint, "--application-id: %q is not a number of 32 bits", opts.applicationID)
+	}
+	return append(db.In(), schema.ApplicationID(int32(uint32(n)))), nil //nolint:gosec // the bits are those of the file
 }
 
 func newMigrateStatus(a *app, runF func(context.Context, *migrateOptions) error) *cobra.Command {
@@ -112,12 +141,12 @@ func migrateStatusRun(ctx context.Context, opts *migrateOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	db, err := connect.Open(ctx, opts.databaseURL(), connect.Refuse)
+	db, err := connect.Open(ctx, opts.target(), connect.Refuse)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	version, err := schema.Version(ctx, db.SQL)
+	version, err := schema.Version(ctx, db.SQL, db.In()...)
 	if err != nil {
 		return &exit.Error{Err: err, Code: exit.Database}
 	}
@@ -126,7 +155,7 @@ func migrateStatusRun(ctx context.Context, opts *migrateOptions) (err error) {
 		return err
 	}
 	// An edited migration is told even to those who only ask for the version.
-	err = schema.Check(ctx, db.SQL, db.Dialect)
+	err = schema.Check(ctx, db.SQL, db.Dialect, db.In()...)
 	if _, differs := errors.AsType[*schema.VersionError](err); differs && !opts.exitStatus {
 		return nil
 	}
@@ -184,6 +213,14 @@ func migrateSQLRun(_ context.Context, opts *migrateSQLOptions) error {
 	if dialect != schema.SQLite && dialect != schema.Postgres {
 		return exit.Usagef("use sqlite or postgres", "--dialect: %q is not a dialect", opts.dialect)
 	}
-	_, err := io.WriteString(opts.io.Out, schema.SQL(dialect))
+	name := opts.target().Schema
+	if err := connect.CheckSchema(dialect, name); err != nil {
+		return err
+	}
+	var in []schema.Option
+	if name != "" {
+		in = append(in, schema.In(name))
+	}
+	_, err := io.WriteString(opts.io.Out, schema.SQL(dialect, in...))
 	return err
 }

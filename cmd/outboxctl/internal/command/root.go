@@ -27,6 +27,7 @@ type app struct {
 	now func() time.Time
 
 	db      string
+	schema  string
 	color   string
 	verbose bool
 
@@ -94,7 +95,7 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 
 // open opens the database whose tables are those of this program.
 func (a *app) open(ctx context.Context) (*connect.Database, error) {
-	return connect.OpenStore(ctx, a.databaseURL())
+	return connect.OpenStore(ctx, a.target())
 }
 
 func (a *app) databaseURL() string {
@@ -102,6 +103,15 @@ func (a *app) databaseURL() string {
 		return a.db
 	}
 	return a.io.Getenv(connect.EnvDatabase)
+}
+
+// target is which tables the flags or the environment name.
+func (a *app) target() connect.Target {
+	t := connect.Target{URL: a.databaseURL(), Schema: a.schema}
+	if t.Schema == "" {
+		t.Schema = a.io.Getenv(connect.EnvSchema)
+	}
+	return t
 }
 
 // needs checks the number of arguments: at least and at most so many, -1 for any number. What names them to the user.
@@ -162,6 +172,7 @@ database and delivered from there through an SMTP relay.`,
 	root.SuggestionsMinimumDistance = 2
 	fl := root.PersistentFlags()
 	fl.StringVar(&a.db, "db", "", "work on the database at `URL`: sqlite:PATH, PATH.db or postgres://… (env OUTBOX_DB)")
+	fl.StringVar(&a.schema, "schema", "", "work on the tables in the schema `NAME` of PostgreSQL (env OUTBOX_SCHEMA)")
 	fl.StringVar(&a.color, "color", "auto", "use colour `WHEN`: auto, always or never")
 	fl.BoolVarP(&a.verbose, "verbose", "v", false, "log more")
 

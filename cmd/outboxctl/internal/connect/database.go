@@ -11,24 +11,45 @@ import (
 	"strings"
 
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/internal/pgschema"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// EnvDatabase names the environment variable that stands in for --db.
-const EnvDatabase = "OUTBOX_DB"
+// The environment variables that stand in for --db and --schema.
+const (
+	EnvDatabase = "OUTBOX_DB"
+	EnvSchema   = "OUTBOX_SCHEMA"
+)
 
 const databaseForms = "use sqlite:PATH, a path that ends in .db, or postgres://user@host/database"
+
+// Target says which tables to work on.
+type Target struct {
+	// URL is that of the database.
+	URL string
+	// Schema is the schema of PostgreSQL that holds the tables, empty for where the search path leads.
+	Schema string
+}
 
 // Database is an open database. It must be closed.
 type Database struct {
 	SQL     *sql.DB
 	Dialect schema.Dialect
+	Schema  string // as in Target
 	Store   *store.Store
 	// Watch wakes a dispatcher when something was committed; see dispatcher.Config. Nil where that needs more than the file.
 	Watch func(ctx context.Context, wake func()) error
+}
+
+// In returns the options of package schema that lead to the tables.
+func (d *Database) In() []schema.Option {
+	if d.Schema == "" {
+		return nil
+	}
+	return []schema.Option{schema.In(d.Schema)}
 }
 
 // Close closes the connections.
@@ -51,18 +72,21 @@ const (
 	Create
 )
 
-// Open opens the database at a URL and makes sure that it answers. It does not look at the schema; see [OpenStore].
-// Errors about the URL have the code for usage, those of the database their own.
-func Open(ctx context.Context, rawURL string, missing Missing) (*Database, error) {
-	a, err := parse(rawURL)
+// Open opens a database and makes sure that it answers. It does not look at the tables; see [OpenStore]. Errors about the
+// target have the code for usage, those of the database their own.
+func Open(ctx context.Context, target Target, missing Missing) (*Database, error) {
+	a, err := parse(target.URL)
 	if err != nil {
+		return nil, err
+	}
+	if err := CheckSchema(a.dialect, target.Schema); err != nil {
 		return nil, err
 	}
 	var db *Database
 	if a.dialect == schema.SQLite {
 		db, err = openSQLite(a, missing)
 	} else {
-		db, err = openPostgres(a)
+		db, err = openPostgres(a, target.Schema)
 	}
 	if err != nil {
 		return nil, err
@@ -74,8 +98,8 @@ func Open(ctx context.Context, rawURL string, missing Missing) (*Database, error
 }
 
 // OpenStore is [Open] for commands that need the tables of this program's version.
-func OpenStore(ctx context.Context, rawURL string) (*Database, error) {
-	db, err := Open(ctx, rawURL, Refuse)
+func OpenStore(ctx context.Context, target Target) (*Database, error) {
+	db, err := Open(ctx, target, Refuse)
 	if err != nil {
 		return nil, err
 	}
@@ -127,16 +151,34 @@ func openSQLite(a address, missing Missing) (*Database, error) {
 	return &Database{SQL: db.DB, Dialect: st.Dialect(), Store: st, Watch: sqlite.Watch(db)}, nil
 }
 
-func openPostgres(a address) (*Database, error) {
+// CheckSchema refuses the name of a schema where it cannot be one. No name is right everywhere.
+func CheckSchema(d schema.Dialect, name string) error {
+	if name == "" {
+		return nil
+	}
+	if d == schema.SQLite {
+		return exit.Usagef("leave --schema and OUTBOX_SCHEMA away", "SQLite has no schemas")
+	}
+	if err := pgschema.Check(name); err != nil {
+		return exit.Usagef("give --schema or OUTBOX_SCHEMA the name of a schema of your own", "%w", err)
+	}
+	return nil
+}
+
+func openPostgres(a address, name string) (*Database, error) {
 	db, err := postgres.Open(a.dsn)
 	if err != nil {
 		return nil, &exit.Error{Err: err, Hint: databaseForms, Code: exit.Usage}
 	}
-	st, err := store.New(db)
+	var opts []store.Option
+	if name != "" {
+		opts = append(opts, store.Schema(name))
+	}
+	st, err := store.New(db, opts...)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Database{SQL: db.DB, Dialect: st.Dialect(), Store: st}, nil
+	return &Database{SQL: db.DB, Dialect: st.Dialect(), Schema: name, Store: st}, nil
 }
 
 // parse reads the URL of a database. Its errors never quote the URL, which may hold a password.

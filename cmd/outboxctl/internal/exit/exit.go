@@ -78,6 +78,7 @@ func known(err error) (sentence, hint string, code int) {
 	var (
 		version   *schema.VersionError
 		checksum  *schema.ChecksumError
+		foreign   *schema.ForeignFileError
 		invalid   *outbox.InvalidError
 		ambiguous *store.AmbiguousError
 	)
@@ -91,6 +92,9 @@ func known(err error) (sentence, hint string, code int) {
 	case errors.As(err, &checksum):
 		return fmt.Sprintf("outbox migration %d was applied in another form than this program has", checksum.Version),
 			"compare the tables with `outboxctl migrate sql`, mend the difference, then set the checksum in outbox_migrations", Database
+	case errors.As(err, &foreign):
+		return fmt.Sprintf("the SQLite file is marked as another application's (application_id %#x)", uint32(foreign.Have)),
+			fmt.Sprintf("check --db or OUTBOX_DB; if it is the right file, run `outboxctl migrate up --application-id %#x`", uint32(foreign.Have)), Database
 	case errors.As(err, &invalid):
 		return err.Error(), "", Usage
 	case errors.As(err, &ambiguous):
@@ -105,14 +109,17 @@ func known(err error) (sentence, hint string, code int) {
 }
 
 func versionSentence(e *schema.VersionError) (sentence, hint string, code int) {
+	where, migrate := "the database", "run `outboxctl migrate up`"
+	if e.Schema != "" {
+		where, migrate = fmt.Sprintf("the schema %q", e.Schema), fmt.Sprintf("run `outboxctl migrate up --schema '%s'`", e.Schema)
+	}
 	switch {
 	case e.Have == 0:
-		return "the database has no outbox tables", "run `outboxctl migrate up`", Database
+		return where + " has no outbox tables", migrate, Database
 	case e.Have < e.Want:
-		return fmt.Sprintf("the database is at outbox schema version %d, this program needs %d", e.Have, e.Want),
-			"run `outboxctl migrate up`", Database
+		return fmt.Sprintf("%s is at outbox schema version %d, this program needs %d", where, e.Have, e.Want), migrate, Database
 	default:
-		return fmt.Sprintf("the database is at outbox schema version %d, this program knows only %d", e.Have, e.Want),
+		return fmt.Sprintf("%s is at outbox schema version %d, this program knows only %d", where, e.Have, e.Want),
 			"use a newer outboxctl", Database
 	}
 }
