@@ -169,7 +169,7 @@ func megabytes(n int64) string {
 	if n < 1<<20 {
 		return fmt.Sprintf("%d KB", n>>10)
 	}
-	return fmt.Sprintf("%d MB", n>>20)
+	return fmt.Sprintf("%d MB", (n+1<<19)>>20)
 }
 
 // large commits messages whose bodies are about size bytes once they are rendered, as an attachment is: three bytes become

@@ -3,6 +3,7 @@ package dispatcher_test
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -46,11 +47,12 @@ type ledger struct {
 	mu       sync.Mutex
 	copies   map[string][]copyOf
 	subjects map[string]string // of each Message-ID
+	begin    map[string]func() // called when a dispatcher of this name brings a message
 	messages int
 }
 
 func newLedger() *ledger {
-	return &ledger{copies: make(map[string][]copyOf), subjects: make(map[string]string)}
+	return &ledger{copies: make(map[string][]copyOf), subjects: make(map[string]string), begin: make(map[string]func())}
 }
 
 func ledgerKey(messageID, recipient string) string { return messageID + " " + recipient }
@@ -66,11 +68,24 @@ func (l *ledger) hook(_ context.Context, e smtptest.Event) smtptest.Action {
 	l.messages++
 	l.subjects[e.Message.MessageID] = e.Message.Header("Subject")
 	c := copyOf{by: strings.TrimSuffix(e.Session.EHLO, ".example.com"), hash: sha256.Sum256(e.Message.Data)}
+	if begin := l.begin[c.by]; begin != nil {
+		begin()
+	}
 	for _, to := range e.Message.To {
 		key := ledgerKey(e.Message.MessageID, to)
 		l.copies[key] = append(l.copies[key], c)
 	}
 	return smtptest.Action{Delay: time.Duration(rand.Int64N(int64(30 * time.Millisecond)))}
+}
+
+// expect has begin called when a dispatcher brings a message; nil ends that.
+func (l *ledger) expect(name string, begin func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begin[name] = begin
+	if begin == nil {
+		delete(l.begin, name)
+	}
 }
 
 // killing is the campaign on one database.
@@ -156,9 +171,10 @@ func (k *killing) run() {
 	wg.Wait()
 }
 
-// life is that of one process: one in five dies while it starts, the others within half a second at work.
+// life is that of one process: one in five dies while it starts, one within half a second of being ready, the others
+// within half a second of the first order or message of theirs.
 func (k *killing) life(role string, i int) error {
-	o := orders{Name: fmt.Sprintf("%s-%d", role, i), Database: k.database, Pace: 10 * time.Millisecond, Lease: campaignLease}
+	o := orders{Name: fmt.Sprintf("%s-%d", role, i), Database: k.database, Pace: 20 * time.Millisecond, Lease: campaignLease}
 	if role != "app" {
 		o.Relay = k.relay.URL()
 	}
@@ -167,30 +183,32 @@ func (k *killing) life(role string, i int) error {
 		return err
 	}
 	defer w.kill()
-	isReady := true
-	if rand.IntN(5) == 0 {
-		isReady = false
-		instant := time.NewTimer(time.Duration(rand.Int64N(int64(100 * time.Millisecond))))
-		defer instant.Stop()
-		select {
-		case <-w.ready:
-			isReady = true
-		case <-w.done:
-		case <-instant.C:
+	if role != "app" {
+		k.ledger.expect(o.Name, w.begin)
+		defer k.ledger.expect(o.Name, nil)
+	}
+	most := 500 * time.Millisecond
+	switch rand.IntN(5) {
+	case 0:
+		most = 200 * time.Millisecond
+	case 1:
+		err = w.await(w.ready, time.Minute)
+	default:
+		if err = w.await(w.ready, time.Minute); err == nil {
+			err = w.await(w.begun, 5*time.Second)
+			if errors.Is(err, errAwait) {
+				err = nil // there was nothing to do
+			}
 		}
-	} else {
-		select {
-		case <-w.ready:
-		case <-w.done:
-		case <-time.After(time.Minute):
-			return fmt.Errorf("not ready after a minute")
-		}
-		instant := time.NewTimer(time.Duration(rand.Int64N(int64(500 * time.Millisecond))))
-		defer instant.Stop()
-		select {
-		case <-w.done:
-		case <-instant.C:
-		}
+	}
+	if err != nil {
+		return err
+	}
+	instant := time.NewTimer(time.Duration(rand.Int64N(int64(most))))
+	defer instant.Stop()
+	select {
+	case <-w.done:
+	case <-instant.C:
 	}
 	select {
 	case <-w.done:
@@ -201,7 +219,9 @@ func (k *killing) life(role string, i int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.killed[o.Name] = true
-	if !isReady {
+	select {
+	case <-w.ready:
+	default:
 		k.inStart++
 	}
 	for _, number := range w.said("c") {

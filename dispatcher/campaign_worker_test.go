@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,17 +109,34 @@ func (o *orders) run() error {
 	return o.dispatch(ctx, db, goOn)
 }
 
-// apply is the application: transactions with an order and the mail that belongs to it, of which one in four rolls back. It
-// says "c" and the order when a commit succeeded and "r" and the order before it rolls back.
+// apply is the application: transactions with an order and the mail that belongs to it, a few at a time, of which one in
+// four rolls back. It says "c" and the order when a commit succeeded and "r" and the order before it rolls back.
 func (o *orders) apply(ctx context.Context, db *sqlx.DB) error {
 	say("ready")
-	for i := 0; ctx.Err() == nil; i++ {
-		number := fmt.Sprintf("%s-%d", o.Name, i)
-		if err := o.order(ctx, db, number, i); err != nil {
-			say("e " + number + " " + strings.ReplaceAll(err.Error(), "\n", " "))
-		}
-		time.Sleep(time.Duration(rand.Int64N(int64(2*o.Pace) + 1)))
+	var (
+		next atomic.Int64
+		wg   sync.WaitGroup
+	)
+	for range 4 {
+		wg.Go(func() {
+			rest := time.NewTimer(0)
+			defer rest.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-rest.C:
+				}
+				i := int(next.Add(1)) - 1
+				number := fmt.Sprintf("%s-%d", o.Name, i)
+				if err := o.order(ctx, db, number, i); err != nil {
+					say("e " + number + " " + strings.ReplaceAll(err.Error(), "\n", " "))
+				}
+				rest.Reset(time.Duration(rand.Int64N(int64(2*o.Pace) + 1)))
+			}
+		})
 	}
+	wg.Wait()
 	return nil
 }
 
@@ -210,6 +228,8 @@ type worker struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	ready  chan struct{} // closed when it says that it is
+	begun  chan struct{} // closed when it says something more, or when somebody who sees its work calls begin
+	begin  func()
 	done   chan struct{} // closed when it is gone; then err is how it ended
 	err    error
 	stderr bytes.Buffer
@@ -224,7 +244,8 @@ func hire(o orders) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{orders: o, cmd: exec.Command(os.Args[0]), ready: make(chan struct{}), done: make(chan struct{})}
+	w := &worker{orders: o, cmd: exec.Command(os.Args[0]), ready: make(chan struct{}), begun: make(chan struct{}), done: make(chan struct{})}
+	w.begin = sync.OnceFunc(func() { close(w.begun) })
 	w.cmd.Env = append(os.Environ(), workerEnv+"="+string(text))
 	w.cmd.Stderr = &w.stderr
 	out, err := w.cmd.StdoutPipe()
@@ -245,6 +266,7 @@ func hire(o orders) (*worker, error) {
 				close(w.ready)
 				continue
 			}
+			w.begin()
 			w.mu.Lock()
 			w.lines = append(w.lines, lines.Text())
 			w.mu.Unlock()
@@ -262,14 +284,27 @@ func employ(t *testing.T, o orders) *worker {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.kill)
-	select {
-	case <-w.ready:
-	case <-w.done:
-		t.Fatalf("%s ended before it was ready: %v: %s", o.Name, w.err, &w.stderr)
-	case <-time.After(time.Minute):
-		t.Fatalf("%s is not ready after a minute", o.Name)
+	if err := w.await(w.ready, time.Minute); err != nil {
+		t.Fatal(err)
 	}
 	return w
+}
+
+// errAwait says that a worker took longer than it may.
+var errAwait = errors.New("not in time")
+
+// await waits for an event of the worker's.
+func (w *worker) await(event <-chan struct{}, patience time.Duration) error {
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case <-event:
+		return nil
+	case <-w.done:
+		return fmt.Errorf("%s ended by itself: %w: %s", w.Name, w.err, &w.stderr)
+	case <-limit.C:
+		return fmt.Errorf("%s: %w", w.Name, errAwait)
+	}
 }
 
 // kill ends the worker with SIGKILL and waits until it is gone and all that it said is read.
