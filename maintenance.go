@@ -37,14 +37,6 @@ type Heartbeat struct {
 	Relays map[string]string
 }
 
-// RelayState is what the dispatchers of a database share about a relay.
-type RelayState struct {
-	Name string
-	// Paused is how long it is still left alone, by the clock of the database; 0 when it is not. Reason says why.
-	Paused time.Duration
-	Reason string
-}
-
 // Retention says how long what is finished is kept. The zero value keeps everything.
 type Retention struct {
 	// Sent is how long a delivery that was sent is kept. Zero means for ever.

@@ -29,6 +29,7 @@ type site struct {
 	db    *sqlx.DB
 	store *store.Store
 	relay *smtptest.Server
+	url   string // of the relay that the dispatchers send to
 	close []func()
 }
 
@@ -55,6 +56,7 @@ func (b *bench) newSite(name string) (*site, error) {
 		return nil, err
 	}
 	s.close = append(s.close, func() { _ = s.relay.Close() })
+	s.url = s.relay.URL("conns=50")
 	return s, nil
 }
 
@@ -90,7 +92,7 @@ func (s *site) backlog(ctx context.Context, n int) error {
 
 // dispatcher makes one with its own client.
 func (s *site) dispatcher(q dispatcher.Queue) (*dispatcher.Dispatcher, *smtpx.Client, error) {
-	client, err := smtpx.Open(s.relay.URL("conns=50"))
+	client, err := smtpx.Open(s.url)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -163,7 +165,7 @@ func (b *bench) fence() error {
 				rates *[]float64
 				queue dispatcher.Queue
 			}{{&on, s.store}, {&off, unfenced{s.store}}} {
-				rate, _, err := s.drain(b.ctx, drained, 1, side.queue)
+				rate, _, err := s.drain(b.ctx, b.share(drained), 1, side.queue)
 				if err != nil {
 					s.Close()
 					return err
@@ -172,9 +174,7 @@ func (b *bench) fence() error {
 			}
 		}
 		s.Close()
-		slices.Sort(on)
-		slices.Sort(off)
-		with, without := on[rounds/2], off[rounds/2]
+		with, without := median(on), median(off)
 		b.report(result{
 			"P10 drain with the commit-stage fence and without, " + engine.name, fmt.Sprintf("%.0f/s and %.0f/s", with, without),
 			fmt.Sprintf("%.2f ×", with/without), "≥ 0.85 ×", with >= 0.85*without,
@@ -200,7 +200,7 @@ func (b *bench) fleet() error {
 	conflicts := 0
 	for range rounds {
 		for i, n := range sizes {
-			rate, lost, err := s.drain(b.ctx, drained, n, s.store)
+			rate, lost, err := s.drain(b.ctx, b.share(drained), n, s.store)
 			if err != nil {
 				return err
 			}
@@ -211,12 +211,11 @@ func (b *bench) fleet() error {
 	best, worst := 0.0, 0.0
 	numbers := make([]string, len(sizes))
 	for i, list := range rates {
-		slices.Sort(list)
-		median := list[rounds/2]
-		numbers[i] = fmt.Sprintf("%d: %.0f/s", sizes[i], median)
-		best = max(best, median)
-		if i == 0 || median < worst {
-			worst = median
+		middle := median(list)
+		numbers[i] = fmt.Sprintf("%d: %.0f/s", sizes[i], middle)
+		best = max(best, middle)
+		if i == 0 || middle < worst {
+			worst = middle
 		}
 	}
 	b.report(result{

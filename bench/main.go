@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -35,7 +36,7 @@ type bench struct {
 	dir     string
 	server  string
 	seconds float64 // for each of the rounds
-	scale   float64 // of the depths of P6
+	scale   float64 // of the counts of messages
 	results []result
 
 	databases int
@@ -64,11 +65,18 @@ func row(r result) string {
 func main() {
 	only := flag.String("only", "", "comma-separated measurements, such as P1,P6; empty for all")
 	seconds := flag.Float64("seconds", 3, "length of a round of each contender")
-	scale := flag.Float64("scale", 1, "share of the depths of P6 to load")
+	scale := flag.Float64("scale", 1, "share of the messages to load, for a trial")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if orders, ok := os.LookupEnv(childEnv); ok {
+		if err := drainChild(ctx, orders); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx, *only, *seconds, *scale); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -93,8 +101,12 @@ func run(ctx context.Context, only string, seconds, scale float64) error {
 	}{
 		{"P1", (*bench).enqueuePostgres},
 		{"P2", (*bench).enqueueSQLite},
+		{"P3", (*bench).drainPostgres},
+		{"P4", (*bench).drainSQLite},
 		{"P5", (*bench).distance},
 		{"P6", (*bench).depth},
+		{"P7", (*bench).latency},
+		{"P8", (*bench).memory},
 		{"P9", (*bench).idle},
 		{"P10", (*bench).fence},
 		{"P11", (*bench).fleet},
@@ -103,17 +115,33 @@ func run(ctx context.Context, only string, seconds, scale float64) error {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s …\n", m.name)
-		if err := m.run(b); err != nil {
+		if err := m.run(b); errors.Is(err, errNoPostfix) {
+			fmt.Fprintf(os.Stderr, "%s is not measured: %v\n", m.name, err)
+			continue
+		} else if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
-	fmt.Printf("Measured %s on %d cores (%s/%s, %s), commit %s.\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(),
-		runtime.GOOS, runtime.GOARCH, runtime.Version(), commit(ctx))
+	trial := ""
+	if scale != 1 {
+		trial = fmt.Sprintf(", a trial with %g of the messages", scale)
+	}
+	fmt.Printf("Measured %s on %d cores (%s/%s, %s), commit %s%s.\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(),
+		runtime.GOOS, runtime.GOARCH, runtime.Version(), commit(ctx), trial)
 	fmt.Println("| work | numbers | ratio | bar | met |\n|---|---|---|---|---|")
 	for _, r := range b.results {
 		fmt.Println(row(r))
 	}
 	return nil
+}
+
+// share is that part of a count of messages that this run loads.
+func (b *bench) share(n int) int { return max(1, int(float64(n)*b.scale)) }
+
+// median sorts the rates and returns the middle one.
+func median(rates []float64) float64 {
+	slices.Sort(rates)
+	return rates[len(rates)/2]
 }
 
 // commit names what was measured.
@@ -148,8 +176,7 @@ func (b *bench) compare(goroutines int, contenders ...contender) ([]float64, err
 	}
 	medians := make([]float64, len(contenders))
 	for i, list := range rates {
-		slices.Sort(list)
-		medians[i] = list[len(list)/2]
+		medians[i] = median(list)
 	}
 	return medians, nil
 }

@@ -24,6 +24,7 @@ import (
 
 func TestMain(m *testing.M) {
 	crashMain()
+	workerMain()
 	goleak.VerifyTestMain(m)
 }
 

@@ -1,0 +1,337 @@
+package dispatcher_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
+	"github.com/outboxmail/outbox/store"
+)
+
+// cable is a TCP connection to a database that can be pulled out.
+type cable struct {
+	listener net.Listener
+	target   string
+	wg       sync.WaitGroup
+
+	mu    sync.Mutex
+	cut   bool
+	conns map[net.Conn]struct{}
+}
+
+// newCable lays a cable to the server of a postgres:// URL and returns the URL through it.
+func newCable(t *testing.T, dsn string) (*cable, string) {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cable{listener: l, target: u.Host, conns: make(map[net.Conn]struct{})}
+	u.Host = l.Addr().String()
+	c.wg.Go(c.accept)
+	t.Cleanup(func() {
+		c.pull()
+		_ = l.Close()
+		c.wg.Wait()
+	})
+	return c, u.String()
+}
+
+func (c *cable) accept() {
+	for {
+		near, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("tcp", c.target)
+		if err != nil || !c.add(near, far) {
+			_ = near.Close()
+			if far != nil {
+				_ = far.Close()
+			}
+			continue
+		}
+		for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
+			c.wg.Go(func() {
+				_, _ = io.Copy(way[0], way[1])
+				_ = way[0].Close()
+				_ = way[1].Close()
+			})
+		}
+	}
+}
+
+func (c *cable) add(conns ...net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut {
+		return false
+	}
+	for _, conn := range conns {
+		c.conns[conn] = struct{}{}
+	}
+	return true
+}
+
+// pull ends every connection and lets no new one through until plug.
+func (c *cable) pull() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = true
+	for conn := range c.conns {
+		_ = conn.Close()
+	}
+	clear(c.conns)
+}
+
+func (c *cable) plug() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = false
+}
+
+// fleet is a PostgreSQL database and a relay that dispatchers in processes of their own share.
+type fleet struct {
+	*queue
+	dsn    string
+	relay  *smtptest.Server
+	ledger *ledger
+}
+
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	f := &fleet{dsn: pgtest.DSN(t), ledger: newLedger()}
+	db, err := openDatabase(f.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.queue = newQueue(t, db)
+	f.relay = smtptest.New(t, smtptest.Config{TLS: smtptest.NoTLS, Discard: true, Hook: f.ledger.hook})
+	return f
+}
+
+// member starts a dispatcher of the fleet.
+func (f *fleet) member(name string, edit func(o *orders)) *worker {
+	f.t.Helper()
+	o := orders{Name: name, Database: f.dsn, Relay: f.relay.URL(), Lease: campaignLease}
+	if edit != nil {
+		edit(&o)
+	}
+	return employ(f.t, o)
+}
+
+// share is how many messages each dispatcher brought.
+func (f *fleet) share() map[string]int {
+	f.ledger.mu.Lock()
+	defer f.ledger.mu.Unlock()
+	n := make(map[string]int)
+	for _, list := range f.ledger.copies {
+		for _, c := range list {
+			n[c.by]++
+		}
+	}
+	return n
+}
+
+// settled waits until every delivery is sent.
+func (f *fleet) settled() {
+	f.t.Helper()
+	f.awaitNone("every delivery is sent", store.Filter{States: []outbox.State{
+		outbox.StateQueued, outbox.StateSending, outbox.StateUncertain, outbox.StateFailed, outbox.StateHeld,
+	}})
+}
+
+// awaitNone waits until nothing is left that the filter selects.
+func (q *queue) awaitNone(what string, f store.Filter) {
+	q.t.Helper()
+	q.await(what, func() (bool, error) {
+		n, err := q.Count(q.t.Context(), f)
+		return n == 0, err
+	})
+}
+
+// await asks again every few milliseconds, for two minutes at the most.
+func (q *queue) await(what string, done func() (bool, error)) {
+	q.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(2 * time.Minute)
+	for range tick.C {
+		ok, err := done()
+		if ok && err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			q.t.Fatalf("not after two minutes: %s (last error %v)", what, err)
+		}
+	}
+}
+
+// once fails unless every delivery was brought exactly once.
+func (f *fleet) once() {
+	f.t.Helper()
+	deliveries := 0
+	for d, err := range f.All(f.t.Context(), store.Filter{}) {
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		deliveries++
+		if copies := f.ledger.copies[ledgerKey(d.MessageID, d.Recipient)]; len(copies) != 1 || d.State != outbox.StateSent {
+			f.t.Errorf("delivery %s is %s with copies %v; its history: %+v", d.ID, d.State, copies, f.get(d.ID).Attempts)
+		}
+	}
+	if f.ledger.messages != deliveries {
+		f.t.Errorf("%d messages arrived, %d are stored", f.ledger.messages, deliveries)
+	}
+}
+
+// leased waits until a dispatcher holds leases.
+func (f *fleet) leased(owner string) {
+	f.t.Helper()
+	f.await(owner+" holds leases", func() (bool, error) {
+		n, err := f.heldBy(owner)
+		return n > 0, err
+	})
+}
+
+func (f *fleet) heldBy(owner string) (n int, err error) {
+	return n, f.db.GetContext(f.t.Context(), &n, "SELECT count(*) FROM outbox_deliveries WHERE state = 'sending' AND lease_owner = $1", owner)
+}
+
+// Four processes share the work evenly, and what was sent is sent once.
+func TestAFleetSharesTheLoad(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	n := 1000
+	if campaign() {
+		n = 10_000
+	}
+	names := []string{"one", "two", "three", "four"}
+	for _, name := range names {
+		f.member(name, nil)
+	}
+	// Enqueued while all are at work, so that none has a start over the others.
+	for range n / 100 {
+		f.enqueue(100, nil)
+	}
+	f.settled()
+	f.once()
+	shares := f.share()
+	tell(t, "%d messages among four processes: %v", n, shares)
+	for _, name := range names {
+		if shares[name] < n/len(names)/3 {
+			t.Errorf("%s sent %d of %d messages: the load is not shared", name, shares[name], n)
+		}
+	}
+}
+
+// One process is stopped for longer than its lease, one loses its database, and the other two are replaced one after the
+// other. Everything is sent once, and the two that come back send nothing that others have taken over.
+func TestAFleetInTrouble(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	c, through := newCable(t, f.dsn)
+	// These two have claimed and come to no message's stage before they are told to go on: that they meet their fate with
+	// messages in hand whose final dot has not left is not left to chance.
+	stopped := f.member("stopped", func(o *orders) { o.Hold = true })
+	off := f.member("cut-off", func(o *orders) { o.Hold, o.Database = true, through })
+	f.enqueue(200, nil)
+	f.leased("stopped")
+	f.leased("cut-off")
+	if err := stopped.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	c.pull()
+
+	old := []*worker{f.member("three", nil), f.member("four", nil)}
+	for i, w := range old { // a rolling restart under load
+		f.enqueue(200, nil)
+		if err := w.cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.await(nil, time.Minute); errors.Is(err, errAwait) || w.err != nil {
+			t.Fatalf("%s does not stop cleanly: %v: %s", w.Name, w.err, &w.stderr)
+		}
+		if n, err := f.heldBy(w.Name); err != nil || n > 0 {
+			t.Errorf("%s has stopped and still holds %d leases (%v)", w.Name, n, err)
+		}
+		f.member(fmt.Sprintf("next-%d", i), nil)
+	}
+	f.settled() // what the two held, too
+
+	c.plug()
+	if err := stopped.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []*worker{stopped, off} {
+		if _, err := io.WriteString(w.stdin, "go on\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// They are members again when each has brought something new.
+	back := make(map[string]chan struct{})
+	for _, w := range []*worker{stopped, off} {
+		back[w.Name] = make(chan struct{})
+		f.ledger.expect(w.Name, sync.OnceFunc(func() { close(back[w.Name]) }))
+	}
+	for name, came := range back {
+		f.await(name+" is at work again", func() (bool, error) {
+			f.enqueue(20, nil)
+			select {
+			case <-came:
+				return true, nil
+			default:
+				return false, nil
+			}
+		})
+	}
+	f.settled()
+	f.once()
+	tell(t, "one process stopped, one cut off, two replaced: %d messages, each sent once: %v", f.ledger.messages, f.share())
+}
+
+// The rate of a relay holds for the fleet. In the long form four processes keep 200 a second within 5 % over 20 seconds.
+func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
+	t.Parallel()
+	perSecond, seconds, tolerance := 50, 6, 0.10
+	if campaign() {
+		perSecond, seconds, tolerance = 200, 20, 0.05
+	}
+	f := newFleet(t)
+	for left := perSecond * (seconds + 6); left > 0; left -= 500 {
+		f.enqueue(min(left, 500), nil)
+	}
+	for _, name := range []string{"one", "two", "three", "four"} {
+		f.member(name, func(o *orders) { o.Rate = outbox.Rate{PerSecond: float64(perSecond)} })
+	}
+	// What a pause had saved up has gone when twice as much was sent.
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if _, err := f.relay.WaitMessages(ctx, 2*perSecond); err != nil {
+		t.Fatal(err)
+	}
+	before, began := f.relay.Count(), time.Now()
+	<-time.After(time.Duration(seconds) * time.Second)
+	got, took := f.relay.Count()-before, time.Since(began)
+	want := float64(perSecond) * took.Seconds()
+	off := float64(got)/want - 1
+	tell(t, "%d messages in %.2f s by four processes, allowed %d a second: %+.1f %%; shares %v", got, took.Seconds(), perSecond, 100*off, f.share())
+	if off > tolerance || off < -tolerance {
+		t.Errorf("%.1f messages a second, want %d within %.0f %%", float64(got)/took.Seconds(), perSecond, 100*tolerance)
+	}
+}

@@ -1,0 +1,329 @@
+package dispatcher_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/store"
+)
+
+// The campaigns run applications and dispatchers in processes of their own, each of which is this test program once more.
+
+// campaign says that the long forms of the tests are asked for.
+func campaign() bool { return os.Getenv("OUTBOX_CAMPAIGN") != "" }
+
+// tell logs what a campaign counted. Where OUTBOX_CAMPAIGN_REPORT names a file it is appended there, too, because go test
+// shows nothing of a test that passes.
+func tell(t *testing.T, format string, args ...any) {
+	t.Helper()
+	text := fmt.Sprintf(format, args...)
+	t.Log(text)
+	name := os.Getenv("OUTBOX_CAMPAIGN_REPORT")
+	if name == "" {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(t.Name() + "\n" + text + "\n\n"); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// workerEnv holds the orders of a worker.
+const workerEnv = "OUTBOX_CAMPAIGN_WORKER"
+
+// orders are what a worker is to do.
+type orders struct {
+	Name     string        `json:"name"`     // of the worker, among all that the test starts
+	Database string        `json:"database"` // a path, or a postgres:// URL
+	Relay    string        `json:"relay"`    // URL; empty for an application that enqueues
+	Pace     time.Duration `json:"pace"`     // of the application: how long it rests after a transaction, on average
+	Lease    time.Duration `json:"lease"`    // of the dispatcher, as are the next three
+	Rate     outbox.Rate   `json:"rate"`
+	Hold     bool          `json:"hold"` // no stage is committed before somebody writes a line to the worker
+	LogTo    string        `json:"log_to"`
+}
+
+// workerMain runs the worker when this process is one.
+func workerMain() {
+	text, ok := os.LookupEnv(workerEnv)
+	if !ok {
+		return
+	}
+	var o orders
+	err := json.Unmarshal([]byte(text), &o)
+	if err == nil {
+		err = o.run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "worker:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// run works until an interrupt, or the end of the process that gave the orders.
+func (o *orders) run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	goOn := make(chan struct{})
+	go func() {
+		_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+		close(goOn)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(2) // the parent is gone
+	}()
+	db, err := openDatabase(o.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	if o.Relay == "" {
+		return o.apply(ctx, db)
+	}
+	return o.dispatch(ctx, db, goOn)
+}
+
+// apply is the application: transactions with an order and the mail that belongs to it, a few at a time, of which one in
+// four rolls back. It says "c" and the order when a commit succeeded and "r" and the order before it rolls back.
+func (o *orders) apply(ctx context.Context, db *sqlx.DB) error {
+	say("ready")
+	var (
+		next atomic.Int64
+		wg   sync.WaitGroup
+	)
+	for range 4 {
+		wg.Go(func() {
+			rest := time.NewTimer(0)
+			defer rest.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-rest.C:
+				}
+				i := int(next.Add(1)) - 1
+				number := fmt.Sprintf("%s-%d", o.Name, i)
+				if err := o.order(ctx, db, number, i); err != nil {
+					say("e " + number + " " + strings.ReplaceAll(err.Error(), "\n", " "))
+				}
+				rest.Reset(time.Duration(rand.Int64N(int64(2*o.Pace) + 1)))
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// order is one transaction.
+func (o *orders) order(ctx context.Context, db *sqlx.DB, number string, i int) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(ctx, "INSERT INTO campaign_orders (number) VALUES ($1)", number); err != nil {
+		return err
+	}
+	if _, err := outbox.Enqueue(ctx, tx, orderMail(number, i)); err != nil {
+		return err
+	}
+	if rand.IntN(4) == 0 {
+		say("r " + number)
+		return tx.Rollback()
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	say("c " + number)
+	return nil
+}
+
+// orderMail is the mail of an order. Every other one must not be sent twice, every third has two recipients, and some are
+// longer than the buffers of a socket.
+func orderMail(number string, i int) *outbox.Message {
+	m := &outbox.Message{
+		From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ada@example.org"}},
+		Subject: number, Key: number, Text: strings.Repeat("Thank you for your order.\n", 10), OnUncertain: outbox.Resend,
+	}
+	if i%2 == 1 {
+		m.OnUncertain = outbox.Hold
+	}
+	if i%3 == 2 {
+		m.To = append(m.To, outbox.Address{Address: "bob@example.org"})
+	}
+	if i%100 == 99 {
+		m.Text = strings.Repeat("A line of a long letter to a customer.\n", 10_000)
+	}
+	return m
+}
+
+// dispatch delivers. The name of the worker is the owner of its leases and what it says after EHLO. When it has stopped by
+// an interrupt it says what it had to do.
+func (o *orders) dispatch(ctx context.Context, db *sqlx.DB, goOn <-chan struct{}) error {
+	st, err := store.New(db)
+	if err != nil {
+		return err
+	}
+	client, err := smtpx.Open(o.Relay, func(c *smtpx.Config) { c.EHLO = o.Name + ".example.com" })
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	logger := slog.New(slog.DiscardHandler)
+	if o.LogTo != "" {
+		f, err := os.OpenFile(o.LogTo, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		logger = slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	var q dispatcher.Queue = st
+	if o.Hold {
+		q = &faulty{Queue: st, commitStage: func() error {
+			<-goOn
+			return nil
+		}}
+	}
+	d, err := dispatcher.New(dispatcher.Config{
+		Queue: q, Name: o.Name, Relays: []dispatcher.Relay{{Name: "main", Sender: client, Rate: o.Rate}}, Logger: logger,
+		Poll: 50 * time.Millisecond, Lease: o.Lease,
+	})
+	if err != nil {
+		return err
+	}
+	say("ready")
+	return d.Run(ctx)
+}
+
+// worker is a running process of a campaign.
+type worker struct {
+	orders
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	ready  chan struct{} // closed when it says that it is
+	begun  chan struct{} // closed when it says something more, or when somebody who sees its work calls begin
+	begin  func()
+	done   chan struct{} // closed when it is gone; then err is how it ended
+	err    error
+	stderr bytes.Buffer
+
+	mu    sync.Mutex
+	lines []string
+}
+
+// hire starts a worker. The caller kills it or waits for it.
+func hire(o orders) (*worker, error) {
+	text, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{orders: o, cmd: exec.Command(os.Args[0]), ready: make(chan struct{}), begun: make(chan struct{}), done: make(chan struct{})}
+	w.begin = sync.OnceFunc(func() { close(w.begun) })
+	w.cmd.Env = append(os.Environ(), workerEnv+"="+string(text))
+	w.cmd.Stderr = &w.stderr
+	out, err := w.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if w.stdin, err = w.cmd.StdinPipe(); err != nil { // its end tells the worker that this process is gone
+		return nil, err
+	}
+	if err := w.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(w.done)
+		lines := bufio.NewScanner(out)
+		for first := true; lines.Scan(); first = false {
+			if first {
+				close(w.ready)
+				continue
+			}
+			w.begin()
+			w.mu.Lock()
+			w.lines = append(w.lines, lines.Text())
+			w.mu.Unlock()
+		}
+		w.err = errors.Join(lines.Err(), w.cmd.Wait())
+	}()
+	return w, nil
+}
+
+// employ is hire for the length of a test; it returns when the worker is ready.
+func employ(t *testing.T, o orders) *worker {
+	t.Helper()
+	w, err := hire(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.kill)
+	if err := w.await(w.ready, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// errAwait says that a worker took longer than it may.
+var errAwait = errors.New("not in time")
+
+// await waits for an event of the worker's.
+func (w *worker) await(event <-chan struct{}, patience time.Duration) error {
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case <-event:
+		return nil
+	case <-w.done:
+		return fmt.Errorf("%s ended by itself: %w: %s", w.Name, w.err, &w.stderr)
+	case <-limit.C:
+		return fmt.Errorf("%s: %w", w.Name, errAwait)
+	}
+}
+
+// kill ends the worker with SIGKILL and waits until it is gone and all that it said is read.
+func (w *worker) kill() {
+	_ = w.cmd.Process.Kill() // it may have ended before
+	<-w.done
+	_ = w.stdin.Close()
+}
+
+// said returns the lines of a kind that the worker said, without the kind. They are whole: the system writes a short line to
+// a pipe completely or not at all.
+func (w *worker) said(kind string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var list []string
+	for _, line := range w.lines {
+		if rest, ok := strings.CutPrefix(line, kind+" "); ok {
+			list = append(list, rest)
+		}
+	}
+	return list
+}
