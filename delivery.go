@@ -70,6 +70,8 @@ type Claimed struct {
 	ExpiresIn   time.Duration // until its deadline by the clock of the database; zero means that it has none
 	// Body is the rendered message, or nil when it is larger than ClaimRequest.InlineBytes.
 	Body []byte
+	// KeyID names the key that the body is sealed with, empty for none; see [KeyRing].
+	KeyID string
 	// Token fences every write to Deliveries.
 	Token      string
 	Deliveries []ClaimedDelivery

@@ -23,6 +23,9 @@ func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, err
 	if err != nil {
 		return Receipt{}, err
 	}
+	if err := o.seal(d); err != nil {
+		return Receipt{}, err
+	}
 	var receipt [1]Receipt
 	if err := o.insertRows(ctx, tx, asScanner(tx), []row{{draft: d}}, receipt[:]); err != nil {
 		return Receipt{}, err
@@ -39,6 +42,9 @@ type draft struct {
 	subject     string
 	traceParent string
 	body        []byte
+
+	size  int64  // of the rendered message, known once the draft is ready to be stored
+	keyID string // of the key that sealed it, empty for none
 }
 
 // draft checks and renders a message.

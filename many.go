@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Bounds of one INSERT of many rows. SQLite looks a parameter up among all before it, so that more than 32 rows (512
+// Bounds of one INSERT of many rows. SQLite looks a parameter up among all before it, so that more than 32 rows (544
 // parameters) cost more than they save; PostgreSQL gains little after that. Only powers of two are used, for a driver
 // that keeps prepared statements keeps one for each number of rows.
 const (
@@ -32,6 +32,9 @@ func (o *Outbox) EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Rec
 	for i, msg := range msgs {
 		d, err := o.draft(ctx, msg)
 		if err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
+		if err := o.seal(d); err != nil {
 			return nil, fmt.Errorf("message %d: %w", i, err)
 		}
 		rows[i] = row{draft: d, index: i}

@@ -62,6 +62,16 @@ type Config struct {
 	Schema string
 	// HTMLOnly sends a message that has HTML and no Text as it is. Defaults to deriving its text from the HTML.
 	HTMLOnly bool
+	// Keys encrypts the bodies of messages before they are stored (see [KeyRing]); dispatchers need the same keys. Envelope,
+	// tags, times and idempotency key stay readable. Defaults to none: bodies are stored as they are sent.
+	Keys *KeyRing
+	// SealDetails encrypts the subject and the metadata that are stored beside the body, too. They can then be read only with
+	// the key, and not be searched in the database. It needs Keys.
+	SealDetails bool
+	// CompressFrom is the size in bytes from which a body is compressed before it is encrypted. The length of what is stored
+	// then tells how well it compresses: leave it off for messages in which text that a stranger chose stands beside a secret,
+	// for who can see the lengths of many such messages learns about the secret (as in CRIME). It needs Keys. Defaults to never.
+	CompressFrom int64
 	// TraceParent returns the W3C traceparent of the request that enqueues, or nothing, so that the delivery can be linked
 	// to it. A value in another form is not stored. It must be safe for concurrent use. Defaults to none.
 	TraceParent func(ctx context.Context) string
@@ -78,6 +88,9 @@ type Outbox struct {
 	htmlOnly        bool
 	schema          string
 	statements      *statements
+	keys            *KeyRing
+	sealDetails     bool
+	compressFrom    int64
 	traceParent     func(context.Context) string
 	now             func() time.Time
 }
@@ -124,6 +137,15 @@ func New(c Config) (*Outbox, error) {
 	if c.Schema != "" {
 		o.schema, o.statements = c.Schema, newStatements(c.Schema)
 	}
+	switch {
+	case c.CompressFrom < 0:
+		return nil, invalid("CompressFrom", "%d is negative", c.CompressFrom)
+	case c.Keys == nil && c.SealDetails:
+		return nil, invalid("SealDetails", "there are no Keys to encrypt with")
+	case c.Keys == nil && c.CompressFrom > 0:
+		return nil, invalid("CompressFrom", "there are no Keys: bodies are compressed only where they are encrypted")
+	}
+	o.keys, o.sealDetails, o.compressFrom = c.Keys, c.SealDetails, c.CompressFrom
 	var err error
 	if o.allowed, err = allow(c.AllowHeaders); err != nil {
 		return nil, invalid("AllowHeaders", "%w", err)

@@ -15,9 +15,9 @@ import (
 // one, is stored by modernc's SQLite as its String form. The names of tables stand behind %[1]s, for the schema.
 const (
 	insertInto = `INSERT INTO %[1]soutbox_messages (id, message_id, idempotency_key, route, priority, sender, recipients, ` +
-		`subject, size, not_before, expires_at, on_uncertain, tags, metadata, trace_parent, body) VALUES `
+		`subject, size, not_before, expires_at, on_uncertain, tags, metadata, trace_parent, body_key_id, body) VALUES `
 	onConflict = ` ON CONFLICT (idempotency_key) DO NOTHING`
-	columns    = 16
+	columns    = 17
 
 	selectKeys       = `SELECT idempotency_key, CAST(id AS TEXT), message_id FROM %[1]soutbox_messages WHERE idempotency_key IN `
 	cancelDeliveries = `UPDATE %[1]soutbox_deliveries SET state = 'cancelled', finished_at = (SELECT now FROM %[1]soutbox_clock) ` +
@@ -76,8 +76,8 @@ func (d *draft) args(to []any) ([]any, error) {
 	}
 	return append(to,
 		string(d.id), d.messageID, orNil(d.key), d.route, string(d.priority), d.sender, *recipients,
-		d.subject, int64(len(d.body)), deref(d.notBefore), deref(d.expires), string(d.onUncertain),
-		deref(d.tags), deref(d.metadata), orNil(d.traceParent), d.body,
+		d.subject, d.size, deref(d.notBefore), deref(d.expires), string(d.onUncertain),
+		deref(d.tags), deref(d.metadata), orNil(d.traceParent), orNil(d.keyID), d.body,
 	), nil
 }
 

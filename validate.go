@@ -207,6 +207,9 @@ func (o *options) checkMetadata(metadata map[string]string) error {
 		if k == "" {
 			return errors.New("a key is empty")
 		}
+		if k == sealMark {
+			return fmt.Errorf("the key %s is for what is encrypted", quote(k))
+		}
 		if err := checkLine(k, maxMetadataBytes); err != nil {
 			return fmt.Errorf("key %s %w", quote(k), err)
 		}
@@ -221,6 +224,12 @@ func (o *options) checkMetadata(metadata map[string]string) error {
 	var err error
 	o.metadata, err = toJSON(metadata)
 	return err
+}
+
+// fromJSON reads a JSON text.
+func fromJSON[T any](text []byte) (v T, err error) {
+	err = json.Unmarshal(text, &v)
+	return v, err
 }
 
 // toJSON returns the JSON text of a value.

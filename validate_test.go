@@ -349,6 +349,9 @@ func TestStoredForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := plain.seal(d); err != nil {
+		t.Fatal(err)
+	}
 	args, err := d.args(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -360,15 +363,15 @@ func TestStoredForm(t *testing.T) {
 		string(d.id), "<" + string(d.id) + "@example.com>", nil, "default", "normal", "shop@example.com",
 		`["Ann@example.org","ann@example.org","bob@example.org","eve+tag@example.org"]`,
 		"Hello", int64(len(d.body)), "2030-05-06T07:08:09.124Z", "2030-05-06T08:08:09.123Z", "resend",
-		`["a\u003cb","é"]`, `{"a":"1","b":"2"}`, nil,
+		`["a\u003cb","é"]`, `{"a":"1","b":"2"}`, nil, nil,
 	}
 	for i, w := range want {
 		if args[i] != w {
 			t.Errorf("argument %d is %#v, want %#v", i+1, args[i], w)
 		}
 	}
-	if body, ok := args[15].([]byte); !ok || len(body) == 0 {
-		t.Errorf("the body is %T", args[15])
+	if body, ok := args[16].([]byte); !ok || len(body) == 0 {
+		t.Errorf("the body is %T", args[16])
 	}
 	m.EnvelopeFrom, m.Key, m.Priority, m.OnUncertain, m.Route = "<>", "k", Bulk, Hold, "slow"
 	if d, err = plain.draft(t.Context(), m); err != nil {

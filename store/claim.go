@@ -255,6 +255,7 @@ type messageRow struct {
 	Tags        []byte
 	Metadata    []byte
 	TraceParent string `db:"trace_parent"`
+	KeyID       string `db:"key_id"`
 	Age         float64
 	Body        []byte
 }
@@ -378,7 +379,7 @@ func claimedMessage(token string, l leasedRow, m *messageRow) (outbox.Claimed, e
 	c := outbox.Claimed{
 		ID: l.ID, MessageID: m.RFCID, Key: m.Key, Route: m.Route, Priority: m.Priority, Sender: m.Sender, Subject: m.Subject,
 		Size: m.Size, OnUncertain: m.OnUncertain, TraceParent: m.TraceParent, Age: seconds(m.Age), ExpiresIn: seconds(l.ExpiresIn),
-		Body: m.Body, Token: token,
+		Body: m.Body, KeyID: m.KeyID, Token: token,
 	}
 	if err := decode(m.Tags, &c.Tags); err != nil {
 		return c, fmt.Errorf("message %s: tags: %w", l.ID, err)

@@ -30,6 +30,9 @@ type Message struct {
 	CreatedAt      time.Time
 	// Scrubbed says that the body was removed.
 	Scrubbed bool
+	// KeyID names the key that the body, and perhaps Subject and Metadata, are sealed with, empty for none; see
+	// [outbox.KeyRing].
+	KeyID string
 	// Deliveries has one entry for each recipient, and Attempts one for each attempt that was not simply successful,
 	// the oldest first.
 	Deliveries []Delivery
@@ -63,6 +66,8 @@ type Delivery struct {
 	Size           int64
 	CreatedAt      time.Time
 	IdempotencyKey string
+	// KeyID names the key that the body, and perhaps Subject, are sealed with, empty for none.
+	KeyID string
 	// Later says that the delivery was not yet due when it was read, by the clock of the database.
 	Later bool
 }
@@ -125,6 +130,7 @@ type deliveryRow struct {
 	Size          int64
 	CreatedAt     timestamp `db:"created_at"`
 	Key           string    `db:"idempotency_key"`
+	KeyID         string    `db:"key_id"`
 	Later         bool
 }
 
@@ -134,7 +140,8 @@ func (r *deliveryRow) delivery() Delivery {
 		DueAt: r.DueAt.Time, ExpiresAt: r.ExpiresAt.Time, Attempts: r.Attempts, DeferredSince: r.DeferredSince.Time,
 		LeaseUntil: r.LeaseUntil.Time, LeaseOwner: r.LeaseOwner, Class: r.Class, Code: r.Code, Enhanced: r.Enhanced,
 		Reply: r.Reply, Relay: r.Relay, ProviderID: r.ProviderID, FinishedAt: r.FinishedAt.Time, MessageID: r.MessageID,
-		Sender: r.Sender, Subject: r.Subject, Size: r.Size, CreatedAt: r.CreatedAt.Time, IdempotencyKey: r.Key, Later: r.Later,
+		Sender: r.Sender, Subject: r.Subject, Size: r.Size, CreatedAt: r.CreatedAt.Time, IdempotencyKey: r.Key, KeyID: r.KeyID,
+		Later: r.Later,
 	}
 }
 
@@ -171,6 +178,7 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 		TraceParent string    `db:"trace_parent"`
 		CreatedAt   timestamp `db:"created_at"`
 		Scrubbed    bool
+		KeyID       string `db:"key_id"`
 	}
 	rows, err := collect[row](ctx, s.db, s.queries.get("message"), string(canonical))
 	if err != nil {
@@ -183,7 +191,7 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 	m := &Message{
 		ID: r.ID, MessageID: r.RFCID, IdempotencyKey: r.Key, Route: r.Route, Priority: r.Priority, Sender: r.Sender,
 		Subject: r.Subject, Size: r.Size, NotBefore: r.NotBefore.Time, ExpiresAt: r.ExpiresAt.Time, OnUncertain: r.OnUncertain,
-		TraceParent: r.TraceParent, CreatedAt: r.CreatedAt.Time, Scrubbed: r.Scrubbed,
+		TraceParent: r.TraceParent, CreatedAt: r.CreatedAt.Time, Scrubbed: r.Scrubbed, KeyID: r.KeyID,
 	}
 	if err := json.Unmarshal(r.Recipients, &m.Recipients); err != nil {
 		return nil, fmt.Errorf("recipients: %w", err)
@@ -263,6 +271,7 @@ const selectDeliveries = `SELECT CAST(d.message_id AS text) AS id, d.seq, d.reci
   coalesce(d.code, 0) AS code, coalesce(d.enhanced, '') AS enhanced, coalesce(d.reply, '') AS reply,
   coalesce(d.relay, '') AS relay, coalesce(d.provider_id, '') AS provider_id, d.finished_at,
   m.message_id AS rfc_id, m.sender, m.subject, m.size, m.created_at, coalesce(m.idempotency_key, '') AS idempotency_key,
+  coalesce(m.body_key_id, '') AS key_id,
   d.due_at > c.now AS later
 FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c`
 

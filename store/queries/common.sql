@@ -13,7 +13,7 @@ SELECT body FROM outbox_messages WHERE id = $1;
 SELECT CAST(id AS text) AS id, message_id AS rfc_id, coalesce(idempotency_key, '') AS idempotency_key, route, priority, sender,
        CAST(recipients AS text) AS recipients, subject, size, not_before, expires_at, on_uncertain, CAST(tags AS text) AS tags,
        CAST(metadata AS text) AS metadata, coalesce(trace_parent, '') AS trace_parent, created_at,
-       body IS NULL AS scrubbed
+       body IS NULL AS scrubbed, coalesce(body_key_id, '') AS key_id
 FROM outbox_messages WHERE id = $1;
 
 -- name: attempts
@@ -113,3 +113,20 @@ SELECT CAST(id AS text) AS id FROM outbox_messages WHERE CAST(id AS text) LIKE $
 -- name: message_named
 -- $1 id, $2 Message-ID with its brackets, which this library made from the id.
 SELECT CAST(id AS text) AS id FROM outbox_messages WHERE id = $1 AND message_id = $2;
+
+-- name: rekeyable
+-- $1 current key, $2 1 for those in clear as well, $3 the id after which to begin, $4 rows at most.
+SELECT CAST(id AS text) AS id, size FROM outbox_messages
+WHERE id > $3 AND (body_key_id <> $1 OR CAST($2 AS integer) = 1 AND body_key_id IS NULL AND body IS NOT NULL)
+ORDER BY id LIMIT $4;
+
+-- name: count_rekeyable
+-- $1 current key, $2 1 for those in clear as well.
+SELECT coalesce(body_key_id, '') AS key_id, count(*) AS n FROM outbox_messages
+WHERE body_key_id <> $1 OR CAST($2 AS integer) = 1 AND body_key_id IS NULL AND body IS NOT NULL
+GROUP BY body_key_id ORDER BY 1;
+
+-- name: rekey
+-- $1 id, $2 body, $3 subject, $4 metadata, $5 key; $6 the key that was read, empty for none, and $7 whether there was no body.
+UPDATE outbox_messages SET body = $2, subject = $3, metadata = $4, body_key_id = $5
+WHERE id = $1 AND coalesce(body_key_id, '') = $6 AND (body IS NULL) = $7;

@@ -76,7 +76,7 @@ SELECT l.message_id AS id, l.seq, l.state, l.recipient, l.attempts,
        coalesce(extract(epoch FROM l.expires_at - now())::float8, 0) AS expires_in,
        extract(epoch FROM now() - greatest(m.created_at, m.not_before))::float8 AS age,
        m.message_id AS rfc_id, coalesce(m.idempotency_key, '') AS idempotency_key, m.route, m.priority, m.sender, m.subject, m.size,
-       m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent,
+       m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent, coalesce(m.body_key_id, '') AS key_id,
        CASE WHEN m.size <= $8::bigint AND l.state = 'sending' THEN m.body END AS body
 FROM leased l JOIN outbox_messages m ON m.id = l.message_id
 ORDER BY l.due_at, l.message_id, l.seq;
@@ -310,3 +310,8 @@ CREATE OR REPLACE TRIGGER outbox_notify AFTER INSERT ON outbox_messages FOR EACH
 
 -- name: disable_notify
 DROP TRIGGER IF EXISTS outbox_notify ON outbox_messages;
+
+-- name: sealed_rows
+-- $1 ids.
+SELECT CAST(id AS text) AS id, coalesce(body_key_id, '') AS key_id, body, subject, coalesce(CAST(metadata AS text), '') AS metadata
+FROM outbox_messages WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)::uuid));

@@ -72,7 +72,7 @@ RETURNING message_id AS id, seq, state, recipient, attempts, due_at,
 -- $1 ids, $2 largest body to return at once. Messages do not change, so this needs no transaction with the claim.
 SELECT m.id, (julianday('now') - julianday(max(m.created_at, coalesce(m.not_before, m.created_at)))) * 86400.0 AS age,
        m.message_id AS rfc_id, coalesce(m.idempotency_key, '') AS idempotency_key, m.route, m.priority, m.sender, m.subject, m.size,
-       m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent,
+       m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent, coalesce(m.body_key_id, '') AS key_id,
        CASE WHEN m.size <= $2 THEN m.body END AS body
 FROM json_each($1) AS x CROSS JOIN outbox_messages m ON m.id = x.value;
 
@@ -267,3 +267,8 @@ DELETE FROM outbox_messages WHERE id IN (SELECT value ->> 'id' FROM json_each($1
 -- name: message_by_rfc_id
 -- $1 Message-ID with its brackets, of a message that brought its own: the condition is that of the index.
 SELECT id FROM outbox_messages WHERE message_id = $1 AND instr(message_id, id) = 0 LIMIT 3;
+
+-- name: sealed_rows
+-- $1 ids.
+SELECT m.id, coalesce(m.body_key_id, '') AS key_id, m.body, m.subject, coalesce(m.metadata, '') AS metadata
+FROM json_each($1) AS x CROSS JOIN outbox_messages m ON m.id = x.value;

@@ -1,0 +1,223 @@
+package outbox
+
+import (
+	"bufio"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// KeySize is the length of a key's secret in bytes.
+const KeySize = chacha20poly1305.KeySize
+
+// maxKeyID is the longest name of a key: its length is one byte of an envelope.
+const maxKeyID = 63
+
+// maxKeyFile bounds what is read as a file of keys.
+const maxKeyFile = 64 << 10
+
+// Key is a key for bodies at rest. Neither fmt nor slog nor json shows its secret; only [Key.Text] does.
+type Key struct {
+	// ID names the key in the database, for everybody to see: letters, digits, '.', '_' and '-', up to 63 bytes. It must
+	// never be given to another secret.
+	ID string
+	// Secret are [KeySize] random bytes.
+	Secret []byte
+}
+
+// NewKey makes a key of random bytes. The name must be one that [NewKeyRing] takes.
+func NewKey(id string) (Key, error) {
+	k := Key{ID: id, Secret: make([]byte, KeySize)}
+	if _, err := rand.Read(k.Secret); err != nil {
+		return Key{}, fmt.Errorf("make a key: %w", err)
+	}
+	return k, k.check()
+}
+
+// Text is the key as a line of a key file: the name, a colon, and the secret in base64.
+func (k Key) Text() string { return k.ID + ":" + base64.StdEncoding.EncodeToString(k.Secret) }
+
+// String names the key and does not show its secret.
+func (k Key) String() string { return "key " + k.ID }
+
+// GoString does not show the secret either.
+func (k Key) GoString() string { return "outbox.Key{ID:" + quote(k.ID) + "}" }
+
+// Format does not show the secret with any verb.
+func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+
+// LogValue does not show the secret.
+func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// MarshalJSON gives the name alone.
+func (k Key) MarshalJSON() ([]byte, error) { return []byte(quote(k.ID)), k.checkID() }
+
+// check checks the name and the secret, of which an error says nothing but the length.
+func (k Key) check() error {
+	if err := k.checkID(); err != nil {
+		return err
+	}
+	if len(k.Secret) != KeySize {
+		return fmt.Errorf("key %s: the secret has %d bytes, not %d", k.ID, len(k.Secret), KeySize)
+	}
+	for _, b := range k.Secret {
+		if b != 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("key %s: the secret is all zero", k.ID)
+}
+
+func (k Key) checkID() error {
+	if k.ID == "" || len(k.ID) > maxKeyID {
+		return fmt.Errorf("the name of a key must have 1 to %d bytes", maxKeyID)
+	}
+	for i := range len(k.ID) {
+		if c := k.ID[i]; !isAlphanumeric(c) && c != '.' && c != '_' && c != '-' {
+			// Not quoted: what stands in the place of a name may be a secret.
+			return errors.New("the name of a key may contain only letters, digits, '.', '_' and '-'")
+		}
+	}
+	return nil
+}
+
+// KeyRing seals what is stored and opens it again: XChaCha20-Poly1305 with a random nonce for each value, which is bound to
+// its message and its column, so that nothing can be moved to another row. It holds one key to seal with and any number of
+// older ones, which open what was sealed before the key was changed.
+//
+// A KeyRing does not change and is safe for concurrent use. A nil one opens nothing that is sealed. Nothing that prints values
+// shows its secrets.
+type KeyRing struct {
+	current string
+	keys    map[string]cipher.AEAD
+	ids     []string // the current one first
+}
+
+// NewKeyRing makes a key ring. The first key is the current one, with which is sealed; all of them open. The secrets are
+// copied. Each name may be there only once.
+func NewKeyRing(keys ...Key) (*KeyRing, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("key ring: there is no key")
+	}
+	r := &KeyRing{current: keys[0].ID, keys: make(map[string]cipher.AEAD, len(keys))}
+	for _, k := range keys {
+		if err := k.check(); err != nil {
+			return nil, fmt.Errorf("key ring: %w", err)
+		}
+		if _, twice := r.keys[k.ID]; twice {
+			return nil, fmt.Errorf("key ring: key %s is there twice", k.ID)
+		}
+		aead, err := chacha20poly1305.NewX(k.Secret)
+		if err != nil {
+			return nil, fmt.Errorf("key ring: key %s: %w", k.ID, err)
+		}
+		r.keys[k.ID] = aead
+		r.ids = append(r.ids, k.ID)
+	}
+	return r, nil
+}
+
+// ParseKeyRing reads keys as [Key.Text] writes them, the current one first, each on its own line or with commas or spaces
+// between them, as an environment variable wants it. Empty lines and what follows a # are left out. The secret is base64 of
+// 32 bytes, with its padding or without; `openssl rand -base64 32` makes one. Errors do not repeat what was read.
+func ParseKeyRing(text string) (*KeyRing, error) {
+	if len(text) > maxKeyFile {
+		return nil, fmt.Errorf("key ring: there are more than %d bytes", maxKeyFile)
+	}
+	var keys []Key
+	lines := bufio.NewScanner(strings.NewReader(text))
+	lines.Buffer(nil, maxKeyFile+1)
+	for n := 1; lines.Scan(); n++ {
+		line, _, _ := strings.Cut(lines.Text(), "#")
+		for _, word := range strings.FieldsFunc(line, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\r' }) {
+			k, err := parseKey(word)
+			if err != nil {
+				return nil, fmt.Errorf("key ring: line %d: %w", n, err)
+			}
+			keys = append(keys, k)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("key ring: %w", err)
+	}
+	return NewKeyRing(keys...)
+}
+
+// parseKey reads one key.
+func parseKey(word string) (Key, error) {
+	id, encoded, ok := strings.Cut(word, ":")
+	if !ok {
+		return Key{}, errors.New("a key must be written as NAME:SECRET, the secret in base64")
+	}
+	secret, err := base64.RawStdEncoding.Strict().DecodeString(strings.TrimRight(encoded, "="))
+	k := Key{ID: id, Secret: secret}
+	if idErr := k.checkID(); idErr != nil {
+		return Key{}, idErr
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("key %s: the secret is not base64", id)
+	}
+	return k, k.check()
+}
+
+// ReadKeyRing reads the keys in a file, in the form of [ParseKeyRing]. The file should be readable by the service alone.
+func ReadKeyRing(path string) (*KeyRing, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("key ring: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("key ring: %w", err)
+	}
+	r, err := ParseKeyRing(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
+}
+
+// KeysVariable is the environment variable in which `outboxctl` looks for keys, in the form of [ParseKeyRing].
+const KeysVariable = "OUTBOX_KEYS"
+
+// Current is the name of the key that seals, empty for a nil key ring.
+func (r *KeyRing) Current() string {
+	if r == nil {
+		return ""
+	}
+	return r.current
+}
+
+// IDs are the names of the keys, the current one first.
+func (r *KeyRing) IDs() []string {
+	if r == nil {
+		return nil
+	}
+	return append([]string(nil), r.ids...)
+}
+
+// String names the keys and shows no secret.
+func (r *KeyRing) String() string {
+	if r == nil {
+		return "no keys"
+	}
+	return "keys " + strings.Join(r.ids, ", ")
+}
+
+// GoString shows no secret either.
+func (r *KeyRing) GoString() string { return "outbox.KeyRing{" + r.String() + "}" }
+
+// Format shows no secret with any verb.
+func (r *KeyRing) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
+
+// LogValue shows no secret.
+func (r *KeyRing) LogValue() slog.Value { return slog.StringValue(r.String()) }
