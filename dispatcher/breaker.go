@@ -71,6 +71,7 @@ func newBreaker(now time.Time) *breaker { return &breaker{state: RelayHealthy, s
 type verdict struct {
 	class  smtpx.Class // "" for a message that was accepted, or rejected for itself
 	stage  smtpx.Stage
+	scope  smtpx.Scope
 	sender string        // whose message it was
 	words  string        // of the relay
 	reset  time.Duration // after which the relay may be asked again, when it said so
@@ -96,8 +97,8 @@ func (b *breaker) note(now time.Time, v verdict) bool {
 	switch v.class {
 	case smtpx.ClassConfig:
 		switch {
-		case handshake(v.stage):
-			b.open(now, RelayOffline, v.words, configWait, longestConfig, 0)
+		case v.scope == smtpx.ScopeLogin || v.scope == smtpx.ScopeRelay:
+			b.open(now, RelayOffline, v.words, configWait, longestConfig, v.reset)
 		case v.sender != b.lastFrom: // one sender that may not send is no fault of the relay; that nobody may is
 			b.lastFrom = v.sender
 			b.fail(now, v)
@@ -119,7 +120,7 @@ func (b *breaker) note(now time.Time, v verdict) bool {
 func (b *breaker) fail(now time.Time, v verdict) {
 	b.failures++
 	if b.state == RelayTrial || b.failures >= tripAfter {
-		b.open(now, RelayOffline, v.words, outageWait, longestOutage, 0)
+		b.open(now, RelayOffline, v.words, outageWait, longestOutage, v.reset)
 	}
 }
 

@@ -139,7 +139,7 @@ func (l *lane) learn(ctx context.Context, j *job, res smtpx.Result, err error) {
 		return // our own doing
 	}
 	if faultOfRelay(e) {
-		v.class, v.stage, v.words = e.Class, e.Stage, wordsOf(e)
+		v.class, v.stage, v.scope, v.words, v.reset = e.Class, e.Stage, e.Scope(), wordsOf(e), e.RetryAfter
 		if e.Class == smtpx.ClassTransient {
 			v.class = smtpx.ClassUnreachable
 		}

@@ -204,7 +204,7 @@ func (l *lane) probe(ctx context.Context) bool {
 		return true
 	}
 	e := verdictOf(err)
-	v := verdict{class: smtpx.ClassUnreachable, stage: e.Stage, words: wordsOf(e)}
+	v := verdict{class: smtpx.ClassUnreachable, stage: e.Stage, scope: e.Scope(), words: wordsOf(e)}
 	if e.Class == smtpx.ClassConfig {
 		v.class = smtpx.ClassConfig
 	}

@@ -88,7 +88,12 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []outbox.Sett
 	if route == "" {
 		route = c.Route
 	}
-	list[failed[0]].Notice = &outbox.Message{From: n.From, To: to, Raw: raw, EnvelopeFrom: "<>", Route: route}
+	notice := &outbox.Message{From: n.From, To: to, Raw: raw, EnvelopeFrom: "<>", Route: route}
+	if _, err := outbox.Render(notice, c.ID, time.Now()); err != nil { // else the failure could not be recorded with it
+		l.log.ErrorContext(ctx, "the notice of a failure cannot be sent", "id", c.ID, "error", err)
+		return
+	}
+	list[failed[0]].Notice = notice
 }
 
 // report writes the three parts of RFC 6522: for people, for programs, and what the report is about.

@@ -50,7 +50,7 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	delay, again := l.cfg.Retry.Next(Attempt{
 		ID: c.ID, Seq: d.Seq, Number: d.Attempt, Priority: c.Priority, Class: e.Class, Age: age, DeferredFor: d.DeferredFor,
 	})
-	delay = max(delay, 0)
+	delay = max(delay, e.RetryAfter) // what the relay asks for; and never negative
 	giveUp := !again || l.spent(e.Class, d, age, delay)
 	switch {
 	case e.Class == smtpx.ClassAmbiguous:

@@ -56,8 +56,8 @@ func stateAfter(v outbox.Verb) (outbox.State, error) {
 }
 
 // Settle records the outcomes of attempts under their tokens, all of them or, on an error, none: sending → the state of
-// each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence, and one with
-// Suppress an entry in the suppression list. It returns the refs whose deliveries are no longer held under their tokens:
+// each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence, one with
+// Suppress an entry in the suppression list, and one with a Notice that message; see [Notices]. It returns the refs whose deliveries are no longer held under their tokens:
 // for those it changed nothing.
 //
 // An answer that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is still
@@ -72,6 +72,7 @@ func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settleme
 	}
 	owner = clean(owner)
 	rows := make([]settlementJSON, 0, len(list))
+	notices := make(map[refJSON]*outbox.Message)
 	for _, st := range list {
 		row, err := s.settlementJSON(owner, st)
 		if err != nil {
@@ -80,6 +81,9 @@ func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settleme
 		if ref, ok := canonical(st.Ref); ok {
 			row.refJSON = ref
 			rows = append(rows, row)
+			if st.Notice != nil {
+				notices[ref] = st.Notice
+			}
 		}
 	}
 	claims := make(map[refJSON]bool, len(rows))
@@ -89,7 +93,7 @@ func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settleme
 		}
 		claims[row.refJSON] = true
 	}
-	done, err := s.settle(ctx, owner, rows)
+	done, err := s.settle(ctx, owner, rows, notices)
 	if err != nil {
 		return nil, s.failed(ctx, err, "settle")
 	}
@@ -101,11 +105,13 @@ func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settleme
 	return lost, nil
 }
 
-// settle writes the rows, all of them or none, and returns those that took effect.
-func (s *Store) settle(ctx context.Context, owner string, rows []settlementJSON) (map[refJSON]bool, error) {
+// settle writes the rows and their notices, all of them or none, and returns those that took effect.
+func (s *Store) settle(
+	ctx context.Context, owner string, rows []settlementJSON, notices map[refJSON]*outbox.Message,
+) (map[refJSON]bool, error) {
 	done := make(map[refJSON]bool, len(rows))
 	parts := apart(rows, settlementJSON.key)
-	if s.dialect == schema.Postgres && len(parts) == 1 { // one statement needs no transaction; see change
+	if s.dialect == schema.Postgres && len(parts) == 1 && len(notices) == 0 { // one statement needs no transaction; see change
 		if err := s.settlePostgres(ctx, s.db, owner, parts[0], done); !conflict(ctx, err) {
 			return done, err
 		}
@@ -123,7 +129,7 @@ func (s *Store) settle(ctx context.Context, owner string, rows []settlementJSON)
 				return err
 			}
 		}
-		return nil
+		return s.enqueueNotices(ctx, c, notices, done)
 	})
 	return done, err
 }
@@ -138,6 +144,9 @@ func (s *Store) settlementJSON(owner string, st outbox.Settlement) (settlementJS
 	}
 	if st.Suppress && st.Verb != outbox.VerbFail {
 		return settlementJSON{}, fmt.Errorf("only %q puts a recipient on the suppression list, not %q", outbox.VerbFail, st.Verb)
+	}
+	if st.Notice != nil && st.Verb != outbox.VerbFail {
+		return settlementJSON{}, fmt.Errorf("only %q gives notice, not %q", outbox.VerbFail, st.Verb)
 	}
 	e := st.Evidence
 	return settlementJSON{

@@ -24,6 +24,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgschema"
 	"github.com/outboxmail/outbox/schema"
 )
@@ -35,6 +36,7 @@ type Store struct {
 	queries queries
 	actor   string
 	schema  string   // of PostgreSQL, "" is where the search path leads
+	notices *outbox.Outbox
 	claims  sync.Map // *atomic.Uint64 by relay and routes: counts them, so that each priority has its turn
 }
 
@@ -86,6 +88,11 @@ func New(db *sqlx.DB, opts ...Option) (*Store, error) {
 	}
 	for name, statement := range s.queries {
 		s.queries[name] = s.in(statement)
+	}
+	if s.notices == nil {
+		if s.notices, err = outbox.New(outbox.Config{Schema: s.schema}); err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
 	}
 	return s, nil
 }

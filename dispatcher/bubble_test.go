@@ -1,0 +1,313 @@
+package dispatcher_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+// shelf is a queue in memory for what depends on time alone, in bubbles where a database cannot be: breakers, lanes, health. It
+// keeps the rules of a store as far as a dispatcher sees them.
+type shelf struct {
+	mu     sync.Mutex
+	rows   map[outbox.ID]*row
+	queued []*row // in the order of their coming
+	next   int
+}
+
+type row struct {
+	id      outbox.ID
+	claimed outbox.Claimed
+	state   outbox.State
+	token   string
+	due     time.Time
+	attempt int
+	since   time.Time // of being deferred
+	last    outbox.Evidence
+	history []outbox.Settlement
+}
+
+func newShelf() *shelf { return &shelf{rows: make(map[outbox.ID]*row)} }
+
+// add enqueues messages with one recipient each.
+func (q *shelf) add(n int, edit func(i int, c *outbox.Claimed)) []outbox.ID {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ids := make([]outbox.ID, n)
+	for i := range ids {
+		q.next++
+		id := outbox.ID(fmt.Sprintf("%08d", q.next))
+		c := outbox.Claimed{
+			ID: id, Route: "default", Priority: outbox.Normal, Sender: "shop@example.com", Size: 5, Body: []byte("hello"),
+			Deliveries: []outbox.ClaimedDelivery{{Seq: 1, Recipient: "ada@example.org"}},
+		}
+		if edit != nil {
+			edit(i, &c)
+		}
+		r := &row{id: id, claimed: c, state: outbox.StateQueued, due: time.Now()}
+		q.rows[id] = r
+		q.queued = append(q.queued, r)
+		ids[i] = id
+	}
+	return ids
+}
+
+func (q *shelf) get(id outbox.ID) row {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return *q.rows[id]
+}
+
+// count says how many messages are in a state.
+func (q *shelf) count(state outbox.State) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for _, r := range q.rows {
+		if r.state == state {
+			n++
+		}
+	}
+	return n
+}
+
+// waiting calls do for what is queued on the routes, in the order of the priorities and then of its coming, until it is false.
+func (q *shelf) waiting(routes []string, do func(r *row) bool) {
+	for _, p := range []outbox.Priority{outbox.High, outbox.Normal, outbox.Bulk} {
+		for _, r := range q.queued {
+			if r.claimed.Priority == p && (len(routes) == 0 || slices.Contains(routes, r.claimed.Route)) && !do(r) {
+				return
+			}
+		}
+	}
+}
+
+func (q *shelf) Due(_ context.Context, routes []string) ([]outbox.Due, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	soonest := make(map[[2]string]outbox.Due)
+	q.waiting(routes, func(r *row) bool {
+		key := [2]string{r.claimed.Route, string(r.claimed.Priority)}
+		in := time.Until(r.due)
+		if d, ok := soonest[key]; !ok || in < d.In {
+			soonest[key] = outbox.Due{Route: r.claimed.Route, Priority: r.claimed.Priority, In: in}
+		}
+		return true
+	})
+	return slices.Collect(maps.Values(soonest)), nil
+}
+
+func (q *shelf) Claim(_ context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var out []outbox.Claimed
+	taken := make(map[*row]bool)
+	q.waiting(req.Routes, func(r *row) bool {
+		if r.due.After(time.Now()) {
+			return true
+		}
+		taken[r] = true
+		q.next++
+		r.attempt++
+		r.state, r.token = outbox.StateSending, strconv.Itoa(q.next)
+		c := r.claimed
+		c.Token = r.token
+		if c.Size > req.InlineBytes {
+			c.Body = nil
+		}
+		c.Deliveries = slices.Clone(c.Deliveries)
+		d := &c.Deliveries[0]
+		d.Attempt, d.Class, d.Relay = r.attempt, r.last.Class, r.last.Relay
+		if !r.since.IsZero() {
+			d.DeferredFor = time.Since(r.since)
+		}
+		out = append(out, c)
+		return len(out) < req.Limit
+	})
+	if len(taken) > 0 {
+		q.queued = slices.DeleteFunc(q.queued, func(r *row) bool { return taken[r] })
+	}
+	return out, nil
+}
+
+func (q *shelf) Body(_ context.Context, id outbox.ID) ([]byte, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.rows[id].claimed.Body, nil
+}
+
+func (q *shelf) holds(ref outbox.Ref) bool {
+	r := q.rows[ref.ID]
+	return r.state == outbox.StateSending && r.token == ref.Token
+}
+
+func (q *shelf) CommitStage(_ context.Context, list []outbox.Staging) (lost []outbox.Ref, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range list {
+		if !q.holds(s.Ref) {
+			lost = append(lost, s.Ref)
+		}
+	}
+	return lost, nil
+}
+
+func (q *shelf) Renew(_ context.Context, refs []outbox.Ref, _ time.Duration) (lost []outbox.Ref, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, ref := range refs {
+		if !q.holds(ref) {
+			lost = append(lost, ref)
+		}
+	}
+	return lost, nil
+}
+
+func (q *shelf) Settle(_ context.Context, _ string, list []outbox.Settlement) (lost []outbox.Ref, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range list {
+		if !q.holds(s.Ref) {
+			lost = append(lost, s.Ref)
+			continue
+		}
+		r := q.rows[s.Ref.ID]
+		r.history = append(r.history, s)
+		if s.Uncounted || s.Verb == outbox.VerbRecycle {
+			r.attempt--
+		}
+		if s.Evidence != (outbox.Evidence{}) {
+			r.last = s.Evidence
+		}
+		switch s.Verb {
+		case outbox.VerbSent:
+			r.state = outbox.StateSent
+		case outbox.VerbFail:
+			r.state = outbox.StateFailed
+		case outbox.VerbUncertain:
+			r.state = outbox.StateUncertain
+		case outbox.VerbExpire:
+			r.state = outbox.StateExpired
+		case outbox.VerbHold:
+			r.state = outbox.StateHeld
+		default:
+			r.state, r.due = outbox.StateQueued, time.Now().Add(s.Delay)
+			q.queued = append(q.queued, r)
+			if s.Verb == outbox.VerbDefer && s.Uncounted && r.since.IsZero() {
+				r.since = time.Now()
+			}
+		}
+	}
+	return lost, nil
+}
+
+func (q *shelf) Reap(context.Context) (outbox.ReapReport, error) { return outbox.ReapReport{}, nil }
+
+// bubbled runs a test in a bubble, whose time is not real.
+func bubbled(t *testing.T, test func(t *testing.T, q *shelf)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { test(t, newShelf()) })
+}
+
+// running starts a dispatcher that is stopped at the end of the bubble, and returns it.
+func running(t *testing.T, cfg dispatcher.Config) *dispatcher.Dispatcher {
+	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	d, err := dispatcher.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, d)
+	return d
+}
+
+// line is a sender that answers as it is told, takes a while for each message, and counts.
+type line struct {
+	sender
+	takes  time.Duration
+	answer func() *smtpx.Error // nil accepts
+	probe  func() error        // nil for one that cannot probe
+
+	mu     sync.Mutex
+	calls  []time.Time
+	now    int
+	most   int
+	probes []time.Time
+}
+
+func (s *line) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+	s.mu.Lock()
+	s.calls = append(s.calls, time.Now())
+	s.now++
+	s.most = max(s.most, s.now)
+	answer := s.answer
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.now--
+		s.mu.Unlock()
+	}()
+	if s.takes > 0 {
+		select {
+		case <-time.After(s.takes):
+		case <-ctx.Done():
+			return refuse(env, &smtpx.Error{Stage: smtpx.StageMail, Class: smtpx.ClassUnreachable, Err: ctx.Err()})
+		}
+	}
+	if answer != nil {
+		if e := answer(); e != nil {
+			return refuse(env, e)
+		}
+	}
+	return s.accept(ctx, env, body)
+}
+
+func (s *line) set(answer func() *smtpx.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+func (s *line) tried() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.calls)
+}
+
+func (s *line) accepted() int { return len(s.messages()) }
+
+// prober is a line that can be probed.
+type prober struct{ *line }
+
+func (p prober) Probe(context.Context) (smtpx.Report, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.probes = append(p.probes, time.Now())
+	return smtpx.Report{}, p.probe()
+}
+
+// always answers the same.
+func always(e *smtpx.Error) func() *smtpx.Error { return func() *smtpx.Error { return e } }
+
+// relays makes relays of senders in their order, named a, b, c …
+func relays(senders ...dispatcher.Sender) []dispatcher.Relay {
+	list := make([]dispatcher.Relay, len(senders))
+	for i, s := range senders {
+		list[i] = dispatcher.Relay{Name: string(rune('a' + i)), Sender: s}
+	}
+	return list
+}
