@@ -1,0 +1,119 @@
+package dispatcher_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/mail"
+	"strings"
+	"testing"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/smtpx"
+)
+
+// A message that is given up leads to one report with the null return path, which leads to none itself.
+func TestNotice(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *queue) {
+		s := &sender{}
+		refuseAll := false
+		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+			if refuseAll || env.To[0] == "gone@example.org" {
+				e := reply(smtpx.StageRcpt, smtpx.ClassRecipient, 550, "no such user "+strings.Repeat("näher ", 40))
+				e.Reply.Enhanced = "5.1.1"
+				return refuse(env, e)
+			}
+			return s.accept(ctx, env, body)
+		}
+		d := newDispatcher(t, dispatcher.Config{Queue: q, Notice: dispatcher.Notice{
+			From: outbox.Address{Name: "Mail", Address: "mailer-daemon@example.com"}, ToSender: true,
+			To: []outbox.Address{{Address: "ops@example.com"}}, Route: "reports",
+		}}, s)
+		id := q.enqueue(1, func(m *outbox.Message) {
+			m.To = []outbox.Address{{Address: "gone@example.org"}, {Address: "away@example.org"}}
+			m.Subject, m.EnvelopeFrom = "Your örder", "bounces@example.com"
+		})[0]
+		flush(t, d)
+		q.wantStates(id, outbox.StateFailed, outbox.StateFailed)
+		sent := s.messages()
+		if len(sent) != 1 || len(sent[0].to) != 2 || sent[0].to[0] != "bounces@example.com" || sent[0].to[1] != "ops@example.com" {
+			t.Fatalf("sent %+v", sent)
+		}
+		checkReport(t, []byte(sent[0].body))
+
+		// The null return path leads to no report, and so a report that fails leads to none.
+		refuseAll = true
+		q.enqueue(1, func(m *outbox.Message) { m.EnvelopeFrom = "<>" })
+		first := q.enqueue(1, func(m *outbox.Message) { m.To[0].Address = "gone@example.org" })[0]
+		report := flush(t, d)
+		if report.Failed != 4 || len(s.messages()) != 1 { // one without a report; one, and its report to two
+			t.Errorf("report %+v, %d sent", report, len(s.messages()))
+		}
+		// Requeued, it fails again and is reported again: once for each failure.
+		refuseAll = false
+		if _, err := q.Requeue(t.Context(), storeFilterIDs(first)); err != nil {
+			t.Fatal(err)
+		}
+		flush(t, d)
+		if len(s.messages()) != 2 {
+			t.Errorf("%d reports arrived", len(s.messages()))
+		}
+	})
+}
+
+// checkReport reads a report as a program would (RFC 3462, RFC 3464).
+func checkReport(t *testing.T, body []byte) {
+	t.Helper()
+	m, err := mail.ReadMessage(bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/report" || params["report-type"] != "delivery-status" {
+		t.Fatalf("%s %v: %v", kind, params, err)
+	}
+	if m.Header.Get("Auto-Submitted") != "auto-replied" || m.Header.Get("Message-ID") == "" || m.Header.Get("In-Reply-To") == "" {
+		t.Errorf("header %v", m.Header)
+	}
+	r := multipart.NewReader(m.Body, params["boundary"])
+	var kinds []string
+	var parts []string
+	for {
+		p, err := r.NextPart()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, _, _ := mime.ParseMediaType(p.Header.Get("Content-Type"))
+		text, err := io.ReadAll(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds, parts = append(kinds, kind), append(parts, string(text))
+	}
+	if strings.Join(kinds, " ") != "text/plain message/delivery-status text/rfc822-headers" {
+		t.Fatalf("parts %v", kinds)
+	}
+	for _, want := range []string{
+		"Final-Recipient: rfc822; gone@example.org\r\nAction: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user",
+		"Final-Recipient: rfc822; away@example.org\r\n", "Reporting-MTA: dns; ",
+	} {
+		if !strings.Contains(parts[1], want) {
+			t.Errorf("the status lacks %q:\n%s", want, parts[1])
+		}
+	}
+	if !strings.Contains(parts[0], "Your örder") || !strings.Contains(parts[2], "Subject: ") || strings.Contains(parts[2], "Thank you") {
+		t.Errorf("for people: %s\nreturned: %s", parts[0], parts[2])
+	}
+	for line := range strings.SplitSeq(string(body), "\r\n") {
+		if len(line) > 998 {
+			t.Errorf("a line of %d bytes", len(line))
+		}
+	}
+}
