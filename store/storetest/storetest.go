@@ -38,6 +38,7 @@ type topic struct {
 // topics lists all of them.
 func topics() []topic {
 	return []topic{
+		{"enqueue", enqueueRules()},
 		{"claim", claimRules()},
 		{"share", shareRules()},
 		{"due", dueRules()},
