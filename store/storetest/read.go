@@ -228,8 +228,12 @@ func checkUnmigrated(w *world) {
 			_, err := s.Suppress(ctx, store.Suppression{Address: "a@example.org"})
 			return err
 		},
-		"Unsuppress":  func() error { _, err := s.Unsuppress(ctx, "a@example.org"); return err },
-		"Suppressed":  func() error { _, _, err := s.Suppressed(ctx, "a@example.org"); return err },
+		"Unsuppress": func() error { _, err := s.Unsuppress(ctx, "a@example.org"); return err },
+		"Suppressed": func() error { _, _, err := s.Suppressed(ctx, "a@example.org"); return err },
+		"RecordFeedback": func() error {
+			_, err := s.RecordFeedback(ctx, outbox.Feedback{Kind: outbox.FeedbackBounced, ProviderID: "x"})
+			return err
+		},
 		"Clean":       func() error { _, err := s.Clean(ctx, outbox.Retention{Sent: time.Hour}); return err },
 		"Heartbeat":   func() error { return s.Heartbeat(ctx, outbox.Heartbeat{ID: "d1"}) },
 		"Retire":      func() error { return s.Retire(ctx, "d1") },

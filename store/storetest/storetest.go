@@ -57,6 +57,7 @@ func topics() []topic {
 		{"purge", purgeRules()},
 		{"stats", statsRules()},
 		{"suppress", suppressRules()},
+		{"feedback", feedbackRules()},
 		{"rate", rateRules()},
 		{"relays", relayRules()},
 		{"clean", cleanRules()},
