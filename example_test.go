@@ -150,3 +150,20 @@ func TestReadmeCode(t *testing.T) {
 		}
 	}
 }
+
+// Wake the dispatcher that runs beside the application as soon as the order and its e-mail are committed.
+func ExampleDo() {
+	placeOrder := func(ctx context.Context, db *sql.DB, d *dispatcher.Dispatcher, number int) error {
+		return outbox.Do(ctx, db, func(tx *sql.Tx) error {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO orders (number) VALUES ($1)", number); err != nil {
+				return err
+			}
+			_, err := outbox.Enqueue(ctx, tx, &outbox.Message{
+				From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ann@example.org"}},
+				Subject: fmt.Sprintf("Your order %d", number), Text: "Thank you!",
+			})
+			return err
+		}, d.Wake)
+	}
+	_ = placeOrder
+}

@@ -15,8 +15,8 @@ import (
 // cleanBatch is how many deliveries a cleaning changes in one transaction.
 const cleanBatch = 500
 
-// Clean removes what the retention no longer keeps: finished deliveries, with their attempts and every message whose last
-// delivery went, and the body and metadata of messages whose deliveries have all been finished for long enough. It works in
+// Clean removes what the retention no longer keeps: finished deliveries, with their attempts, their feedback and every message
+// whose last delivery went, and the body and metadata of messages whose deliveries have all been finished for long enough. It works in
 // short batches and returns what it removed also beside an error: what was removed before stays. When there is nothing to
 // remove it writes nothing. Any number of processes may call it at once.
 func (s *Store) Clean(ctx context.Context, keep outbox.Retention) (outbox.CleanReport, error) {

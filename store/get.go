@@ -34,9 +34,10 @@ type Message struct {
 	// [outbox.KeyRing].
 	KeyID string
 	// Deliveries has one entry for each recipient, and Attempts one for each attempt that was not simply successful,
-	// the oldest first.
+	// the oldest first. Feedback is what providers reported later, in the order in which it happened.
 	Deliveries []Delivery
 	Attempts   []Attempt
+	Feedback   []Feedback
 }
 
 // Delivery is one recipient of a message, with what people ask for first about the message.
@@ -145,7 +146,7 @@ func (r *deliveryRow) delivery() Delivery {
 	}
 }
 
-// Get returns a message with its deliveries and attempts, or an error that is [ErrNotFound]. The three are read one after
+// Get returns a message with its deliveries, attempts and feedback, or an error that is [ErrNotFound]. They are read one after
 // the other; a dispatcher may move a delivery in between.
 func (s *Store) Get(ctx context.Context, id outbox.ID) (*Message, error) {
 	m, err := s.get(ctx, id)
@@ -231,6 +232,9 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 			Seq: a.Seq, Attempt: a.Attempt, Verb: a.Verb, StartedAt: a.StartedAt.Time, Duration: time.Duration(a.DurationMS) * time.Millisecond,
 			Owner: a.Owner, Relay: a.Relay, Stage: a.Stage, Class: a.Class, Code: a.Code, Enhanced: a.Enhanced, Reply: a.Reply,
 		})
+	}
+	if m.Feedback, err = s.feedback(ctx, canonical); err != nil {
+		return nil, fmt.Errorf("feedback: %w", err)
 	}
 	return m, nil
 }

@@ -86,7 +86,7 @@ func (s *Store) Resolve(ctx context.Context, f Filter, r Resolution, opts ...Bul
 	}
 }
 
-// Purge removes deliveries that are in a terminal state, with their attempts, and every message whose last delivery went.
+// Purge removes deliveries that are in a terminal state, with their attempts and feedback, and every message whose last delivery went.
 func (s *Store) Purge(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
 	return s.run(ctx, OpPurge, f, opts, "")
 }
@@ -246,9 +246,9 @@ func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
 	if err != nil {
 		return err
 	}
-	names := []string{"forget_attempts", "forget_messages"}
+	names := []string{"forget_attempts", "forget_feedback", "forget_messages"}
 	if s.dialect == schema.Postgres {
-		names = slices.Insert(names, 1, "lock_messages")
+		names = slices.Insert(names, 2, "lock_messages")
 	}
 	for _, name := range names {
 		if _, err := c.ExecContext(ctx, s.queries.get(name), string(text)); err != nil {

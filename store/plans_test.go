@@ -195,6 +195,8 @@ lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first + `
 		{"reap_lapsed", lease + lapse, []any{500, 10}, 100},
 		{"resend_uncertain", lease + `; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL, lease_until = NULL,
 lease_owner = NULL WHERE state = 'sending'`, []any{500}, 100},
+		{"deliveries_by_provider", "", []any{"p-17", ""}, 0},
+		{"deliveries_of", "", []any{string(testID(0, 1)), "ann@example.org"}, 1},
 		{"expire", "UPDATE outbox_deliveries SET expires_at = now() - interval '1 hour' WHERE " + first, []any{500}, 100},
 	} {
 		// The probe before this one left its undone changes behind.
@@ -240,6 +242,7 @@ func TestPlansOnSQLite(t *testing.T) {
 		t.Log(when)
 		for name, n := range map[string]int{
 			"due": 2, "claim": 8, "claimed_messages": 2, "commit_stage": 1, "renew": 2, "settle": 1, "lapsed": 1, "resend_uncertain": 1, "expire": 1,
+			"deliveries_by_provider": 2, "deliveries_of": 2, "record_feedback": 1, "suppress_bounced": 1, "feedback": 1, "forget_feedback": 1,
 			"reapable": 0, "is_old": 2, "purge_old": 3, "finished": 6, "scrub": 2,
 		} {
 			args := make([]any, n)

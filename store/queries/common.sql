@@ -8,6 +8,10 @@ UPDATE outbox_relays SET tokens = tokens - $2 WHERE name = $1;
 -- $1 id.
 SELECT body FROM outbox_messages WHERE id = $1;
 
+-- name: body_start
+-- $1 id, $2 bytes at most.
+SELECT substr(body, 1, CAST($2 AS integer)) FROM outbox_messages WHERE id = $1;
+
 -- name: message
 -- $1 id.
 SELECT CAST(id AS text) AS id, message_id AS rfc_id, coalesce(idempotency_key, '') AS idempotency_key, route, priority, sender,
@@ -21,6 +25,27 @@ FROM outbox_messages WHERE id = $1;
 SELECT seq, attempt, verb, started_at, duration_ms, owner, coalesce(relay, '') AS relay, coalesce(stage, '') AS stage,
        coalesce(class, '') AS class, coalesce(code, 0) AS code, coalesce(enhanced, '') AS enhanced, coalesce(reply, '') AS reply
 FROM outbox_attempts WHERE message_id = $1 ORDER BY id;
+
+-- name: feedback
+-- $1 id.
+SELECT seq, event_id, kind, at, coalesce(code, 0) AS code, coalesce(enhanced, '') AS enhanced, coalesce(detail, '') AS detail, recorded_at
+FROM outbox_feedback WHERE message_id = $1 ORDER BY at, seq, event_id;
+
+-- name: deliveries_by_provider
+-- $1 provider's id, $2 recipient, empty for all. The newest message first: short ids are used again.
+SELECT CAST(message_id AS text) AS id, seq FROM outbox_deliveries
+WHERE provider_id = $1 AND ($2 = '' OR lower(recipient) = lower($2)) ORDER BY message_id DESC, seq LIMIT 1000;
+
+-- name: deliveries_of
+-- $1 id of a message, $2 recipient, empty for all.
+SELECT CAST(message_id AS text) AS id, seq FROM outbox_deliveries
+WHERE message_id = $1 AND ($2 = '' OR lower(recipient) = lower($2)) ORDER BY seq;
+
+-- name: suppress_delivery
+-- $1 $2 a delivery, $3 reason, $4 source. An address that is on the list already keeps its entry.
+INSERT INTO outbox_suppressions (address, reason, source, message_id)
+SELECT lower(recipient), $3, $4, message_id FROM outbox_deliveries WHERE message_id = $1 AND seq = $2
+ON CONFLICT (address) DO NOTHING;
 
 -- name: counts
 -- Counts by route and state. What is open has an index for each state, and of what is finished no more than the newest $1 of

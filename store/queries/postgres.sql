@@ -167,6 +167,16 @@ WITH settled AS (
 )
 SELECT message_id AS id, seq FROM settled;
 
+-- name: record_feedback
+-- $1 feedback. What is there already stays. The deliveries are locked against a purge, which then removes what is recorded here.
+INSERT INTO outbox_feedback (message_id, seq, event_id, kind, at, code, enhanced, detail)
+SELECT d.message_id, d.seq, x.event_id, x.kind, coalesce(x.at, now()), x.code, x.enhanced, x.detail
+FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, event_id text, kind text, at timestamptz, code integer, enhanced text, detail text)
+JOIN outbox_deliveries d ON d.message_id = x.id AND d.seq = x.seq
+ORDER BY d.message_id, d.seq, x.event_id FOR KEY SHARE OF d
+ON CONFLICT (message_id, seq, event_id) DO NOTHING
+RETURNING message_id AS id, seq, event_id;
+
 -- name: reap_lapsed
 -- $1 rows at most, $2 seconds until doubt may be resolved by its policy. A lease that lapsed after its stage was committed leaves
 -- a message in doubt with the relay that the stage names, any other goes back. Who held the lease may still know the answer.
@@ -291,6 +301,10 @@ ON CONFLICT (name) DO UPDATE SET done_until = excluded.done_until WHERE outbox_c
 -- name: forget_attempts
 -- $1 keys of deliveries that were purged.
 DELETE FROM outbox_attempts a USING jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer) WHERE a.message_id = x.id AND a.seq = x.seq;
+
+-- name: forget_feedback
+-- $1 keys of deliveries that were purged.
+DELETE FROM outbox_feedback f USING jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer) WHERE f.message_id = x.id AND f.seq = x.seq;
 
 -- name: lock_messages
 -- $1 keys of deliveries that were purged.

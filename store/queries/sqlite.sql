@@ -155,6 +155,15 @@ SELECT lower(d.recipient), coalesce(value ->> 'reply', 'a delivery failed'), 'bo
 FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'id' AND d.seq = value ->> 'seq'
 WHERE TRUE ON CONFLICT (address) DO NOTHING;
 
+-- name: record_feedback
+-- $1 feedback. What is there already stays.
+INSERT INTO outbox_feedback (message_id, seq, event_id, kind, at, code, enhanced, detail)
+SELECT d.message_id, d.seq, value ->> 'event_id', value ->> 'kind', coalesce(value ->> 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+       value ->> 'code', value ->> 'enhanced', value ->> 'detail'
+FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'id' AND d.seq = value ->> 'seq'
+WHERE TRUE ON CONFLICT (message_id, seq, event_id) DO NOTHING
+RETURNING message_id AS id, seq, event_id;
+
 -- name: note_attempts
 -- $1 settlements that took effect, with their owner and the number of their attempt.
 INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, code, enhanced, reply)
@@ -258,6 +267,10 @@ ON CONFLICT (name) DO UPDATE SET done_until = excluded.done_until WHERE outbox_c
 -- name: forget_attempts
 -- $1 keys of deliveries that were purged.
 DELETE FROM outbox_attempts WHERE (message_id, seq) IN (SELECT value ->> 'id', value ->> 'seq' FROM json_each($1));
+
+-- name: forget_feedback
+-- $1 keys of deliveries that were purged.
+DELETE FROM outbox_feedback WHERE (message_id, seq) IN (SELECT value ->> 'id', value ->> 'seq' FROM json_each($1));
 
 -- name: forget_messages
 -- $1 keys of deliveries that were purged.

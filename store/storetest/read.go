@@ -207,6 +207,8 @@ func checkUnmigrated(w *world) {
 		"Check":       func() error { return s.Check(ctx) },
 		"Due":         func() error { _, err := s.Due(ctx, nil); return err },
 		"Claim":       func() error { _, err := s.Claim(ctx, request()); return err },
+		"Enqueue":     func() error { _, err := s.Enqueue(ctx, mail()); return err },
+		"Header":      func() error { _, err := s.Header(ctx, id); return err },
 		"Body":        func() error { _, err := s.Body(ctx, id); return err },
 		"CommitStage": func() error { _, err := s.CommitStage(ctx, []outbox.Staging{{Ref: ref}}); return err },
 		"Renew":       func() error { _, err := s.Renew(ctx, []outbox.Ref{ref}, time.Minute); return err },
@@ -226,8 +228,12 @@ func checkUnmigrated(w *world) {
 			_, err := s.Suppress(ctx, store.Suppression{Address: "a@example.org"})
 			return err
 		},
-		"Unsuppress":  func() error { _, err := s.Unsuppress(ctx, "a@example.org"); return err },
-		"Suppressed":  func() error { _, _, err := s.Suppressed(ctx, "a@example.org"); return err },
+		"Unsuppress": func() error { _, err := s.Unsuppress(ctx, "a@example.org"); return err },
+		"Suppressed": func() error { _, _, err := s.Suppressed(ctx, "a@example.org"); return err },
+		"RecordFeedback": func() error {
+			_, err := s.RecordFeedback(ctx, outbox.Feedback{Kind: outbox.FeedbackBounced, ProviderID: "x"})
+			return err
+		},
 		"Clean":       func() error { _, err := s.Clean(ctx, outbox.Retention{Sent: time.Hour}); return err },
 		"Heartbeat":   func() error { return s.Heartbeat(ctx, outbox.Heartbeat{ID: "d1"}) },
 		"Retire":      func() error { return s.Retire(ctx, "d1") },

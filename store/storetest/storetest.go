@@ -35,6 +35,7 @@ type topic struct {
 // topics lists all of them.
 func topics() []topic {
 	return []topic{
+		{"enqueue", enqueueRules()},
 		{"claim", claimRules()},
 		{"share", shareRules()},
 		{"due", dueRules()},
@@ -53,6 +54,7 @@ func topics() []topic {
 		{"purge", purgeRules()},
 		{"stats", statsRules()},
 		{"suppress", suppressRules()},
+		{"feedback", feedbackRules()},
 		{"rate", rateRules()},
 		{"relays", relayRules()},
 		{"clean", cleanRules()},

@@ -27,7 +27,7 @@ type world struct {
 }
 
 // tables in an order in which they may be emptied.
-var tables = []string{"messages", "deliveries", "attempts", "routes", "relays", "dispatchers", "chores", "suppressions", "actions"}
+var tables = []string{"messages", "deliveries", "attempts", "feedback", "routes", "relays", "dispatchers", "chores", "suppressions", "actions"}
 
 func (w *world) reset() {
 	w.Helper()

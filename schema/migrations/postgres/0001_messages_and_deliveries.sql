@@ -74,6 +74,7 @@ CREATE INDEX outbox_deliveries_due       ON outbox_deliveries (route, priority, 
 CREATE INDEX outbox_deliveries_open      ON outbox_deliveries (state, message_id, seq) WHERE state IN ('sending', 'uncertain', 'held');
 CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX outbox_deliveries_provider  ON outbox_deliveries (provider_id) WHERE provider_id IS NOT NULL;
 
 -- The search path is pinned: the tables are found wherever the inserting session looks.
 -- +goose StatementBegin
@@ -95,6 +96,7 @@ CREATE FUNCTION outbox_forget_messages() RETURNS trigger LANGUAGE plpgsql SET se
 BEGIN
   DELETE FROM outbox_deliveries d USING gone WHERE d.message_id = gone.id;
   DELETE FROM outbox_attempts a USING gone WHERE a.message_id = gone.id;
+  DELETE FROM outbox_feedback f USING gone WHERE f.message_id = gone.id;
   RETURN NULL;
 END
 $$;
@@ -120,6 +122,20 @@ CREATE TABLE outbox_attempts (
   reply       text
 );
 CREATE INDEX outbox_attempts_message ON outbox_attempts (message_id, seq, id);
+
+-- What providers reported after they had accepted a message: delivered, delayed, bounced or complained.
+CREATE TABLE outbox_feedback (
+  message_id  uuid        NOT NULL,                                       -- outbox_messages.id
+  seq         integer     NOT NULL,
+  event_id    text        NOT NULL,                                       -- the provider's, so that each is recorded once
+  kind        text        NOT NULL CHECK (kind IN ('delivered', 'delayed', 'bounced', 'complained')),
+  at          timestamptz NOT NULL,
+  code        integer,
+  enhanced    text,
+  detail      text,
+  recorded_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (message_id, seq, event_id)
+);
 
 -- Routes that an operator paused.
 CREATE TABLE outbox_routes (

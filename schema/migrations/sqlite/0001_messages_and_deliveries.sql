@@ -69,6 +69,7 @@ CREATE INDEX outbox_deliveries_uncertain ON outbox_deliveries (message_id, seq) 
 CREATE INDEX outbox_deliveries_held      ON outbox_deliveries (message_id, seq) WHERE state = 'held';
 CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX outbox_deliveries_provider  ON outbox_deliveries (provider_id) WHERE provider_id IS NOT NULL;
 
 -- +goose StatementBegin
 CREATE TRIGGER outbox_expand_recipients AFTER INSERT ON outbox_messages
@@ -86,6 +87,7 @@ CREATE TRIGGER outbox_forget_message AFTER DELETE ON outbox_messages
 BEGIN
   DELETE FROM outbox_deliveries WHERE message_id = OLD.id;
   DELETE FROM outbox_attempts WHERE message_id = OLD.id;
+  DELETE FROM outbox_feedback WHERE message_id = OLD.id;
 END;
 -- +goose StatementEnd
 
@@ -107,6 +109,20 @@ CREATE TABLE outbox_attempts (
   reply       TEXT
 ) STRICT;
 CREATE INDEX outbox_attempts_message ON outbox_attempts (message_id, seq, id);
+
+-- What providers reported after they had accepted a message: delivered, delayed, bounced or complained.
+CREATE TABLE outbox_feedback (
+  message_id  TEXT    NOT NULL,                                           -- outbox_messages.id
+  seq         INTEGER NOT NULL,
+  event_id    TEXT    NOT NULL,                                           -- the provider's, so that each is recorded once
+  kind        TEXT    NOT NULL CHECK (kind IN ('delivered', 'delayed', 'bounced', 'complained')),
+  at          TEXT    NOT NULL,
+  code        INTEGER,
+  enhanced    TEXT,
+  detail      TEXT,
+  recorded_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  PRIMARY KEY (message_id, seq, event_id)
+) STRICT, WITHOUT ROWID;
 
 -- Routes that an operator paused.
 CREATE TABLE outbox_routes (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,8 +30,8 @@ func newShow(a *app, runF func(context.Context, *showOptions) error) *cobra.Comm
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show everything that is known of a message",
-		Long: `Show a message, where each of its recipients stands, and every attempt that did not simply succeed. The id may be
-shortened to an unambiguous beginning or end; the Message-ID serves too.`,
+		Long: `Show a message, where each of its recipients stands, every attempt that did not simply succeed, and what providers reported
+later. The id may be shortened to an unambiguous beginning or end; the Message-ID serves too.`,
 		Example: `  outboxctl show 01934a5b-c6d7
   outboxctl show '<01934a5b-c6d7-7e8f-9a0b-1c2d3e4f5a6b@example.com>' -o json`,
 		Args: needs(1, 1, "the id of a message"),
@@ -64,7 +65,7 @@ func showRun(ctx context.Context, opts *showOptions) (err error) {
 	return printer.Object(viewMessage(m), string(m.ID), func(r *output.Rows) { opts.showMessage(r, m) })
 }
 
-// showMessage writes the message's own properties, then its deliveries, then the attempts.
+// showMessage writes the message's own properties, then its deliveries, the attempts, and what was reported later.
 func (opts *showOptions) showMessage(r *output.Rows, m *store.Message) {
 	now := opts.now()
 	sender := m.Sender
@@ -97,15 +98,37 @@ func (opts *showOptions) showMessage(r *output.Rows, m *store.Message) {
 		r.Add(output.Int(d.Seq), stateCell(d), output.Text(d.Recipient), output.Int(d.Attempts), output.Time(when(d), now),
 			output.Text(d.Relay), output.Text(d.Class), output.Text(d.Reply))
 	}
-	if len(m.Attempts) == 0 {
+	opts.showAttempts(r, m.Attempts)
+	opts.showFeedback(r, m.Feedback)
+}
+
+func (opts *showOptions) showAttempts(r *output.Rows, list []store.Attempt) {
+	if len(list) == 0 {
 		return
 	}
+	now := opts.now()
 	r.Section("Attempts that did not succeed", output.Column{Title: "#", Right: true}, output.Column{Title: "WHEN"},
 		output.Column{Title: "TOOK"}, output.Column{Title: "OUTCOME"}, output.Column{Title: "RELAY"},
 		output.Column{Title: "STAGE"}, output.Column{Title: "CLASS"}, output.Column{Title: "REPLY"})
-	for _, a := range m.Attempts {
+	for _, a := range list {
 		r.Add(output.Int(a.Seq), output.Time(a.StartedAt, now), output.Text(output.Duration(a.Duration)), output.Text(string(a.Verb)),
 			output.Text(a.Relay), output.Text(a.Stage), output.Text(a.Class), output.Text(a.Reply))
+	}
+}
+
+func (opts *showOptions) showFeedback(r *output.Rows, list []store.Feedback) {
+	if len(list) == 0 {
+		return
+	}
+	now := opts.now()
+	r.Section("What was reported later", output.Column{Title: "#", Right: true}, output.Column{Title: "WHEN"},
+		output.Column{Title: "KIND"}, output.Column{Title: "CODE"}, output.Column{Title: "DETAIL"})
+	for _, f := range list {
+		code := f.Enhanced
+		if f.Code != 0 {
+			code = strings.TrimSpace(strconv.Itoa(f.Code) + " " + code)
+		}
+		r.Add(output.Int(f.Seq), output.Time(f.At, now), output.Text(string(f.Kind)), output.Text(code), output.Text(f.Detail))
 	}
 }
 

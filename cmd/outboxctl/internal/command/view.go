@@ -72,6 +72,19 @@ type messageJSON struct {
 	TraceParent string                 `json:"trace_parent,omitempty"`
 	Deliveries  []deliveryJSON         `json:"deliveries"`
 	Attempts    []attemptJSON          `json:"attempts"`
+	Feedback    []feedbackJSON         `json:"feedback,omitempty"`
+}
+
+// feedbackJSON is what a provider reported after it had accepted the message.
+type feedbackJSON struct {
+	Seq        int                 `json:"seq"`
+	Kind       outbox.FeedbackKind `json:"kind"`
+	At         time.Time           `json:"at"`
+	Code       int                 `json:"code,omitempty"`
+	Enhanced   string              `json:"enhanced,omitempty"`
+	Detail     string              `json:"detail,omitempty"`
+	EventID    string              `json:"event_id"`
+	RecordedAt time.Time           `json:"recorded_at"`
 }
 
 // attemptJSON is an attempt that was not simply successful.
@@ -104,6 +117,11 @@ func viewMessage(m *store.Message) messageJSON {
 		v.Attempts = append(v.Attempts, attemptJSON{
 			Seq: a.Seq, Attempt: a.Attempt, Verb: a.Verb, StartedAt: a.StartedAt, DurationMS: a.Duration.Milliseconds(), Owner: a.Owner,
 			Relay: a.Relay, Stage: a.Stage, Class: a.Class, Code: a.Code, Enhanced: a.Enhanced, Reply: a.Reply,
+		})
+	}
+	for _, f := range m.Feedback {
+		v.Feedback = append(v.Feedback, feedbackJSON{
+			Seq: f.Seq, Kind: f.Kind, At: f.At, Code: f.Code, Enhanced: f.Enhanced, Detail: f.Detail, EventID: f.EventID, RecordedAt: f.RecordedAt,
 		})
 	}
 	return v

@@ -1,0 +1,60 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// Beginner begins transactions. *sql.DB, *sql.Conn and what embeds one of them, such as *sqlx.DB, satisfy it.
+type Beginner interface {
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
+// Do runs fn in a transaction of db, commits it, and then calls each wake, so that a dispatcher in the same process delivers
+// at once what fn enqueued instead of finding it at its next poll:
+//
+//	err := outbox.Do(ctx, db, func(tx *sql.Tx) error {
+//		…
+//		_, err := outbox.Enqueue(ctx, tx, msg)
+//		return err
+//	}, dispatcher.Wake)
+//
+// An error of fn rolls the transaction back and is returned as it is; so does a panic, which then goes on. Nothing is woken
+// but after a commit. An error of the commit is wrapped; after one that is not an answer of the database, such as a lost
+// connection, the transaction may have been committed all the same. fn must not commit or roll back by itself.
+//
+// The transaction has the default options of the database. On SQLite it should take the write lock when it begins, because a
+// transaction that reads first cannot wait for another writer: the databases of store/sqlite.Open do so, others with
+// _txlock=immediate in their DSN. A db of the caller's own can begin in another way. Do may be called concurrently; a wake that
+// is nil is left out, and the others must not block.
+func Do(ctx context.Context, db Beginner, fn func(tx *sql.Tx) error, wake ...func()) (err error) {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	ended := false
+	defer func() {
+		if ended {
+			return
+		}
+		// fn failed, panicked, or ended its goroutine.
+		if rollback := tx.Rollback(); err != nil && rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
+			err = errors.Join(err, fmt.Errorf("roll back: %w", rollback))
+		}
+	}()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	ended = true // a commit that fails ends the transaction, too
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	for _, w := range wake {
+		if w != nil {
+			w()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/outboxmail/outbox"
+)
+
+// Feedback is what a provider reported of a delivery after it had accepted the message.
+type Feedback struct {
+	Seq  int // the place of the recipient
+	Kind outbox.FeedbackKind
+	// At is when it happened, and RecordedAt when it was recorded here, by the clock of the database.
+	At, RecordedAt time.Time
+	Code           int
+	Enhanced       string
+	Detail         string
+	EventID        string
+}
+
+// feedbackBatch is how many reports share a transaction.
+const feedbackBatch = 100
+
+// feedbackJSON is an [outbox.Feedback] for one delivery as a statement reads it.
+type feedbackJSON struct {
+	ID       outbox.ID           `json:"id"`
+	Seq      int                 `json:"seq"`
+	EventID  string              `json:"event_id"`
+	Kind     outbox.FeedbackKind `json:"kind"`
+	At       *string             `json:"at"`
+	Code     *int                `json:"code"`
+	Enhanced *string             `json:"enhanced"`
+	Detail   *string             `json:"detail"`
+
+	suppress bool
+}
+
+// recordedKey names a row of outbox_feedback.
+type recordedKey struct {
+	key
+	EventID string `db:"event_id"`
+}
+
+// RecordFeedback keeps what providers reported of messages after they had accepted them, beside the deliveries that the reports
+// are about, and puts recipients on the suppression list where that is asked for. The state of a delivery does not change.
+// Reports that are there already are counted and left alone, so that a webhook may be called twice; reports of messages that
+// are not known, or whose Message-ID stands for several, are returned.
+//
+// Bad input is refused before anything is written. It works in batches: what it reports beside an error was recorded, and the
+// call may be repeated.
+func (s *Store) RecordFeedback(ctx context.Context, list ...outbox.Feedback) (outbox.FeedbackReport, error) {
+	var report outbox.FeedbackReport
+	for i, f := range list {
+		if err := checkFeedback(f); err != nil {
+			return report, fmt.Errorf("record feedback: report %d: %w", i+1, err)
+		}
+	}
+	for len(list) > 0 {
+		n := min(len(list), feedbackBatch)
+		if err := s.recordFeedback(ctx, list[:n], &report); err != nil {
+			return report, s.failed(ctx, err, "record feedback")
+		}
+		list = list[n:]
+	}
+	return report, nil
+}
+
+func checkFeedback(f outbox.Feedback) error {
+	switch {
+	case !f.Kind.Valid():
+		return fmt.Errorf("%q is not a kind of feedback: use delivered, delayed, bounced or complained", string(f.Kind))
+	case f.ProviderID == "" && f.MessageID == "":
+		return errors.New("it needs a ProviderID or a MessageID")
+	case f.Suppress && (f.Kind == outbox.FeedbackDelivered || f.Kind == outbox.FeedbackDelayed):
+		return fmt.Errorf("what is %s puts nobody on the suppression list", f.Kind)
+	case f.At.Year() > 9999 || f.At.Year() < 1970 && !f.At.IsZero():
+		return fmt.Errorf("%v is no time at which it happened", f.At)
+	default:
+		return nil
+	}
+}
+
+// recordFeedback records a batch and adds to the report.
+func (s *Store) recordFeedback(ctx context.Context, batch []outbox.Feedback, report *outbox.FeedbackReport) error {
+	var (
+		rows    []feedbackJSON
+		unknown []outbox.Feedback
+	)
+	seen := make(map[recordedKey]bool)
+	double := 0
+	for _, f := range batch {
+		deliveries, err := s.reported(ctx, f)
+		if err != nil {
+			return err
+		}
+		if len(deliveries) == 0 {
+			unknown = append(unknown, f)
+		}
+		row := rowOf(f)
+		row.suppress = f.Suppress && f.Permanent() && len(deliveries) == 1
+		for _, d := range deliveries {
+			row.ID, row.Seq = d.ID, d.Seq
+			if k := (recordedKey{key{d.ID, d.Seq}, row.EventID}); seen[k] {
+				double++
+				continue
+			} else {
+				seen[k] = true
+			}
+			rows = append(rows, row)
+		}
+	}
+	text, err := json.Marshal(rows)
+	if err != nil {
+		return err
+	}
+	var recorded, suppressed int
+	if len(rows) > 0 {
+		err = s.atomically(ctx, func(c conn) error {
+			fresh, err := collect[recordedKey](ctx, c, s.queries.get("record_feedback"), string(text))
+			if err != nil {
+				return err
+			}
+			recorded = len(fresh)
+			suppressed, err = s.suppressReported(ctx, c, rows, fresh)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	report.Recorded += recorded
+	report.Known += len(rows) - recorded + double
+	report.Suppressed += suppressed
+	report.Unknown = append(report.Unknown, unknown...)
+	return nil
+}
+
+// rowOf is a report without its delivery.
+func rowOf(f outbox.Feedback) feedbackJSON {
+	row := feedbackJSON{
+		EventID: clean(f.EventID), Kind: f.Kind, Code: optional(f.Code), Enhanced: text(f.Enhanced), Detail: text(f.Detail),
+	}
+	if !f.At.IsZero() {
+		row.At = optional(bindTime(f.At))
+	}
+	switch {
+	case row.EventID != "":
+	case row.At != nil:
+		row.EventID = string(f.Kind) + " " + *row.At
+	default:
+		row.EventID = uuid.NewString()
+	}
+	return row
+}
+
+// reported finds the deliveries of the one message that a report is about.
+func (s *Store) reported(ctx context.Context, f outbox.Feedback) ([]key, error) {
+	recipient := clean(f.Recipient)
+	if f.ProviderID != "" {
+		found, err := collect[key](ctx, s.db, s.queries.get("deliveries_by_provider"), clean(f.ProviderID), recipient)
+		if err != nil {
+			return nil, err
+		}
+		for i, k := range found {
+			if k.ID != found[0].ID { // of an older message
+				return found[:i], nil
+			}
+		}
+		if len(found) > 0 || f.MessageID == "" {
+			return found, nil
+		}
+	}
+	id, err := s.findMessageID(ctx, clean(f.MessageID))
+	var ambiguous *AmbiguousError
+	switch {
+	case errors.Is(err, ErrNotFound), errors.As(err, &ambiguous):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return collect[key](ctx, s.db, s.queries.get("deliveries_of"), string(id), recipient)
+}
+
+// suppressReported puts on the suppression list who is to be there of what was recorded afresh.
+func (s *Store) suppressReported(ctx context.Context, c conn, rows []feedbackJSON, fresh []recordedKey) (int, error) {
+	isFresh := make(map[recordedKey]bool, len(fresh))
+	for _, k := range fresh {
+		isFresh[k] = true
+	}
+	total := 0
+	for _, r := range rows {
+		if !r.suppress || !isFresh[recordedKey{key{r.ID, r.Seq}, r.EventID}] {
+			continue
+		}
+		source, reason := "bounce", "the message bounced"
+		if r.Kind == outbox.FeedbackComplained {
+			source, reason = "complaint", "the recipient complained"
+		}
+		if r.Detail != nil {
+			reason = *r.Detail
+		}
+		n, err := affected(ctx, c, s.queries.get("suppress_delivery"), string(r.ID), r.Seq, reason, source)
+		if err != nil {
+			return 0, err
+		}
+		total += int(n)
+	}
+	return total, nil
+}
+
+// feedback reads what was recorded for a message.
+func (s *Store) feedback(ctx context.Context, id outbox.ID) ([]Feedback, error) {
+	type row struct {
+		Seq              int
+		EventID          string `db:"event_id"`
+		Kind             outbox.FeedbackKind
+		At               timestamp
+		Code             int
+		Enhanced, Detail string
+		RecordedAt       timestamp `db:"recorded_at"`
+	}
+	rows, err := collect[row](ctx, s.db, s.queries.get("feedback"), string(id))
+	if err != nil {
+		return nil, err
+	}
+	var list []Feedback
+	for _, r := range rows {
+		list = append(list, Feedback{
+			Seq: r.Seq, Kind: r.Kind, At: r.At.Time, RecordedAt: r.RecordedAt.Time, Code: r.Code, Enhanced: r.Enhanced, Detail: r.Detail,
+			EventID: r.EventID,
+		})
+	}
+	return list, nil
+}
