@@ -448,6 +448,10 @@ func TestExtensions(t *testing.T) {
 		"8-bit":                             {[]string{"8BITMIME"}, envelope("b@example.net"), eight, "BODY=8BITMIME", ""},
 		"8-bit not offered":                 {[]string{}, envelope("b@example.net"), eight, "", smtpx.ClassMessage},
 		"UTF-8 header":                      {[]string{"8BITMIME", "SMTPUTF8"}, envelope("b@example.net"), utf8Header, "BODY=8BITMIME SMTPUTF8", ""},
+		"UTF-8 header not offered":          {[]string{"8BITMIME"}, envelope("b@example.net"), utf8Header, "", smtpx.ClassMessage},
+		"UTF-8 sender":                      {[]string{"SMTPUTF8"}, smtpx.Envelope{From: "用户@example.com", To: []string{"b@example.net"}}, message("x"), "SMTPUTF8", ""},
+		"header neither ASCII nor UTF-8":    {[]string{"8BITMIME", "SMTPUTF8"}, envelope("b@example.net"), []byte("Subject: caf\xe9\r\n\r\nx\r\n"), "", smtpx.ClassMessage},
+		"body neither ASCII nor UTF-8":      {[]string{"8BITMIME"}, envelope("b@example.net"), message("caf\xe9"), "BODY=8BITMIME", ""},
 		"UTF-8 recipient":                   {[]string{"8BITMIME", "SMTPUTF8"}, envelope("用户@example.net"), message("x"), "SMTPUTF8", ""},
 		"UTF-8 recipient not offered":       {[]string{"8BITMIME"}, envelope("用户@example.net"), message("x"), "", smtpx.ClassRecipient},
 		"UTF-8 sender not offered":          {[]string{}, smtpx.Envelope{From: "用户@example.com", To: []string{"b@example.net"}}, message("x"), "", smtpx.ClassMessage},
@@ -474,4 +478,44 @@ func TestExtensions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Recipients that need SMTPUTF8 do not put it on the others, and where it is not offered only they fail.
+func TestInternationalRecipientsGoApart(t *testing.T) {
+	to := []string{"a@example.net", "用户@example.net", "b@example.net", "\"ü\"@bücher.example"}
+	for _, d := range dialogues {
+		t.Run(d.name+", offered", func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: append([]string{"SMTPUTF8"}, d.extensions...)})
+			if _, err := client.Send(testContext(t), envelope(to...), message("x")); err != nil {
+				t.Fatal(err)
+			}
+			got := srv.Messages()
+			if len(got) != 2 || !slices.Equal(got[0].To, []string{to[0], to[2]}) || strings.Contains(got[0].Params, "SMTPUTF8") ||
+				!slices.Equal(got[1].To, []string{to[1], "\"ü\"@xn--bcher-kva.example"}) || !strings.Contains(got[1].Params, "SMTPUTF8") {
+				t.Errorf("arrived: %+v", got)
+			}
+		})
+		t.Run(d.name+", not offered", func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: slices.DeleteFunc(slices.Clone(d.extensions), func(e string) bool { return e == "SMTPUTF8" })})
+			result, err := client.Send(testContext(t), envelope(to...), message("x"))
+			wantError(t, err, smtpx.StageRcpt, smtpx.ClassRecipient)
+			for i, o := range result.Outcomes {
+				if o.Accepted != (i%2 == 0) || (o.Err != nil && o.Err.Class != smtpx.ClassRecipient) {
+					t.Errorf("outcome %+v", o)
+				}
+			}
+			if got := srv.Messages(); len(got) != 1 || !slices.Equal(got[0].To, []string{to[0], to[2]}) {
+				t.Errorf("arrived: %+v", got)
+			}
+		})
+	}
+	t.Run("with a header that needs it too", func(t *testing.T) {
+		srv, client := newRelay(t, smtptest.Config{})
+		if _, err := client.Send(testContext(t), envelope(to...), []byte("Subject: ü\r\n\r\nx\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		if n := srv.Count(); n != 1 {
+			t.Errorf("%d transactions, want one", n)
+		}
+	})
 }

@@ -71,9 +71,12 @@ func (c *conn) begin(j *job) *transaction {
 }
 
 // share splits the recipients that are left into those that one transaction may carry and the rest, both in their order.
+// Recipients that need SMTPUTF8 go apart where nothing else in the message does: it must reach the others also through hosts that
+// do not know it (RFC 6531 §3.2).
 func (c *conn) share(j *job) (now, later []int) {
 	n := min(len(j.todo), c.rcptMax)
-	if c.domainMax == 0 {
+	international := slices.ContainsFunc(j.todo, func(i int) bool { return j.to[i].utf8 }) && !j.from.utf8 && !j.body.hdr8
+	if c.domainMax == 0 && !international {
 		return j.todo[:n:n], j.todo[n:]
 	}
 	var domains []string
@@ -81,7 +84,8 @@ func (c *conn) share(j *job) (now, later []int) {
 		domain := j.to[i].domain()
 		known := slices.Contains(domains, domain)
 		switch {
-		case len(now) == n || (!known && len(domains) == c.domainMax):
+		case len(now) == n, c.domainMax > 0 && !known && len(domains) == c.domainMax,
+			international && len(now) > 0 && j.to[i].utf8 != j.to[now[0]].utf8:
 			later = append(later, i)
 			continue
 		case !known:
@@ -112,6 +116,9 @@ func (c *conn) admit(j *job) *Error {
 	}
 	if j.from.utf8 {
 		return refuse("sender needs SMTPUTF8, which the server does not offer")
+	}
+	if j.body.hdr8 {
+		return refuse("message has a header outside ASCII, which needs SMTPUTF8, and the server does not offer it: encode the header (RFC 2047)")
 	}
 	todo := j.todo[:0:0]
 	for _, i := range j.todo {
