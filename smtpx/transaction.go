@@ -471,20 +471,33 @@ func (c *conn) lost(t *transaction, stage Stage, err error) {
 	t.fail(&Error{Stage: stage, Class: ClassTransient, Err: plainIO(err)})
 }
 
-// commit asks the hook. It is false when the message is abandoned.
+// commit asks the hooks. It is false when the message is abandoned.
 func (c *conn) commit(t *transaction) bool {
 	j := t.job
 	if err := j.ctx.Err(); err != nil {
 		t.abandon(gaveUp(StageData, err))
 		return false
 	}
-	if j.env.Commit == nil || j.committed {
-		return true
+	if j.env.Commit != nil && !j.committed {
+		if err := j.env.Commit(j.ctx); err != nil {
+			t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
+			return false
+		}
+		j.committed = true
 	}
-	if err := j.env.Commit(j.ctx); err != nil {
-		t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
-		return false
+	if j.env.CommitAccepted != nil {
+		if err := j.env.CommitAccepted(j.ctx, t.mayGetIt()); err != nil {
+			t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
+			return false
+		}
 	}
-	j.committed = true
 	return true
+}
+
+// mayGetIt are the recipients that the body is about to leave for: where it leaves with the envelope, all of them.
+func (t *transaction) mayGetIt() []int {
+	if t.mode == transferFlight {
+		return slices.Clone(t.rcpts)
+	}
+	return slices.Clone(t.accepted)
 }
