@@ -169,3 +169,18 @@ func TestChannelBindingNeedsTLS13(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 }
+
+// User names and passwords are prepared as RFC 4013 has it: what people type differently is the same to the server.
+func TestSCRAMPreparesUserAndPassword(t *testing.T) {
+	for _, m := range []string{"SCRAM-SHA-1", "SCRAM-SHA-256-PLUS"} {
+		srv := smtptest.New(t, smtptest.Config{User: "IX", Password: "p\u00e4ss IX", Mechanisms: allMechanisms})
+		client := open(t, srv.URLFor("I\u00adX", "pa\u0308ss\u00a0\u2168", "auth="+m))
+		if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
+			t.Errorf("%s: %v", m, err)
+		}
+		_, err := open(t, srv.URLFor("IX", "p\u0007", "auth="+m)).Send(testContext(t), envelope("b@example.net"), message("x"))
+		if e := asError(t, err, smtpx.StageAuth, smtpx.ClassConfig); !strings.Contains(e.Error(), "RFC 4013") || e.Reply.Code != 0 {
+			t.Errorf("%s: %v", m, e)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 )
 
 // body is a message that was checked and may go on the wire.
@@ -15,7 +16,7 @@ type body struct {
 }
 
 // checkBody looks at every octet once. A bare CR, a bare LF and NUL are refused, because receivers disagree about what they
-// end: that is how a message smuggles another (RFC 5321 §2.3.8, §4.1.1.4).
+// end: that is how a message smuggles another (RFC 5321 §2.3.8, §4.1.1.4). A header is ASCII or UTF-8 (RFC 6532 §3).
 func checkBody(data []byte) (body, error) {
 	if len(data) == 0 {
 		return body{}, errors.New("body is empty")
@@ -45,10 +46,13 @@ func checkBody(data []byte) (body, error) {
 		if len(text) == 0 {
 			header = false
 		}
-		if !b.bit8 || (header && !b.hdr8) {
+		if !b.bit8 || header {
 			if !asciiBytes(text) {
 				b.bit8 = true
 				b.hdr8 = b.hdr8 || header
+				if header && !utf8.Valid(text) {
+					return body{}, fmt.Errorf("header has octets on line %d that are neither ASCII nor UTF-8", line)
+				}
 			}
 		}
 	}

@@ -66,6 +66,8 @@ func TestCheckBodyRefuses(t *testing.T) {
 		"a\n.\nMAIL FROM:<evil@x>\r\n":      "bare LF on line 1",
 		"a\r\n\x00.\r\nMAIL FROM:<x@x>\r\n": "NUL on line 2",
 		"a\n\r.\n\rMAIL FROM:<evil@x>\r\n":  "bare LF on line 1",
+		"A: \xc3\xa9\r\nB: \xe9\r\n\r\nx":   "neither ASCII nor UTF-8",
+		"A: \xe9\r\n\r\nx":                  "octets on line 1",
 		"a\r\nb\r\n" + "tail without\rend":  "bare CR on line 3",
 	} {
 		if _, err := checkBody([]byte(in)); err == nil || !strings.Contains(err.Error(), want) {
@@ -76,11 +78,12 @@ func TestCheckBodyRefuses(t *testing.T) {
 
 func TestCheckBodyNotices8Bit(t *testing.T) {
 	for in, want := range map[string][2]bool{
-		"Subject: a\r\n\r\nb\r\n":        {false, false},
-		"Subject: a\r\n\r\n\xc3\xa9\r\n": {true, false},
-		"Subject: \xc3\xa9\r\n\r\nb\r\n": {true, true},
-		"Subject: \xc3\xa9":              {true, true},
-		"Subject: a\r\n\r\n\r\n\xff\xfe": {true, false},
+		"Subject: a\r\n\r\nb\r\n":          {false, false},
+		"Subject: a\r\n\r\n\xc3\xa9\r\n":   {true, false},
+		"Subject: \xc3\xa9\r\n\r\nb\r\n":   {true, true},
+		"Subject: \xc3\xa9":                {true, true},
+		"Subject: a\r\n\r\n\r\n\xff\xfe":   {true, false},
+		"A: b\r\n \xc3\xa9\r\nC: \xc3\xa9": {true, true},
 	} {
 		b, err := checkBody([]byte(in))
 		if err != nil || b.bit8 != want[0] || b.hdr8 != want[1] {

@@ -1,6 +1,7 @@
 package smtpx
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"unicode"
@@ -32,6 +33,7 @@ type Rule struct {
 	// "x.1.1" or "5.7.50x". None means any or none.
 	Enhanced []string `json:"enhanced,omitempty"`
 	// Text are phrases in lower case that begin at the start of a word; the reply must hold one of them. None means any text.
+	// "#ip" stands for any IP address.
 	Text []string `json:"text,omitempty"`
 	// And are more phrases, one of which the reply must hold as well.
 	And []string `json:"and,omitempty"`
@@ -98,14 +100,21 @@ func newSignature(stage Stage, r Reply) signature {
 	return s
 }
 
-// plainText puts a reply's words in lower case with single spaces, and leaves out the addresses in it: their names mean nothing.
+// plainText puts a reply's words in lower case with single spaces. It leaves out the mail addresses in it, whose names mean
+// nothing, and writes "#ip" for IP addresses.
 func plainText(text string) string {
 	words := strings.Fields(strings.NewReplacer("’", "'", "<", " <", ">", "> ").Replace(strings.ToLower(text)))
 	kept := words[:0]
 	for _, w := range words {
-		if !strings.Contains(w, "@") {
-			kept = append(kept, w)
+		if strings.Contains(w, "@") {
+			continue
 		}
+		if bare := strings.Trim(w, "[](){}:;,.'\""); len(bare) >= len("1.1.1.1") {
+			if _, err := netip.ParseAddr(bare); err == nil {
+				w = strings.Replace(w, bare, "#ip", 1)
+			}
+		}
+		kept = append(kept, w)
 	}
 	return strings.Join(kept, " ")
 }

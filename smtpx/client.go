@@ -146,7 +146,8 @@ func (r *relay) limits() {
 //
 // body is the complete message in the format of RFC 5322 with CRLF line endings; Send does not change it, and it must not
 // be changed while Send runs. A bare CR, a bare LF or a NUL anywhere is refused with [ClassMessage] before anything is sent.
-// Dots are stuffed on the way; a missing CRLF at the end is added.
+// Dots are stuffed on the way; a missing CRLF at the end is added. A header outside ASCII must be UTF-8, and like a local part
+// outside ASCII it needs a server that offers SMTPUTF8 (RFC 6531): elsewhere the message or the recipient is refused for good.
 //
 // The error is nil exactly when every recipient was accepted. Else it is an [*Error] that says what happened to the first
 // that was not, and Result.Outcomes tells about all of them. Except for [ClassAmbiguous] the message was certainly not

@@ -16,6 +16,12 @@ type Envelope struct {
 	// An error abandons the message: nothing of the body is sent, and [Client.Send] returns an [*Error] of
 	// [ClassRecycle] in which errors.Is finds the hook's error. The hook must return when ctx, which is Send's, is done.
 	Commit func(ctx context.Context) error
+	// CommitAccepted, when set, is called before each transaction's body may leave, behind Commit, with the recipients that
+	// the body is about to leave for, as indexes of To in their order: those that the relay has accepted, or all of the transaction
+	// where everything goes in one flight. A recipient that no call has named was certainly not sent to. A message whose
+	// recipients have to be split has several transactions; a recipient is named again when a kept connection was dead and
+	// the transaction is repeated on another. Errors, and ctx, are as with Commit; what earlier transactions were accepted for stays.
+	CommitAccepted func(ctx context.Context, accepted []int) error
 
 	// DSN asks for delivery status notifications (RFC 3461). It is ignored where the server does not offer DSN.
 	DSN DSN

@@ -311,6 +311,65 @@ func TestCommitHook(t *testing.T) {
 }
 
 // A message that a kept connection lost before it was sent is committed once, though it is begun twice.
+// The hook hears for whom the body is about to leave, transaction by transaction.
+func TestCommitAcceptedNamesTheRecipients(t *testing.T) {
+	replies := map[string]string{"gone": "550 5.1.1 no such user", "busy": "450 4.2.1 mailbox busy"}
+	to := []string{"a@one.example", "gone@one.example", "b@two.example", "not an address", "busy@one.example", "c@three.example"}
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{MaxDomains: 2, Extensions: append([]string{"LIMITS"}, d.extensions...),
+				Hook: refuseRcpt(replies)})
+			env := envelope(to...)
+			var calls [][]int
+			var bodies []int // how many had arrived at each call
+			env.CommitAccepted = func(_ context.Context, accepted []int) error {
+				calls, bodies = append(calls, accepted), append(bodies, srv.Count())
+				return nil
+			}
+			result, err := client.Send(testContext(t), env, message("x"))
+			wantError(t, err, smtpx.StageRcpt, smtpx.ClassRecipient)
+			want := [][]int{{0, 2}, {5}}
+			if d.flight {
+				want = [][]int{{0, 1, 2, 4}, {5}} // nobody knows yet
+			}
+			if fmt.Sprint(calls) != fmt.Sprint(want) || !slices.Equal(bodies, []int{0, 1}) {
+				t.Errorf("calls %v when %v had arrived, want %v", calls, bodies, want)
+			}
+			named := slices.Concat(calls...)
+			for i, o := range result.Outcomes {
+				if o.Accepted && !slices.Contains(named, i) {
+					t.Errorf("%s was sent to without a call", o.Recipient)
+				}
+			}
+		})
+	}
+}
+
+// When the hook refuses a later transaction, what was accepted before stays so.
+func TestCommitAcceptedAbandonsTheRest(t *testing.T) {
+	stop := errors.New("lease lost")
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{MaxRecipients: 1, Extensions: append([]string{"LIMITS"}, d.extensions...)})
+			env := envelope("a@example.net", "b@example.net", "c@example.net")
+			calls := 0
+			env.CommitAccepted = func(context.Context, []int) error {
+				if calls++; calls == 2 {
+					return stop
+				}
+				return nil
+			}
+			result, err := client.Send(testContext(t), env, message("x"))
+			if e := asError(t, err, smtpx.StageData, smtpx.ClassRecycle); !errors.Is(e, stop) {
+				t.Errorf("error %v", e)
+			}
+			if srv.Count() != 1 || !result.Outcomes[0].Accepted || result.Outcomes[1].Accepted || result.Outcomes[2].Accepted || calls != 2 {
+				t.Errorf("%d arrived, %d calls, outcomes %+v", srv.Count(), calls, result.Outcomes)
+			}
+		})
+	}
+}
+
 func TestCommitIsCalledOnceOverTwoConnections(t *testing.T) {
 	srv, client := newRelay(t, smtptest.Config{Hook: second(smtptest.StageMail, smtptest.Action{End: smtptest.Close})})
 	commits := 0
@@ -448,6 +507,10 @@ func TestExtensions(t *testing.T) {
 		"8-bit":                             {[]string{"8BITMIME"}, envelope("b@example.net"), eight, "BODY=8BITMIME", ""},
 		"8-bit not offered":                 {[]string{}, envelope("b@example.net"), eight, "", smtpx.ClassMessage},
 		"UTF-8 header":                      {[]string{"8BITMIME", "SMTPUTF8"}, envelope("b@example.net"), utf8Header, "BODY=8BITMIME SMTPUTF8", ""},
+		"UTF-8 header not offered":          {[]string{"8BITMIME"}, envelope("b@example.net"), utf8Header, "", smtpx.ClassMessage},
+		"UTF-8 sender":                      {[]string{"SMTPUTF8"}, smtpx.Envelope{From: "用户@example.com", To: []string{"b@example.net"}}, message("x"), "SMTPUTF8", ""},
+		"header neither ASCII nor UTF-8":    {[]string{"8BITMIME", "SMTPUTF8"}, envelope("b@example.net"), []byte("Subject: caf\xe9\r\n\r\nx\r\n"), "", smtpx.ClassMessage},
+		"body neither ASCII nor UTF-8":      {[]string{"8BITMIME"}, envelope("b@example.net"), message("caf\xe9"), "BODY=8BITMIME", ""},
 		"UTF-8 recipient":                   {[]string{"8BITMIME", "SMTPUTF8"}, envelope("用户@example.net"), message("x"), "SMTPUTF8", ""},
 		"UTF-8 recipient not offered":       {[]string{"8BITMIME"}, envelope("用户@example.net"), message("x"), "", smtpx.ClassRecipient},
 		"UTF-8 sender not offered":          {[]string{}, smtpx.Envelope{From: "用户@example.com", To: []string{"b@example.net"}}, message("x"), "", smtpx.ClassMessage},
@@ -474,4 +537,44 @@ func TestExtensions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Recipients that need SMTPUTF8 do not put it on the others, and where it is not offered only they fail.
+func TestInternationalRecipientsGoApart(t *testing.T) {
+	to := []string{"a@example.net", "用户@example.net", "b@example.net", "\"ü\"@bücher.example"}
+	for _, d := range dialogues {
+		t.Run(d.name+", offered", func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: append([]string{"SMTPUTF8"}, d.extensions...)})
+			if _, err := client.Send(testContext(t), envelope(to...), message("x")); err != nil {
+				t.Fatal(err)
+			}
+			got := srv.Messages()
+			if len(got) != 2 || !slices.Equal(got[0].To, []string{to[0], to[2]}) || strings.Contains(got[0].Params, "SMTPUTF8") ||
+				!slices.Equal(got[1].To, []string{to[1], "\"ü\"@xn--bcher-kva.example"}) || !strings.Contains(got[1].Params, "SMTPUTF8") {
+				t.Errorf("arrived: %+v", got)
+			}
+		})
+		t.Run(d.name+", not offered", func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{Extensions: slices.DeleteFunc(slices.Clone(d.extensions), func(e string) bool { return e == "SMTPUTF8" })})
+			result, err := client.Send(testContext(t), envelope(to...), message("x"))
+			wantError(t, err, smtpx.StageRcpt, smtpx.ClassRecipient)
+			for i, o := range result.Outcomes {
+				if o.Accepted != (i%2 == 0) || (o.Err != nil && o.Err.Class != smtpx.ClassRecipient) {
+					t.Errorf("outcome %+v", o)
+				}
+			}
+			if got := srv.Messages(); len(got) != 1 || !slices.Equal(got[0].To, []string{to[0], to[2]}) {
+				t.Errorf("arrived: %+v", got)
+			}
+		})
+	}
+	t.Run("with a header that needs it too", func(t *testing.T) {
+		srv, client := newRelay(t, smtptest.Config{})
+		if _, err := client.Send(testContext(t), envelope(to...), []byte("Subject: ü\r\n\r\nx\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		if n := srv.Count(); n != 1 {
+			t.Errorf("%d transactions, want one", n)
+		}
+	})
 }

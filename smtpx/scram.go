@@ -14,8 +14,6 @@ import (
 	"hash"
 	"strconv"
 	"strings"
-
-	"golang.org/x/text/unicode/norm"
 )
 
 // What a server may ask of the key derivation. RFC 7677 §4 wants 4096 rounds at least; without a bound above, a server could
@@ -65,14 +63,21 @@ type scram struct {
 }
 
 func newSCRAM(name, user, password string, b *binding) (*scram, error) {
+	user, err := prepareUser(user)
+	if err != nil {
+		return nil, err
+	}
+	if password, err = preparePassword(password); err != nil {
+		return nil, err
+	}
 	nonce := make([]byte, 18)
 	if _, err := rand.Read(nonce); err != nil {
 		return nil, err
 	}
 	m := &scram{
 		newHash:  sha256.New,
-		user:     strings.NewReplacer("=", "=3D", ",", "=2C").Replace(norm.NFKC.String(user)),
-		password: norm.NFKC.String(password),
+		user:     strings.NewReplacer("=", "=3D", ",", "=2C").Replace(user),
+		password: password,
 		nonce:    base64.StdEncoding.EncodeToString(nonce),
 		header:   "n,,",
 	}
@@ -92,9 +97,6 @@ func newSCRAM(name, user, password string, b *binding) (*scram, error) {
 }
 
 func (m *scram) start() ([]byte, error) {
-	if strings.ContainsRune(m.user+m.password, 0) {
-		return nil, errors.New("user or password has a NUL")
-	}
 	m.firstBare = "n=" + m.user + ",r=" + m.nonce
 	return []byte(m.header + m.firstBare), nil
 }

@@ -71,9 +71,12 @@ func (c *conn) begin(j *job) *transaction {
 }
 
 // share splits the recipients that are left into those that one transaction may carry and the rest, both in their order.
+// Recipients that need SMTPUTF8 go apart where nothing else in the message does: it must reach the others also through hosts that
+// do not know it (RFC 6531 §3.2).
 func (c *conn) share(j *job) (now, later []int) {
 	n := min(len(j.todo), c.rcptMax)
-	if c.domainMax == 0 {
+	international := slices.ContainsFunc(j.todo, func(i int) bool { return j.to[i].utf8 }) && !j.from.utf8 && !j.body.hdr8
+	if c.domainMax == 0 && !international {
 		return j.todo[:n:n], j.todo[n:]
 	}
 	var domains []string
@@ -81,7 +84,8 @@ func (c *conn) share(j *job) (now, later []int) {
 		domain := j.to[i].domain()
 		known := slices.Contains(domains, domain)
 		switch {
-		case len(now) == n || (!known && len(domains) == c.domainMax):
+		case len(now) == n, c.domainMax > 0 && !known && len(domains) == c.domainMax,
+			international && len(now) > 0 && j.to[i].utf8 != j.to[now[0]].utf8:
 			later = append(later, i)
 			continue
 		case !known:
@@ -112,6 +116,9 @@ func (c *conn) admit(j *job) *Error {
 	}
 	if j.from.utf8 {
 		return refuse("sender needs SMTPUTF8, which the server does not offer")
+	}
+	if j.body.hdr8 {
+		return refuse("message has a header outside ASCII, which needs SMTPUTF8, and the server does not offer it: encode the header (RFC 2047)")
 	}
 	todo := j.todo[:0:0]
 	for _, i := range j.todo {
@@ -464,20 +471,33 @@ func (c *conn) lost(t *transaction, stage Stage, err error) {
 	t.fail(&Error{Stage: stage, Class: ClassTransient, Err: plainIO(err)})
 }
 
-// commit asks the hook. It is false when the message is abandoned.
+// commit asks the hooks. It is false when the message is abandoned.
 func (c *conn) commit(t *transaction) bool {
 	j := t.job
 	if err := j.ctx.Err(); err != nil {
 		t.abandon(gaveUp(StageData, err))
 		return false
 	}
-	if j.env.Commit == nil || j.committed {
-		return true
+	if j.env.Commit != nil && !j.committed {
+		if err := j.env.Commit(j.ctx); err != nil {
+			t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
+			return false
+		}
+		j.committed = true
 	}
-	if err := j.env.Commit(j.ctx); err != nil {
-		t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
-		return false
+	if j.env.CommitAccepted != nil {
+		if err := j.env.CommitAccepted(j.ctx, t.mayGetIt()); err != nil {
+			t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
+			return false
+		}
 	}
-	j.committed = true
 	return true
+}
+
+// mayGetIt are the recipients that the body is about to leave for: where it leaves with the envelope, all of them.
+func (t *transaction) mayGetIt() []int {
+	if t.mode == transferFlight {
+		return slices.Clone(t.rcpts)
+	}
+	return slices.Clone(t.accepted)
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -366,14 +365,14 @@ func (s *session) handshake(ctx context.Context) error {
 
 // limits are the parameters of LIMITS (RFC 9422) that the configuration has.
 func (s *session) limits() string {
-	text := ""
+	var text strings.Builder
 	for _, l := range []struct {
 		name  string
 		value int
 	}{{"MAILMAX", s.config.MaxMessages}, {"RCPTMAX", s.config.MaxRecipients}, {"RCPTDOMAINMAX", s.config.MaxDomains}} {
 		if l.value > 0 {
-			text += " " + l.name + "=" + strconv.Itoa(l.value)
+			fmt.Fprintf(&text, " %s=%d", l.name, l.value)
 		}
 	}
-	return text
+	return text.String()
 }
