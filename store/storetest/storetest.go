@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"github.com/jmoiron/sqlx"
-
 )
 
 // rule is one thing that a store promises.
