@@ -23,7 +23,7 @@ import (
 // by itself each time.
 func TestPostgresOutages(t *testing.T) {
 	t.Parallel()
-	rounds := 1
+	rounds := 2 // of five faults
 	if os.Getenv("OUTBOX_CAMPAIGN") == "1" {
 		rounds = 4
 	}
@@ -50,6 +50,7 @@ func TestPostgresOutages(t *testing.T) {
 			for range 3 {
 				dispatchers.Go(func() { l.deliver(ctx, t) })
 			}
+			began, faults := time.Now(), 0
 			for range rounds {
 				for fault, strike := range []func() error{
 					func() error { return cluster.Restart(t.Context(), pgtest.Fast) },
@@ -62,6 +63,7 @@ func TestPostgresOutages(t *testing.T) {
 					if err := strike(); err != nil {
 						t.Fatalf("fault %d: %v", fault, err)
 					}
+					faults++
 				}
 			}
 			l.progress(t, 30)
@@ -71,6 +73,7 @@ func TestPostgresOutages(t *testing.T) {
 			stop()
 			dispatchers.Wait()
 			l.check(t)
+			t.Logf("%d faults in %v", faults, time.Since(began).Round(time.Second))
 		})
 	}
 }

@@ -20,19 +20,16 @@ import (
 	"github.com/outboxmail/outbox/store/storetest"
 )
 
-// envBouncer names the pgbouncer program where it is not in the path.
-const envBouncer = "OUTBOX_TEST_PGBOUNCER"
-
 // Behind PgBouncer in transaction mode every transaction may run on another connection of the server, and nothing that is
-// prepared or set outlives it. All rules hold there, too: with lib/pq as Open sets it up, and with pgx when it is told not to
-// prepare statements.
+// prepared or set outlives it. All rules hold there, too: with lib/pq as Open sets it up, for tables in a schema that no search
+// path leads to, and with pgx when it is told not to prepare statements.
 func TestConformanceBehindPgBouncer(t *testing.T) {
 	t.Parallel()
-	program := os.Getenv(envBouncer)
+	program := os.Getenv(pgtest.EnvBouncer)
 	if program == "" {
 		var err error
 		if program, err = exec.LookPath("pgbouncer"); err != nil {
-			t.Skip("no pgbouncer in the path: install it, or set " + envBouncer)
+			t.Skip("no pgbouncer in the path: install it, or set " + pgtest.EnvBouncer)
 		}
 	}
 	server := os.Getenv(pgtest.EnvServer)
@@ -40,11 +37,16 @@ func TestConformanceBehindPgBouncer(t *testing.T) {
 		t.Skip("no PostgreSQL server for PgBouncer")
 	}
 	bouncer := startBouncer(t, program, server)
-	for name, open := range map[string]func(dsn string) (*sqlx.DB, error){
-		"lib/pq":     postgres.Open,
-		"pgx/stdlib": func(dsn string) (*sqlx.DB, error) { return sqlx.Open("pgx", dsn+"&default_query_exec_mode=exec") },
+	pgx := func(dsn string) (*sqlx.DB, error) { return sqlx.Open("pgx", dsn+"&default_query_exec_mode=exec") }
+	for _, test := range []struct {
+		name string
+		open func(dsn string) (*sqlx.DB, error)
+		opts []storetest.Option
+	}{
+		{"lib/pq", postgres.Open, []storetest.Option{storetest.Schema("mail")}},
+		{"pgx/stdlib", pgx, nil},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			storetest.Run(t, func(t *testing.T) *sqlx.DB {
 				t.Helper()
@@ -53,9 +55,9 @@ func TestConformanceBehindPgBouncer(t *testing.T) {
 					t.Fatal(err)
 				}
 				u.Host = bouncer
-				db, err := open(u.String())
+				db, err := test.open(u.String())
 				return opened(t, db, err)
-			})
+			}, test.opts...)
 		})
 	}
 }

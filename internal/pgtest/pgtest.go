@@ -28,6 +28,8 @@ const (
 	EnvServer = "OUTBOX_TEST_POSTGRES"
 	// EnvRequired, set to 1, makes a test that finds no server fail instead of being skipped.
 	EnvRequired = "OUTBOX_TEST_POSTGRES_REQUIRED"
+	// EnvBouncer names the program of PgBouncer where it is not in the path.
+	EnvBouncer = "OUTBOX_TEST_PGBOUNCER"
 )
 
 // adminTimeout bounds what a test does on the administrator's connection. Creating a database copies files, which can

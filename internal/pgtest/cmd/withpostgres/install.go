@@ -12,16 +12,16 @@ import (
 // policyFile, where it exists, decides for Debian's packages whether a service may be started.
 const policyFile = "/usr/sbin/policy-rc.d"
 
-// install installs Debian's package of PostgreSQL and says whether it did. It does so as root alone, and without
-// starting the cluster that the package makes.
-func install() (installed bool, err error) {
+// install installs a package of Debian and says whether it did. It does so as root alone, and without starting a service that
+// the package brings.
+func install(name string) (installed bool, err error) {
 	if os.Geteuid() != 0 {
 		return false, nil
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return false, nil // another system: the user installs what it has
 	}
-	sayf("PostgreSQL is not installed; installing Debian's package `postgresql`")
+	sayf("%s is not installed; installing Debian's package", name)
 	allow, err := forbidServices(policyFile)
 	if err != nil {
 		return false, err
@@ -29,7 +29,7 @@ func install() (installed bool, err error) {
 	defer func() { err = errors.Join(err, allow()) }()
 	for _, args := range [][]string{
 		{"update", "-q"},
-		{"install", "-q", "-y", "--no-install-recommends", "postgresql"},
+		{"install", "-q", "-y", "--no-install-recommends", name},
 	} {
 		if err := aptGet(args...); err != nil {
 			return false, err

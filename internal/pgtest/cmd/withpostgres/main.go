@@ -7,7 +7,8 @@
 // It starts a server of its own and names it in OUTBOX_TEST_POSTGRES, sets OUTBOX_TEST_POSTGRES_REQUIRED=1, hands on
 // the signals that it gets, stops the server when the command has ended and exits as the command did. A server that
 // OUTBOX_TEST_POSTGRES names already is used as it is. Where PostgreSQL is not installed and cannot be, the command runs
-// without a server. The last line on standard error says which of these it was.
+// without a server. The tests behind PgBouncer need its program, which is installed likewise. The last lines on standard error
+// say which of these it was.
 package main
 
 import (
@@ -57,13 +58,42 @@ func run(args []string) int {
 		return exitFailed
 	}
 	defer srv.stop()
+	noBouncer := "there is no PostgreSQL server"
+	if srv.dsn != "" {
+		noBouncer = findBouncer()
+	}
 	code := runCommand(args, srv.environment(), signals)
 	if srv.dsn == "" {
 		sayf("PostgreSQL tests were skipped because %s", srv.whyNot)
 	} else {
 		sayf("PostgreSQL tests were run on version %s", srv.version)
 	}
+	if noBouncer != "" {
+		sayf("tests behind PgBouncer were skipped because %s", noBouncer)
+	}
 	return code
+}
+
+// findBouncer makes sure that the tests find the program of PgBouncer, and says why they do not. That is no error: they are a
+// part of the tests that other systems may leave out.
+func findBouncer() (whyNot string) {
+	const program = "pgbouncer"
+	found := func() bool {
+		_, err := exec.LookPath(program)
+		return err == nil || os.Getenv(pgtest.EnvBouncer) != ""
+	}
+	if found() {
+		return ""
+	}
+	_, err := install(program)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("an attempt to install it failed: %v", err)
+	case !found():
+		return "it is not installed: install " + program + ", or set " + pgtest.EnvBouncer + " to the path of the program"
+	default:
+		return ""
+	}
 }
 
 // server is what the tests get.
@@ -115,7 +145,7 @@ func start(ctx context.Context) (*pgtest.Cluster, error) {
 	if !errors.Is(err, pgtest.ErrNoPrograms) {
 		return cluster, err
 	}
-	installed, installErr := install()
+	installed, installErr := install("postgresql")
 	if installErr != nil {
 		return nil, fmt.Errorf("%w (an attempt to install it failed: %w)", err, installErr)
 	}

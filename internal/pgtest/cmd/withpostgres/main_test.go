@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 func program(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "WITHPOSTGRES_UNDER_TEST=1", pgtest.EnvServer+"=", pgtest.EnvRequired+"=")
+	cmd.Env = append(os.Environ(), "WITHPOSTGRES_UNDER_TEST=1", pgtest.EnvServer+"=", pgtest.EnvRequired+"=",
+		pgtest.EnvBouncer+"=named, so that none is installed")
 	return cmd
 }
 
@@ -129,6 +130,26 @@ func TestBadUse(t *testing.T) {
 				t.Errorf("exit code %d, want %d; it said:\n%s", got, tt.code, out)
 			}
 		})
+	}
+}
+
+// Where PgBouncer is missing and cannot be installed, the end says so and the command runs all the same.
+func TestNoBouncer(t *testing.T) {
+	c := pgtest.StartForTest(t, pgtest.Options{})
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for named, says := range map[string]bool{"": true, "/opt/pgbouncer": false} {
+		cmd := program(t, "--", sh, "-c", "exit 7")
+		cmd.Env = append(cmd.Env, "PATH="+t.TempDir(), pgtest.EnvServer+"="+c.DSN(), pgtest.EnvBouncer+"="+named)
+		out, err := cmd.CombinedOutput()
+		if got := code(t, err); got != 7 {
+			t.Errorf("exit code %d, want the command's own 7", got)
+		}
+		if said := strings.Contains(string(out), "tests behind PgBouncer were skipped because it is not installed: install pgbouncer, or set "+pgtest.EnvBouncer); said != says {
+			t.Errorf("with the program %q it said:\n%s", named, out)
+		}
 	}
 }
 
