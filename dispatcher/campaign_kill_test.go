@@ -95,6 +95,7 @@ type killing struct {
 	relay    *smtptest.Server
 	ledger   *ledger
 	wanted   int
+	placed   int // orders by this process
 
 	mu        sync.Mutex
 	killed    map[string]bool // workers, by name
@@ -127,14 +128,21 @@ func TestKills(t *testing.T) {
 
 func newKilling(t *testing.T, engine string) *killing {
 	t.Helper()
-	k := &killing{
-		ledger: newLedger(), wanted: kills(t),
-		killed: make(map[string]bool), committed: make(map[string]bool), rolled: make(map[string]bool),
-	}
+	database := t.TempDir() + "/app.db"
 	if engine == "postgres" {
-		k.database = pgtest.DSN(t)
-	} else {
-		k.database = t.TempDir() + "/app.db"
+		database = pgtest.DSN(t)
+	}
+	k := newKillingOn(t, database)
+	k.wanted = kills(t)
+	return k
+}
+
+// newKillingOn prepares an empty database.
+func newKillingOn(t *testing.T, database string) *killing {
+	t.Helper()
+	k := &killing{
+		ledger: newLedger(), database: database,
+		killed: make(map[string]bool), committed: make(map[string]bool), rolled: make(map[string]bool),
 	}
 	db, err := openDatabase(k.database)
 	if err != nil {
@@ -224,6 +232,12 @@ func (k *killing) life(role string, i int) error {
 	default:
 		k.inStart++
 	}
+	k.believe(w)
+	return nil
+}
+
+// believe takes down what an application that has ended said. It needs k.mu.
+func (k *killing) believe(w *worker) {
 	for _, number := range w.said("c") {
 		k.committed[number] = true
 	}
@@ -231,7 +245,6 @@ func (k *killing) life(role string, i int) error {
 		k.rolled[number] = true
 	}
 	k.errors = append(k.errors, w.said("e")...)
-	return nil
 }
 
 // drain lets one more dispatcher finish what the dead have left.
@@ -264,8 +277,14 @@ type verdicts struct {
 	byTheDead, byTheSlow        int // duplicates whose earlier copy was brought by a process that was killed, or by one that lived
 }
 
-// check holds disk, ledger and what the processes said against each other.
+// check is audit after kills.
 func (k *killing) check(rate float64) {
+	k.t.Helper()
+	k.audit(fmt.Sprintf("%d kills at %.1f a second, %d of them before the process was ready", len(k.killed), rate, k.inStart))
+}
+
+// audit holds disk, ledger and what the processes said against each other, and tells what came of what was done.
+func (k *killing) audit(done string) {
 	k.t.Helper()
 	var numbers []string
 	if err := k.db.SelectContext(k.t.Context(), &numbers, "SELECT number FROM campaign_orders"); err != nil {
@@ -307,8 +326,8 @@ func (k *killing) check(rate float64) {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d kills at %.1f a second, %d of them before the process was ready; %d orders committed, of which the application "+
-		"was told of %d; %d rolled back; %d errors\n", len(k.killed), rate, k.inStart, len(ordered), len(k.committed), len(k.rolled), len(k.errors))
+	fmt.Fprintf(&b, "%s; %d orders committed, of which the application was told of %d; %d rolled back; %d transactions ended in an error\n",
+		done, len(ordered), len(k.committed), len(k.rolled), len(k.errors))
 	fmt.Fprintf(&b, "%d messages accepted by the relay", k.ledger.messages)
 	for _, policy := range []outbox.UncertainPolicy{outbox.Resend, outbox.Hold} {
 		v := perPolicy[policy]

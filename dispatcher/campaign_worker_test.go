@@ -65,8 +65,9 @@ type orders struct {
 	Pace     time.Duration `json:"pace"`     // of the application: how long it rests after a transaction, on average
 	Lease    time.Duration `json:"lease"`    // of the dispatcher, as are the next three
 	Rate     outbox.Rate   `json:"rate"`
-	Hold     bool          `json:"hold"` // no stage is committed before somebody writes a line to the worker
-	LogTo    string        `json:"log_to"`
+	Hold     bool          `json:"hold"`  // no stage is committed before somebody writes a line to the worker
+	Soak     float64       `json:"soak"`  // messages a second that the worker both enqueues and delivers
+	Every    time.Duration `json:"every"` // how often it says how much it needs meanwhile
 }
 
 // workerMain runs the worker when this process is one.
@@ -103,8 +104,11 @@ func (o *orders) run() error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	if o.Relay == "" {
+	switch {
+	case o.Relay == "":
 		return o.apply(ctx, db)
+	case o.Soak > 0:
+		return o.soak(ctx, db)
 	}
 	return o.dispatch(ctx, db, goOn)
 }
@@ -195,15 +199,6 @@ func (o *orders) dispatch(ctx context.Context, db *sqlx.DB, goOn <-chan struct{}
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	logger := slog.New(slog.DiscardHandler)
-	if o.LogTo != "" {
-		f, err := os.OpenFile(o.LogTo, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		logger = slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	}
 	var q dispatcher.Queue = st
 	if o.Hold {
 		q = &faulty{Queue: st, commitStage: func() error {
@@ -212,7 +207,7 @@ func (o *orders) dispatch(ctx context.Context, db *sqlx.DB, goOn <-chan struct{}
 		}}
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Queue: q, Name: o.Name, Relays: []dispatcher.Relay{{Name: "main", Sender: client, Rate: o.Rate}}, Logger: logger,
+		Queue: q, Name: o.Name, Relays: []dispatcher.Relay{{Name: "main", Sender: client, Rate: o.Rate}}, Logger: slog.New(slog.DiscardHandler),
 		Poll: 50 * time.Millisecond, Lease: o.Lease,
 	})
 	if err != nil {
