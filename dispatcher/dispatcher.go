@@ -68,6 +68,9 @@ type Relay struct {
 	Routes []string
 	// Rate bounds how fast the relay is sent to, by all dispatchers of the database together. Defaults to no bound.
 	Rate outbox.Rate
+	// Sign signs every message that goes to the relay, as the last thing before it is sent; see package dkim. It is left out, with
+	// a warning, where the relay's profile says that the provider breaks signatures or replaces what they cover. Defaults to none.
+	Sign Signer
 }
 
 // Config says what a [Dispatcher] works with. Queue and Relays must be given; the rest has defaults.
@@ -101,6 +104,9 @@ type Config struct {
 	// Retention says how long what is finished is kept; Run removes the rest every minute. The queue must be a [Cleaner] then.
 	// Defaults to keeping everything.
 	Retention outbox.Retention
+	// Keys open the bodies that are encrypted at rest. One that they do not open is held, with a reason that names the key: add
+	// the key and release it. Defaults to none.
+	Keys *outbox.KeyRing
 	// Logger gets an event for every outcome, without addresses or subjects. Defaults to slog.Default().
 	Logger *slog.Logger
 }

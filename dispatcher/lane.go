@@ -43,6 +43,8 @@ type lane struct {
 	closed chan struct{}
 	hungry bool         // the claimer's: the last claim was filled
 	fault  atomic.Value // smtpx.Class of the last outcome that was the relay's fault, "" when it works
+
+	unsigned sync.Once // says that the provider would break signatures
 }
 
 // note takes what an outcome says about the relay. What is wrong with a message or a recipient shows that it works.
@@ -143,6 +145,10 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 			l.log.ErrorContext(ctx, "cannot read a message; it is put back", "id", c.ID, "error", err)
 			return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, 0)
 		}
+	}
+	body, err := l.prepare(ctx, c, body)
+	if err != nil {
+		return l.notReady(ctx, j, err)
 	}
 	l.sending.Add(1)
 	asked := sync.OnceFunc(func() { l.sending.Add(-1) })
