@@ -37,6 +37,13 @@ func checkAddress(a Address) (mailbox, error) {
 	return m, nil
 }
 
+// CanonicalAddress checks an address without a display name as [Enqueue] checks recipients, and returns it in the form in which
+// deliveries have it: the local part as it is, the domain in lower case and in its ASCII form.
+func CanonicalAddress(s string) (string, error) {
+	m, err := checkMailbox(s)
+	return m.addr, err
+}
+
 // checkMailbox checks an address without a display name. The local part is kept as it is, for only its own host may
 // interpret it (RFC 5321 §2.3.11); the domain is put in lower case and, where it is international, in its ASCII form.
 //

@@ -356,7 +356,8 @@ func TestReseal(t *testing.T) {
 // FuzzOpen gives the key ring what it never made: nothing opens, nothing panics, nothing grows without bound.
 func FuzzOpen(f *testing.F) {
 	r := ring(f, "k1")
-	sealed, err := r.sealBody(idA, []byte("From: a@b\r\n\r\nhi\r\n"), 0)
+	const letter = "From: a@b\r\n\r\nhi\r\n" // nothing else was sealed
+	sealed, err := r.sealBody(idA, []byte(letter), 0)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -364,7 +365,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte(sealMagic+"\x01\x01\x02k1"), []byte("\xff\xff\xff\xff\x0f"))
 	f.Add([]byte(sealMagic+"\x01\x00\xff"), []byte{})
 	f.Fuzz(func(t *testing.T, envelope, compressed []byte) {
-		if got, err := r.OpenBody(idA, envelope); err == nil && IsSealed(envelope) && !bytes.Equal(envelope, sealed) {
+		if got, err := r.OpenBody(idA, envelope); err == nil && IsSealed(envelope) && string(got) != letter {
 			t.Fatalf("%q opens as %q", envelope, got)
 		}
 		// An envelope that was sealed with the right key may hold anything.

@@ -57,6 +57,9 @@ type Config struct {
 	// Retention says how long what is finished is kept; Run removes the rest every minute. The queue must be a [Cleaner] then.
 	// Defaults to keeping everything.
 	Retention outbox.Retention
+	// Keys open the bodies that are encrypted at rest. One that they do not open is held, with a reason that names the key: add
+	// the key and release it. Defaults to none.
+	Keys *outbox.KeyRing
 	// Middleware is called around every send, the first of them outermost. Defaults to none.
 	Middleware []Middleware
 	// Observer is told what happens. Defaults to nobody.

@@ -37,6 +37,10 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, nil, 0)
 	}
 
+	if body, err = l.prepare(ctx, c, body); err != nil {
+		return l.notReady(ctx, j, err)
+	}
+
 	var committed atomic.Bool
 	l.sending.Add(1)
 	asked := sync.OnceFunc(func() { l.sending.Add(-1) })

@@ -63,6 +63,7 @@ type lane struct {
 	finished chan struct{} // closed when nothing is being sent any more
 	down     chan struct{} // of one: the breaker opened
 	cut      context.CancelFunc
+	unsigned sync.Once // says that the provider would break signatures
 
 	took     atomic.Int64 // moving average of a send, in nanoseconds
 	lastDone atomic.Int64 // when a message was last finished, in Unix nanoseconds

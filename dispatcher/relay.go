@@ -50,6 +50,9 @@ type Relay struct {
 	// PerDomain is how many of those may go to recipients of one domain. Messages beyond that which crowd the lane are put
 	// back for a few seconds. Defaults to no bound.
 	PerDomain int
+	// Sign signs every message that goes to the relay, as the last thing before it is sent; see package dkim. It is left out, with
+	// a warning, where the relay's profile says that the provider breaks signatures or replaces what they cover. Defaults to none.
+	Sign Signer
 	// Fence says for which messages the point of no return is recorded before it is passed. Defaults to [FenceAll].
 	Fence Fence
 }

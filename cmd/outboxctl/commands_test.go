@@ -228,6 +228,29 @@ func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(tx.Commit(), db.Close()))
 }
 
+// cmdSealed stores a message whose subject and metadata are encrypted as well:
+//
+//	sealed KEYFILE RECIPIENT SUBJECT NAME=VALUE
+func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: sealed keyfile recipient subject name=value")
+	}
+	keys, err := outbox.ReadKeyRing(ts.MkAbs(args[0]))
+	ts.Check(err)
+	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true})
+	ts.Check(err)
+	name, value, _ := strings.Cut(args[3], "=")
+	db := open(ts)
+	tx, err := db.SQL.BeginTx(context.Background(), nil)
+	ts.Check(err)
+	_, err = out.Enqueue(context.Background(), tx, &outbox.Message{
+		From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: args[1]}}, Subject: args[2], Text: "sealed",
+		Metadata: map[string]string{name: value},
+	})
+	ts.Check(err)
+	ts.Check(errors.Join(tx.Commit(), db.Close()))
+}
+
 // cmdHeartbeat lets a dispatcher be heard of:
 //
 //	heartbeat ID

@@ -86,6 +86,7 @@ func params(t *testing.T, engine, script string) testscript.Params {
 			"heartbeat":     cmdHeartbeat,
 			"slice":         cmdSlice,
 			"large":         cmdLarge,
+			"sealed":        cmdSealed,
 			"wrongpassword": cmdWrongPassword,
 		},
 	}

@@ -20,6 +20,7 @@ var arrows = []arrow{
 	{from: ".", may: nil},
 	{from: "smtpx/...", may: []string{"smtpx/..."}},
 	{from: "schema", may: []string{"internal/pgschema"}},
+	{from: "dkim", may: nil},
 	{from: "store", may: []string{".", "schema", "internal/..."}},
 	{from: "store/sqlite", may: []string{"store", "internal/..."}},
 	{from: "store/postgres", may: []string{"store", "internal/..."}},

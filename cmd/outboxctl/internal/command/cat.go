@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
 	"github.com/outboxmail/outbox/store"
@@ -26,7 +27,7 @@ func newCat(a *app, runF func(context.Context, *catOptions) error) *cobra.Comman
 		Use:   "cat ID",
 		Short: "Print a message as it is sent",
 		Long: `Print a message in the format of RFC 5322, byte by byte as relays get it. On a terminal, characters that would control
-the terminal are replaced.`,
+the terminal are replaced. A message that is encrypted needs its key: --key-file or ` + outbox.KeysVariable + `.`,
 		Example: `  outboxctl cat 01934a5b > message.eml
   outboxctl cat 01934a5b | less`,
 		Args: needs(1, 1, "the id of a message"),
@@ -52,6 +53,9 @@ func catRun(ctx context.Context, opts *catOptions) (err error) {
 	case errors.Is(err, store.ErrNoBody):
 		return &exit.Error{Err: err, Hint: "`outboxctl show " + string(id) + "` shows what is left of it"}
 	case err != nil:
+		return err
+	}
+	if body, err = opts.openBody(id, body); err != nil {
 		return err
 	}
 	if opts.io.OutTTY {

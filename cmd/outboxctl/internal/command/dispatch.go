@@ -58,6 +58,9 @@ func (f *dispatchFlags) open(ctx context.Context, a *app, log *slog.Logger, poll
 		Relays:      []dispatcher.Relay{{Name: relay.Name, Sender: d.faults}},
 		Concurrency: f.concurrency, Poll: poll, Lease: f.lease, Grace: f.grace, MaxAge: f.maxAge, Logger: log,
 	}
+	if cfg.Keys, err = a.keyRing(); err != nil {
+		return nil, err
+	}
 	if d.db, err = a.open(ctx); err != nil {
 		return nil, err
 	}
@@ -103,7 +106,7 @@ func (f *faults) hint(relay string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.first == nil {
-		return "`outboxctl list --state queued,failed,uncertain` shows the reasons"
+		return "`outboxctl list --state queued,held,failed,uncertain` shows the reasons"
 	}
 	hint := fmt.Sprintf("relay %s: %v", relay, f.first)
 	if f.first.Hint != "" {

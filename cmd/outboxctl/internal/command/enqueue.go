@@ -57,7 +57,7 @@ func newEnqueue(a *app, runF func(context.Context, *enqueueOptions) error) *cobr
 		Use:   "enqueue",
 		Short: "Store a message to be sent",
 		Long: `Store a message to be sent, composed from flags or complete from a file, and print its receipt. It is sent by
-"outboxctl run" or "outboxctl flush", or by the application's own dispatcher.`,
+"outboxctl run" or "outboxctl flush", or by the application's own dispatcher. With keys (--key-file) it is encrypted.`,
 		Example: `  outboxctl enqueue --from shop@example.com --to ann@example.net --subject Hello --text 'Hi Ann!'
   outboxctl enqueue … --text-file - --attach report.pdf < text
   outboxctl enqueue --eml message.eml --key invoice-4711
@@ -119,12 +119,20 @@ func enqueueRun(ctx context.Context, opts *enqueueOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	keys, err := opts.keyRing()
+	if err != nil {
+		return err
+	}
 	db, err := opts.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	receipt, err := commitOne(ctx, db, msg)
+	out, err := outbox.New(outbox.Config{Keys: keys, Schema: db.Schema})
+	if err != nil {
+		return err
+	}
+	receipt, err := commitOne(ctx, db, out, msg)
 	if err != nil {
 		return err
 	}
@@ -140,16 +148,12 @@ func enqueueRun(ctx context.Context, opts *enqueueOptions) (err error) {
 }
 
 // commitOne stores a message in a transaction of its own.
-func commitOne(ctx context.Context, db *connect.Database, msg *outbox.Message) (outbox.Receipt, error) {
-	box, err := outbox.New(outbox.Config{Schema: db.Schema})
-	if err != nil {
-		return outbox.Receipt{}, err
-	}
+func commitOne(ctx context.Context, db *connect.Database, out *outbox.Outbox, msg *outbox.Message) (outbox.Receipt, error) {
 	tx, err := db.SQL.BeginTx(ctx, nil)
 	if err != nil {
 		return outbox.Receipt{}, &exit.Error{Err: fmt.Errorf("begin a transaction: %w", err), Code: exit.Database}
 	}
-	receipt, err := box.Enqueue(ctx, tx, msg)
+	receipt, err := out.Enqueue(ctx, tx, msg)
 	if err != nil {
 		return outbox.Receipt{}, errors.Join(err, tx.Rollback())
 	}

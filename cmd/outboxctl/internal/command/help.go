@@ -34,6 +34,7 @@ Topics:{{range .Commands}}{{if .IsAdditionalHelpTopicCommand}}
 func helpTopics() []*cobra.Command {
 	return []*cobra.Command{
 		{Use: "environment", Short: "The environment variables", Long: environmentTopic},
+		{Use: "encryption", Short: "Messages that are encrypted at rest", Long: encryptionTopic},
 		{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesTopic},
 		{Use: "formatting", Short: "Tables, JSON, TSV, ids", Long: formattingTopic},
 		{Use: "states", Short: "Where a delivery may stand", Long: statesTopic},
@@ -44,12 +45,26 @@ const environmentTopic = `OUTBOX_DB              the database, where --db is not
 OUTBOX_SCHEMA          the schema of PostgreSQL that holds the tables, where --schema is not given
 OUTBOX_RELAY           the relay, where --relay is not given
 OUTBOX_RELAY_PASSWORD  the relay's password, where the URL names a user and nothing else gives one
+OUTBOX_KEYS            the keys of encrypted messages, where --key-file is not given; see the topic encryption
 OUTBOX_FORCE_TTY       a number of columns: behave as on a terminal of that width
 NO_COLOR               set to anything: no colour, unless --color says otherwise
 CLICOLOR, CLICOLOR_FORCE
                        0: no colour; force set to anything else: colour also where no terminal is
 PGHOST, PGUSER, PGPASSWORD, PGSSLMODE and the like
                        what a postgres:// URL leaves out`
+
+const encryptionTopic = `An application that has keys (outbox.Config.Keys) stores the bodies of its messages encrypted. What sends
+them or shows them needs the keys: in a file (--key-file), or in OUTBOX_KEYS. One key stands on each line as
+NAME:SECRET, the secret 32 random bytes in base64, the current key first; what follows a # is left out. To make one:
+
+  echo "2026-11:$(openssl rand -base64 32)"
+
+To change keys without a stop: give the new key to everybody, behind the current one; put it first everywhere; run
+"outboxctl rekey"; take the older key away.
+
+A delivery that a dispatcher cannot open, because its key is missing or another, is held and says so. Give the
+dispatcher the key and run "outboxctl release": it is sent then. Nothing is lost but what the lost key alone could
+open.`
 
 const exitCodesTopic = `0    done, also where nothing matched
 1    failed

@@ -76,8 +76,12 @@ func listRun(ctx context.Context, opts *listOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	reveal, err := opts.revealer()
+	if err != nil {
+		return err
+	}
 	more := false
-	items := each(ctx, db.Store, chosen)
+	items := revealed(each(ctx, db.Store, chosen), reveal)
 	if cut {
 		items = first(screenful, items, &more)
 	}
@@ -107,6 +111,20 @@ func each(ctx context.Context, st *store.Store, s *selection.Selection) iter.Seq
 				n++
 			}
 			done(n)
+		}
+	}
+}
+
+// revealed opens what the keys open.
+func revealed(items iter.Seq2[store.Delivery, error], reveal func(*store.Delivery)) iter.Seq2[store.Delivery, error] {
+	return func(yield func(store.Delivery, error) bool) {
+		for d, err := range items {
+			if err == nil {
+				reveal(&d)
+			}
+			if !yield(d, err) {
+				return
+			}
 		}
 	}
 }
@@ -145,7 +163,7 @@ func deliveryList(a *app) output.List[store.Delivery] {
 		Cells: func(d store.Delivery) []output.Cell {
 			return []output.Cell{
 				idCell(d.ID), stateCell(d), output.Text(d.Recipient), output.Int(d.Attempts), output.Time(when(d), a.now()),
-				output.Text(d.Route), output.Text(d.Subject), output.Text(why(d)),
+				output.Text(d.Route), subjectCell(d.KeyID, d.Subject), output.Text(why(d)),
 			}
 		},
 	}

@@ -46,6 +46,20 @@ and those that are deferred. Deliveries that were sent are requeued only when th
   outboxctl list -o id --state failed | outboxctl requeue -`,
 		},
 		{
+			op: store.OpHold, past: "held", apply: (*store.Store).Hold,
+			short: "Set aside what is queued",
+			long:  "Set queued deliveries aside, until they are released.",
+			example: `  outboxctl hold 01934a5b
+  outboxctl hold --route newsletter --yes`,
+		},
+		{
+			op: store.OpRelease, past: "released", apply: (*store.Store).Release,
+			short: "Let go on what is held",
+			long:  "Let held deliveries go on: those that somebody set aside, and those that a dispatcher could not open.",
+			example: `  outboxctl release 01934a5b
+  outboxctl release --class config --yes`,
+		},
+		{
 			op: store.OpCancel, past: "cancelled", apply: (*store.Store).Cancel,
 			short: "Withdraw what is not on its way yet",
 			long:  "Withdraw deliveries that are queued or held. What is being sent, or was sent, stays as it is.",
@@ -208,6 +222,10 @@ func errSent(sentence string) error {
 
 // preview counts what the operation would change, with the same predicate by which it then does.
 func (opts *operationOptions) preview(ctx context.Context, db *connect.Database, chosen *selection.Selection, result *operationJSON) error {
+	reveal, err := opts.revealer()
+	if err != nil {
+		return err
+	}
 	for f, done := range chosen.Filters() {
 		n, list, err := db.Store.Preview(ctx, opts.op, f, samples-len(result.Samples))
 		if err != nil {
@@ -216,6 +234,7 @@ func (opts *operationOptions) preview(ctx context.Context, db *connect.Database,
 		done(n)
 		result.Matched += n
 		for _, d := range list {
+			reveal(&d)
 			result.Samples = append(result.Samples, viewDelivery(d))
 		}
 	}
@@ -307,9 +326,17 @@ func (opts *operationOptions) plan(printer *output.Printer, result operationJSON
 		r.Section("", output.Column{Title: "ID"}, output.Column{Title: "STATE"}, output.Column{Title: "TO", Shrink: true},
 			output.Column{Title: "SUBJECT", Shrink: true})
 		for _, d := range result.Samples {
-			r.Add(idCell(d.ID), output.Cell{Text: d.Shown, Color: stateColor(d.State)}, output.Text(d.Recipient), output.Text(d.Subject))
+			r.Add(idCell(d.ID), output.Cell{Text: d.Shown, Color: stateColor(d.State)}, output.Text(d.Recipient), sampleSubject(d))
 		}
 	})
+}
+
+// sampleSubject shows the subject of a sample, or that it is encrypted.
+func sampleSubject(d deliveryJSON) output.Cell {
+	if len(d.Sealed) > 0 {
+		return output.Text(encryptedWith(d.EncryptionKey))
+	}
+	return output.Text(d.Subject)
 }
 
 // report says what was done.

@@ -15,6 +15,7 @@ import (
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
 
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
@@ -28,6 +29,7 @@ type app struct {
 
 	db      string
 	schema  string
+	keyFile string
 	color   string
 	verbose bool
 
@@ -173,6 +175,7 @@ database and delivered from there through an SMTP relay.`,
 	fl := root.PersistentFlags()
 	fl.StringVar(&a.db, "db", "", "work on the database at `URL`: sqlite:PATH, PATH.db or postgres://… (env OUTBOX_DB)")
 	fl.StringVar(&a.schema, "schema", "", "work on the tables in the schema `NAME` of PostgreSQL (env OUTBOX_SCHEMA)")
+	fl.StringVar(&a.keyFile, "key-file", "", "read the keys of encrypted messages from `FILE` (env "+outbox.KeysVariable+")")
 	fl.StringVar(&a.color, "color", "auto", "use colour `WHEN`: auto, always or never")
 	fl.BoolVarP(&a.verbose, "verbose", "v", false, "log more")
 
@@ -180,7 +183,7 @@ database and delivered from there through an SMTP relay.`,
 		&cobra.Group{ID: groupSend, Title: "Send"}, &cobra.Group{ID: groupSetUp, Title: "Set up"})
 	for group, commands := range map[string][]*cobra.Command{
 		groupSee:   {newStatus(a, nil), newList(a, nil), newShow(a, nil), newCat(a, nil)},
-		groupMend:  newOperations(a, nil),
+		groupMend:  append(newOperations(a, nil), newSuppress(a, nil), newRekey(a, nil)),
 		groupSend:  {newEnqueue(a, nil), newFlush(a, nil), newRun(a, nil)},
 		groupSetUp: {newMigrate(a), newVersion(a, nil)},
 	} {

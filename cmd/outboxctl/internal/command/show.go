@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
 	"github.com/outboxmail/outbox/store"
 )
@@ -62,6 +63,9 @@ func showRun(ctx context.Context, opts *showOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := opts.revealMessage(m); err != nil {
+		return err
+	}
 	return printer.Object(viewMessage(m), string(m.ID), func(r *output.Rows) { opts.showMessage(r, m) })
 }
 
@@ -74,21 +78,27 @@ func (opts *showOptions) showMessage(r *output.Rows, m *store.Message) {
 	}
 	r.Pair("id", output.Text(string(m.ID)))
 	r.Pair("message-id", output.Text(m.MessageID))
-	r.Pair("subject", output.Text(m.Subject))
+	r.Pair("subject", subjectCell(m.KeyID, m.Subject))
 	r.Pair("from", output.Text(sender))
 	r.Pair("key", output.Text(m.IdempotencyKey))
 	r.Pair("route", output.Text(m.Route))
 	r.Pair("priority", output.Text(string(m.Priority)))
 	r.Pair("size", output.Int(m.Size))
-	if m.Scrubbed {
-		r.Pair("body", output.Text("scrubbed"))
+	switch {
+	case m.Scrubbed:
+		r.Pair("body", output.Text("scrubbed: body and metadata were removed"))
+	case m.KeyID != "":
+		r.Pair("body", output.Text(encryptedWith(m.KeyID)))
 	}
 	r.Pair("enqueued", absolute(m.CreatedAt, now))
 	r.Pair("not before", absolute(m.NotBefore, now))
 	r.Pair("expires", absolute(m.ExpiresAt, now))
 	r.Pair("on uncertain", output.Text(string(m.OnUncertain)))
 	r.Pair("tags", output.Text(strings.Join(m.Tags, ", ")))
-	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
+	if outbox.IsSealedMetadata(m.Metadata) {
+		r.Pair("metadata", output.Text(encryptedWith(m.KeyID)))
+	}
+	for _, key := range slices.Sorted(maps.Keys(viewMetadata(m.Metadata))) {
 		r.Pair("metadata "+key, output.Text(m.Metadata[key]))
 	}
 	r.Section("Recipients", output.Column{Title: "#", Right: true}, output.Column{Title: "STATE"}, output.Column{Title: "TO"},

@@ -39,30 +39,37 @@ type deliveryJSON struct {
 	Enhanced      string          `json:"enhanced,omitempty"`
 	Reply         string          `json:"reply,omitempty"`
 	ProviderID    string          `json:"provider_id,omitempty"`
+	EncryptionKey string          `json:"encryption_key,omitempty"`
+	Sealed        []string        `json:"sealed,omitempty"`
 }
 
 func viewDelivery(d store.Delivery) deliveryJSON {
 	return deliveryJSON{
 		ID: d.ID, Seq: d.Seq, Recipient: d.Recipient, State: d.State, Shown: d.Shown(), Route: d.Route, Priority: d.Priority,
-		Sender: d.Sender, Subject: d.Subject, MessageID: d.MessageID, Key: d.IdempotencyKey, Size: d.Size,
+		Sender: d.Sender, Subject: readable(d.KeyID, d.Subject), MessageID: d.MessageID, Key: d.IdempotencyKey, Size: d.Size,
 		CreatedAt: d.CreatedAt, DueAt: d.DueAt, ExpiresAt: d.ExpiresAt, FinishedAt: d.FinishedAt, DeferredSince: d.DeferredSince,
 		Attempts: d.Attempts, LeaseOwner: d.LeaseOwner, LeaseUntil: d.LeaseUntil,
 		Relay: d.Relay, Class: d.Class, Code: d.Code, Enhanced: d.Enhanced, Reply: d.Reply, ProviderID: d.ProviderID,
+		EncryptionKey: d.KeyID, Sealed: sealed(d.KeyID, d.Subject, nil),
 	}
 }
 
 // messageJSON is a message with everything that is known of it.
 type messageJSON struct {
-	ID          outbox.ID              `json:"id"`
-	MessageID   string                 `json:"message_id"`
-	Key         string                 `json:"key,omitempty"`
-	Route       string                 `json:"route"`
-	Priority    outbox.Priority        `json:"priority"`
-	Sender      string                 `json:"sender"`
-	Recipients  []string               `json:"recipients"`
-	Subject     string                 `json:"subject"`
-	Size        int64                  `json:"size"`
-	Scrubbed    bool                   `json:"scrubbed"`
+	ID         outbox.ID       `json:"id"`
+	MessageID  string          `json:"message_id"`
+	Key        string          `json:"key,omitempty"`
+	Route      string          `json:"route"`
+	Priority   outbox.Priority `json:"priority"`
+	Sender     string          `json:"sender"`
+	Recipients []string        `json:"recipients"`
+	Subject    string          `json:"subject"`
+	Size       int64           `json:"size"`
+	Scrubbed   bool            `json:"scrubbed"`
+	// EncryptionKey names the key of the body, and Sealed lists the fields that are encrypted and could not be opened.
+	EncryptionKey string   `json:"encryption_key,omitempty"`
+	Sealed        []string `json:"sealed,omitempty"`
+
 	CreatedAt   time.Time              `json:"created_at"`
 	NotBefore   time.Time              `json:"not_before,omitzero"`
 	ExpiresAt   time.Time              `json:"expires_at,omitzero"`
@@ -106,8 +113,9 @@ type attemptJSON struct {
 func viewMessage(m *store.Message) messageJSON {
 	v := messageJSON{
 		ID: m.ID, MessageID: m.MessageID, Key: m.IdempotencyKey, Route: m.Route, Priority: m.Priority, Sender: m.Sender,
-		Recipients: m.Recipients, Subject: m.Subject, Size: m.Size, Scrubbed: m.Scrubbed, CreatedAt: m.CreatedAt,
-		NotBefore: m.NotBefore, ExpiresAt: m.ExpiresAt, OnUncertain: m.OnUncertain, Tags: m.Tags, Metadata: m.Metadata,
+		Recipients: m.Recipients, Subject: readable(m.KeyID, m.Subject), Size: m.Size, Scrubbed: m.Scrubbed, CreatedAt: m.CreatedAt,
+		NotBefore: m.NotBefore, ExpiresAt: m.ExpiresAt, OnUncertain: m.OnUncertain, Tags: m.Tags, Metadata: viewMetadata(m.Metadata),
+		EncryptionKey: m.KeyID, Sealed: sealed(m.KeyID, m.Subject, m.Metadata),
 		TraceParent: m.TraceParent, Deliveries: []deliveryJSON{}, Attempts: []attemptJSON{},
 	}
 	for _, d := range m.Deliveries {
@@ -125,6 +133,14 @@ func viewMessage(m *store.Message) messageJSON {
 		})
 	}
 	return v
+}
+
+// viewMetadata leaves out metadata that is encrypted.
+func viewMetadata(m map[string]string) map[string]string {
+	if outbox.IsSealedMetadata(m) {
+		return nil
+	}
+	return m
 }
 
 // stateCell shows where a delivery stands. The word says it; the colour helps to find it.

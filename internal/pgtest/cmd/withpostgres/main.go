@@ -7,8 +7,8 @@
 // It starts a server of its own and names it in OUTBOX_TEST_POSTGRES, sets OUTBOX_TEST_POSTGRES_REQUIRED=1, hands on
 // the signals that it gets, stops the server when the command has ended and exits as the command did. A server that
 // OUTBOX_TEST_POSTGRES names already is used as it is. Where PostgreSQL is not installed and cannot be, the command runs
-// without a server. The tests behind PgBouncer need its program, which is installed likewise. The last lines on standard error
-// say which of these it was.
+// without a server. The tests behind PgBouncer need its program, which is installed likewise, and so are other programs that
+// check what this project writes. The last lines on standard error say which of these it was.
 package main
 
 import (
@@ -52,6 +52,7 @@ func run(args []string) int {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 
+	installTools()
 	srv, err := findServer()
 	if err != nil {
 		sayf("error: %v", err)

@@ -1,0 +1,129 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/store"
+)
+
+// hintKeys says where keys come from.
+const hintKeys = "give the keys with --key-file or " + outbox.KeysVariable + "; `outboxctl help encryption` says more"
+
+// keyRing reads the keys of --key-file, or else of the environment. It is nil where neither is given. Errors never repeat what
+// was read.
+func (a *app) keyRing() (*outbox.KeyRing, error) {
+	var (
+		keys *outbox.KeyRing
+		err  error
+	)
+	switch text := a.io.Getenv(outbox.KeysVariable); {
+	case a.keyFile != "":
+		keys, err = outbox.ReadKeyRing(a.keyFile)
+	case text != "":
+		if keys, err = outbox.ParseKeyRing(text); err != nil {
+			err = fmt.Errorf("%s: %w", outbox.KeysVariable, err)
+		}
+	default:
+		return nil, nil //nolint:nilnil // a nil key ring is one without keys
+	}
+	if err != nil {
+		return nil, &exit.Error{Err: err, Hint: "write a key a line, the current one first, each as NAME:SECRET", Code: exit.Usage}
+	}
+	return keys, nil
+}
+
+// openBody opens a stored body where it is encrypted.
+func (a *app) openBody(id outbox.ID, stored []byte) ([]byte, error) {
+	if !outbox.IsSealed(stored) {
+		return stored, nil
+	}
+	keys, err := a.keyRing()
+	if err != nil {
+		return nil, err
+	}
+	body, err := keys.OpenBody(id, stored)
+	if err != nil {
+		return nil, &exit.Error{Err: fmt.Errorf("message %s: %w", id, err), Hint: hintKeys}
+	}
+	return body, nil
+}
+
+// revealer returns what opens the subjects of deliveries. What it cannot open stays as it is, to be shown as encrypted.
+func (a *app) revealer() (func(*store.Delivery), error) {
+	keys, err := a.keyRing()
+	if err != nil {
+		return nil, err
+	}
+	return func(d *store.Delivery) {
+		if keys == nil || d.KeyID == "" {
+			return
+		}
+		if subject, err := keys.OpenSubject(d.ID, d.Subject); err == nil {
+			d.Subject = subject
+		}
+	}, nil
+}
+
+// revealMessage does the same for a message with its deliveries and its metadata.
+func (a *app) revealMessage(m *store.Message) error {
+	reveal, err := a.revealer()
+	if err != nil || m.KeyID == "" {
+		return err
+	}
+	for i := range m.Deliveries {
+		reveal(&m.Deliveries[i])
+	}
+	keys, err := a.keyRing()
+	if err != nil || keys == nil {
+		return err
+	}
+	subject, subjectErr := keys.OpenSubject(m.ID, m.Subject)
+	metadata, metadataErr := keys.OpenMetadata(m.ID, m.Metadata)
+	if subjectErr == nil {
+		m.Subject = subject
+	}
+	if metadataErr == nil {
+		m.Metadata = metadata
+	}
+	if err := errors.Join(subjectErr, metadataErr); err != nil {
+		a.notef("%v", err)
+	}
+	return nil
+}
+
+// sealed says which fields are encrypted, in the words of the JSON.
+func sealed(keyID, subject string, metadata map[string]string) (fields []string) {
+	if keyID == "" {
+		return nil
+	}
+	if outbox.IsSealedSubject(subject) {
+		fields = append(fields, "subject")
+	}
+	if outbox.IsSealedMetadata(metadata) {
+		fields = append(fields, "metadata")
+	}
+	return fields
+}
+
+// readable returns a subject as JSON shows it: empty where it is encrypted.
+func readable(keyID, subject string) string {
+	if sealed(keyID, subject, nil) != nil {
+		return ""
+	}
+	return subject
+}
+
+// subjectCell shows a subject, or that it is encrypted.
+func subjectCell(keyID, subject string) output.Cell {
+	if sealed(keyID, subject, nil) != nil {
+		return output.Cell{Text: encryptedWith(keyID), Color: iostreams.Dim}
+	}
+	return output.Text(subject)
+}
+
+func encryptedWith(keyID string) string { return "encrypted with key " + keyID }

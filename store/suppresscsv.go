@@ -1,0 +1,127 @@
+package store
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/outboxmail/outbox"
+)
+
+// LineError says what is wrong with a line of a file. The lines after it are read all the same.
+type LineError struct {
+	// Line is where it begins, counted from 1, and Last where it ends: a quote that is not closed may take many.
+	Line, Last int
+	Err        error
+}
+
+// Error names the line.
+func (e *LineError) Error() string {
+	if e.Last > e.Line {
+		return fmt.Sprintf("lines %d to %d: %v", e.Line, e.Last, e.Err)
+	}
+	return fmt.Sprintf("line %d: %v", e.Line, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *LineError) Unwrap() error { return e.Err }
+
+// columnNames are what the columns of a suppression list are called in the exports of providers.
+var columnNames = map[string][]string{
+	"address": {"address", "email", "e-mail", "email address", "emailaddress", "email_address", "recipient", "to"},
+	"reason":  {"reason", "description", "details", "error", "diagnostic"},
+	"source":  {"source", "type", "origin", "suppression_reason", "suppressionreason"},
+}
+
+// ReadSuppressions reads a suppression list from CSV (RFC 4180) for [Store.Suppress]: address, reason and source, of which the
+// last two may be missing. Where the first line names columns, as the exports of providers do, these are found by their names, in
+// any order, and others are passed over; there must be one of addresses. Addresses come in the form in which deliveries have
+// them. Blank lines are passed over.
+//
+// A line that cannot be read is a [*LineError] in the sequence, which then goes on; any other error ends it.
+func ReadSuppressions(r io.Reader) iter.Seq2[Suppression, error] {
+	return func(yield func(Suppression, error) bool) {
+		lines := csv.NewReader(r)
+		lines.FieldsPerRecord = -1
+		lines.TrimLeadingSpace = true
+		lines.ReuseRecord = true
+		columns := map[string]int{"address": 0, "reason": 1, "source": 2}
+		named := false
+		for first := true; ; first = false {
+			record, err := lines.Read()
+			var broken *csv.ParseError
+			switch {
+			case errors.Is(err, io.EOF):
+				return
+			case errors.As(err, &broken):
+				if !yield(Suppression{}, &LineError{Line: broken.StartLine, Last: broken.Line, Err: broken.Err}) {
+					return
+				}
+				continue
+			case err != nil:
+				yield(Suppression{}, fmt.Errorf("read the suppression list: %w", err))
+				return
+			}
+			line, _ := lines.FieldPos(0)
+			if first {
+				record[0] = strings.TrimPrefix(record[0], "\ufeff") // as spreadsheets write it
+				var found map[string]int
+				if found, named = header(record); named {
+					if _, ok := found["address"]; !ok {
+						yield(Suppression{}, &LineError{Line: line, Err: errors.New("the header names no column of addresses")})
+						return
+					}
+					columns = found
+					continue
+				}
+			}
+			s, err := suppressionOf(record, columns, named)
+			if err != nil {
+				err = &LineError{Line: line, Err: err}
+			}
+			if !yield(s, err) {
+				return
+			}
+		}
+	}
+}
+
+// header finds the columns by name. It is false for a line that is data: one with an address, or without a known name.
+func header(record []string) (columns map[string]int, ok bool) {
+	columns = make(map[string]int)
+	for i, field := range record {
+		name := strings.ToLower(strings.TrimSpace(field))
+		if strings.Contains(name, "@") {
+			return nil, false
+		}
+		for column, names := range columnNames {
+			if _, twice := columns[column]; !twice && slices.Contains(names, name) {
+				columns[column] = i
+			}
+		}
+	}
+	return columns, len(columns) > 0
+}
+
+// suppressionOf makes an entry of a line.
+func suppressionOf(record []string, columns map[string]int, named bool) (Suppression, error) {
+	if !named && len(record) > len(columns) {
+		return Suppression{}, fmt.Errorf("there are %d fields, more than address, reason and source", len(record))
+	}
+	field := func(column string) string {
+		i, ok := columns[column]
+		if !ok || i >= len(record) {
+			return ""
+		}
+		return strings.TrimSpace(record[i])
+	}
+	address, err := outbox.CanonicalAddress(field("address"))
+	if err != nil {
+		return Suppression{}, fmt.Errorf("address %w", err)
+	}
+	return Suppression{Address: address, Reason: field("reason"), Source: field("source")}, nil
+}
