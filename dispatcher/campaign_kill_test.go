@@ -260,6 +260,16 @@ func (k *killing) drain() {
 		if err != nil {
 			k.t.Fatal(err)
 		}
+		if n == 0 { // what is in doubt is sent again after a while where its policy says so
+			for d, err := range k.All(k.t.Context(), store.Filter{States: []outbox.State{outbox.StateUncertain}}) {
+				if err != nil {
+					k.t.Fatal(err)
+				}
+				if k.policyOf(d.Subject) == outbox.Resend {
+					n++
+				}
+			}
+		}
 		if n == 0 {
 			return
 		}

@@ -97,7 +97,7 @@ func TestOutcomesByClass(t *testing.T) {
 			s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
 				return refuse(env, test.err)
 			}}
-			relays := []dispatcher.Relay{{Name: "main", Sender: s, Routes: []string{route}}}
+			relays := []dispatcher.Relay{{Name: route, Sender: s, Routes: []string{route}}} // a pause is shared by name
 			flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: relays}, nil))
 			m := q.get(id)
 			d := m.Deliveries[0]
