@@ -32,8 +32,8 @@ func newStager(e *engine) *stager {
 	return &stager{engine: e, requests: make(chan *stageRequest, stageBatch)}
 }
 
-// commit asks for the stage of a job that is about to go through a relay and returns nil once all of its deliveries are marked. On an error none of them may
-// be sent.
+// commit asks for the stage of a job that is about to go through a relay and returns nil once all of its deliveries are marked.
+// On an error none of them may be sent.
 func (s *stager) commit(ctx context.Context, j *job, relay string) error {
 	r := &stageRequest{refs: j.refs(), relay: relay, done: make(chan error, 1)}
 	select {
