@@ -45,9 +45,9 @@ type ClaimRequest struct {
 	InlineBytes int64
 	// Lease is how long the claim holds without being renewed, by the clock of the database.
 	Lease time.Duration
-	// Relay names the relay that will be sent to; while it is paused nothing is claimed. Rate bounds it. The claim draws from the allowance that all dispatchers
-	// of the database share under that name, in the same transaction: what it does not grant is not claimed. A message with
-	// more recipients than the allowance has is claimed all the same, and the allowance owes.
+	// Relay names the relay that will be sent to; while it is paused nothing is claimed. Rate bounds it. The claim draws from the
+	// allowance that all dispatchers of the database share under that name, in the same transaction: what it does not grant is
+	// not claimed. A message with more recipients than the allowance has is claimed all the same, and the allowance owes.
 	Relay string
 	Rate  Rate
 }

@@ -14,7 +14,6 @@ import (
 // Do commits what fn did and wakes after that; whatever goes wrong, nothing is stored and nobody is woken, and the connection
 // can be used again.
 func TestDo(t *testing.T) {
-	t.Parallel()
 	onEngines(t, func(t *testing.T, d *database) {
 		d.db.SetMaxOpenConns(1) // a transaction that is left open keeps everything else waiting
 		count := func() (n int) {
@@ -48,7 +47,7 @@ func TestDo(t *testing.T) {
 		}
 		func() {
 			defer func() {
-				if recover() != "mine" { //nolint:errorlint // it is what the function panicked with
+				if recover() != "mine" {
 					t.Error("the panic did not go on")
 				}
 			}()

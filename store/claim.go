@@ -56,8 +56,8 @@ func (s *Store) due(ctx context.Context, routes []string, relay string) ([]outbo
 // Claim leases up to req.Limit deliveries that are due: queued → sending, with a fresh token and one more attempt. It
 // serves the more urgent priorities first but leaves each of the others a share, and divides a priority between its
 // routes. Deliveries of a paused route and those past their deadline stay, and all do while req.Relay is paused; those whose
-// recipient is on the suppression list become suppressed. With a req.Rate it claims no more than the allowance of req.Relay holds, which all dispatchers of the
-// database draw from. When nothing is due, or nothing is allowed, it writes nothing.
+// recipient is on the suppression list become suppressed. With a req.Rate it claims no more than the allowance of req.Relay
+// holds, which all dispatchers of the database draw from. When nothing is due, or nothing is allowed, it writes nothing.
 //
 // On an error some deliveries may have been leased all the same; their leases lapse and [Store.Reap] returns them.
 func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {

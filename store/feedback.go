@@ -106,12 +106,12 @@ func (s *Store) recordFeedback(ctx context.Context, batch []outbox.Feedback, rep
 		row.suppress = f.Suppress && f.Permanent() && len(deliveries) == 1
 		for _, d := range deliveries {
 			row.ID, row.Seq = d.ID, d.Seq
-			if k := (recordedKey{key{d.ID, d.Seq}, row.EventID}); seen[k] {
+			k := recordedKey{d, row.EventID}
+			if seen[k] {
 				double++
 				continue
-			} else {
-				seen[k] = true
 			}
+			seen[k] = true
 			rows = append(rows, row)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 type model struct {
 	deliveries []*modelDelivery // in the order of their keys
 	paused     map[string]bool
+	relay      bool // the relay "r1" is paused
 	barred     map[string]bool
 	claims     []outbox.Claimed // everything that was ever claimed: most of it is stale
 }
@@ -209,7 +210,7 @@ func TestStoreAgainstModel(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *store.Store, db *sqlx.DB) {
 		rapid.Check(t, func(rt *rapid.T) {
-			for _, table := range []string{"messages", "deliveries", "attempts", "routes", "suppressions", "actions"} {
+			for _, table := range []string{"messages", "deliveries", "attempts", "routes", "relays", "suppressions", "actions"} {
 				if _, err := db.ExecContext(t.Context(), "DELETE FROM outbox_"+table); err != nil {
 					rt.Fatal(err)
 				}
@@ -226,6 +227,7 @@ func TestStoreAgainstModel(t *testing.T) {
 				"operate": m.operateSome,
 				"time":    m.timePasses,
 				"pause":   m.pauseOrResume,
+				"relay":   m.pauseOrResumeRelay,
 				"bar":     m.suppress,
 			})
 		})
@@ -283,17 +285,23 @@ func (m *machine) enqueue(rt *rapid.T) {
 
 func (m *machine) claim(rt *rapid.T) {
 	limit := rapid.IntRange(1, 6).Draw(rt, "limit")
+	relay := rapid.SampledFrom([]string{"", "r1", "r2"}).Draw(rt, "relay")
+	stopped := relay == "r1" && m.relay
 	due := 0 // that can be leased
 	for _, d := range m.deliveries {
-		if d.claimable(m.model) && !m.barred[d.recipient] {
+		if !stopped && d.claimable(m.model) && !m.barred[d.recipient] {
 			due++
 		}
 	}
 	claimed, err := m.store.Claim(rt.Context(), outbox.ClaimRequest{
 		Owner: rapid.SampledFrom([]string{"d1", "d2", "d3"}).Draw(rt, "owner"), Limit: limit, Lease: time.Hour, InlineBytes: 1 << 20,
+		Relay: relay,
 	})
 	if err != nil {
 		rt.Fatal(err)
+	}
+	if stopped && len(claimed) > 0 {
+		rt.Fatalf("%d messages were claimed for a relay that is paused", len(claimed))
 	}
 	got := 0
 	for _, c := range claimed {
@@ -323,7 +331,7 @@ func (m *machine) claim(rt *rapid.T) {
 	for _, d := range m.rows(rt) {
 		if d.State == outbox.StateSuppressed {
 			if e := m.find(outbox.Ref{ID: d.ID, Seq: d.Seq}); e.state == outbox.StateQueued {
-				if !m.barred[e.recipient] || !e.claimable(m.model) {
+				if stopped || !m.barred[e.recipient] || !e.claimable(m.model) {
 					rt.Fatalf("%s/%d was suppressed and must not be", d.ID, d.Seq)
 				}
 				e.state = outbox.StateSuppressed
@@ -403,12 +411,21 @@ func (m *machine) settleSome(rt *rapid.T) {
 		if verb := list[i].Verb; verb == outbox.VerbDefer || verb == outbox.VerbUncertain {
 			list[i].Delay = rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(rt, "delay")
 		}
+		if list[i].Verb == outbox.VerbFail {
+			list[i].Suppress = rapid.IntRange(0, 3).Draw(rt, "suppress") == 0
+		}
 		if rapid.Bool().Draw(rt, "evidence") {
 			list[i].Evidence = outbox.Evidence{Class: rapid.SampledFrom([]string{"transient", "message"}).Draw(rt, "class"), Relay: "r3"}
 		}
 	}
 	lost, err := m.store.Settle(rt.Context(), "d1", list)
-	m.lost(rt, "settle", m.answers, refs, lost, err, func(i int, d *modelDelivery) bool { d.settle(list[i]); return true })
+	m.lost(rt, "settle", m.answers, refs, lost, err, func(i int, d *modelDelivery) bool {
+		d.settle(list[i])
+		if list[i].Suppress {
+			m.barred[d.recipient] = true
+		}
+		return true
+	})
 }
 
 func (m *machine) reapBoth(rt *rapid.T) {
@@ -499,6 +516,18 @@ func (m *machine) pauseOrResume(rt *rapid.T) {
 	m.paused[route] = false
 	if was, err := m.store.Resume(rt.Context(), route); err != nil || !was {
 		rt.Fatalf("resume: %v, %v", was, err)
+	}
+}
+
+func (m *machine) pauseOrResumeRelay(rt *rapid.T) {
+	if m.relay = !m.relay; m.relay {
+		if err := m.store.PauseRelay(rt.Context(), "r1", time.Hour, "test"); err != nil {
+			rt.Fatal(err)
+		}
+		return
+	}
+	if was, err := m.store.ResumeRelay(rt.Context(), "r1"); err != nil || !was {
+		rt.Fatalf("resume a relay: %v, %v", was, err)
 	}
 }
 

@@ -32,8 +32,7 @@ func enqueueRules() []rule {
 		}},
 		{"all-or-none", "A message that cannot be sent keeps the others from being stored.", func(w *world) {
 			_, err := w.store.Enqueue(w.Context(), mail(), mail(to("nobody")))
-			var invalid *outbox.InvalidError
-			if !errors.As(err, &invalid) {
+			if _, invalid := errors.AsType[*outbox.InvalidError](err); !invalid {
 				w.violatedf("the error is %v, want an InvalidError", err)
 			}
 			want(w, "messages", w.number("SELECT count(*) FROM outbox_messages"), 0)

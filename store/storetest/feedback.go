@@ -15,7 +15,8 @@ func feedbackRules() []rule {
 	yesterday := time.Date(2026, 1, 31, 9, 5, 0, int(250*time.Millisecond), time.FixedZone("", 3600))
 	bounce := func(edits ...func(*outbox.Feedback)) outbox.Feedback {
 		f := outbox.Feedback{
-			Kind: outbox.FeedbackBounced, ProviderID: "p-17", At: yesterday, Code: 550, Enhanced: "5.1.1", Detail: "it's \x00 nobody", EventID: "e-1",
+			Kind: outbox.FeedbackBounced, ProviderID: "p-17", At: yesterday, Code: 550, Enhanced: "5.1.1", Detail: "it's \x00 nobody",
+			EventID: "e-1",
 		}
 		for _, e := range edits {
 			e(&f)

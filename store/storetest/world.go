@@ -27,7 +27,9 @@ type world struct {
 }
 
 // tables in an order in which they may be emptied.
-var tables = []string{"messages", "deliveries", "attempts", "feedback", "routes", "relays", "dispatchers", "chores", "suppressions", "actions"}
+var tables = []string{
+	"messages", "deliveries", "attempts", "feedback", "routes", "relays", "dispatchers", "chores", "suppressions", "actions",
+}
 
 func (w *world) reset() {
 	w.Helper()
@@ -430,10 +432,10 @@ func listedIDs(list []store.Delivery) []outbox.ID {
 }
 
 // nullable reads one text that may be NULL.
-func (w *world) nullable(query string, args ...any) sql.NullString {
+func (w *world) nullable(query string) sql.NullString {
 	w.Helper()
 	var s sql.NullString
-	if err := w.db.GetContext(w.Context(), &s, w.in(query), args...); err != nil {
+	if err := w.db.GetContext(w.Context(), &s, w.in(query)); err != nil {
 		w.Fatalf("%s: %v", query, err)
 	}
 	return s

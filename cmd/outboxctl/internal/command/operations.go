@@ -29,7 +29,8 @@ type operation struct {
 	short   string
 	long    string
 	example string
-	apply   func(*store.Store, context.Context, store.Filter, ...store.BulkOption) (int64, error)
+	// apply is nil for resolve, which also needs to know how.
+	apply func(*store.Store, context.Context, store.Filter, ...store.BulkOption) (int64, error)
 }
 
 // operations are the verbs. Everything else about them is the same.
@@ -47,17 +48,29 @@ and those that are deferred. Deliveries that were sent are requeued only when th
 		},
 		{
 			op: store.OpHold, past: "held", apply: (*store.Store).Hold,
-			short: "Set aside what is queued",
-			long:  "Set queued deliveries aside, until they are released.",
+			short: "Set aside what waits",
+			long: `Set deliveries aside that are queued: nothing happens to them until they are released, cancelled, or reach their
+deadline. To hold back all that is enqueued on a route, also later, pause the route.`,
 			example: `  outboxctl hold 01934a5b
-  outboxctl hold --route newsletter --yes`,
+  outboxctl hold --to @example.net --dry-run`,
 		},
 		{
 			op: store.OpRelease, past: "released", apply: (*store.Store).Release,
 			short: "Let go on what is held",
-			long:  "Let held deliveries go on: those that somebody set aside, and those that a dispatcher could not open.",
+			long: `Queue held deliveries again: they are sent when they are due. Also those that a dispatcher held because it had no key
+for them.`,
 			example: `  outboxctl release 01934a5b
   outboxctl release --class config --yes`,
+		},
+		{
+			op: store.OpResolve, past: "resolved",
+			short: "End the doubt about what is uncertain",
+			long: `Say what became of deliveries that are uncertain, because a connection or a process was lost when their message may
+have been accepted: with --sent that they arrived, with --resend that they are to be sent again, at worst as a
+second copy.`,
+			example: `  outboxctl list --state uncertain
+  outboxctl resolve --sent 01934a5b
+  outboxctl resolve --resend --relay primary --yes`,
 		},
 		{
 			op: store.OpCancel, past: "cancelled", apply: (*store.Store).Cancel,
@@ -88,16 +101,20 @@ type operationOptions struct {
 	all        bool
 	exitStatus bool
 	risk       string
+	sent       bool
+	resend     bool
 	args       []string
 }
 
 // operationJSON is the JSON of the verbs. Matched is how many deliveries were to change, Changed how many did.
 type operationJSON struct {
 	Operation store.Operation `json:"operation"`
-	DryRun    bool            `json:"dry_run"`
-	Matched   int64           `json:"matched"`
-	Changed   int64           `json:"changed"`
-	Samples   []deliveryJSON  `json:"samples,omitempty"`
+	// Resolution is how resolve ends a doubt.
+	Resolution store.Resolution `json:"resolution,omitempty"`
+	DryRun     bool             `json:"dry_run"`
+	Matched    int64            `json:"matched"`
+	Changed    int64            `json:"changed"`
+	Samples    []deliveryJSON   `json:"samples,omitempty"`
 }
 
 func newOperations(a *app, runF func(context.Context, *operationOptions) error) []*cobra.Command {
@@ -132,6 +149,10 @@ func newOperation(a *app, op operation, runF func(context.Context, *operationOpt
 	if op.op == store.OpRequeue {
 		fl.StringVar(&opts.risk, "accept-risk", "", "take the `RISK` named here: "+riskDuplicate+" for sending again what was sent")
 	}
+	if op.op == store.OpResolve {
+		fl.BoolVar(&opts.sent, "sent", false, "they were sent")
+		fl.BoolVar(&opts.resend, "resend", false, "send them again")
+	}
 	opts.output.Add(cmd, operationJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 	return cmd
 }
@@ -154,7 +175,7 @@ func operationRun(ctx context.Context, opts *operationOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	result := operationJSON{Operation: opts.op, DryRun: opts.dryRun}
+	result := operationJSON{Operation: opts.op, Resolution: opts.resolution(), DryRun: opts.dryRun}
 	if err := opts.preview(ctx, db, chosen, &result); err != nil {
 		return err
 	}
@@ -185,6 +206,26 @@ func operationRun(ctx context.Context, opts *operationOptions) (err error) {
 	return nil
 }
 
+// resolution is what --sent or --resend says, and empty for other verbs than resolve.
+func (opts *operationOptions) resolution() store.Resolution {
+	switch {
+	case opts.sent:
+		return store.ResolveSent
+	case opts.resend:
+		return store.ResolveResend
+	default:
+		return ""
+	}
+}
+
+// change runs the operation on what a filter selects.
+func (opts *operationOptions) change(ctx context.Context, s *store.Store, f store.Filter, progress store.BulkOption) (int64, error) {
+	if opts.op == store.OpResolve {
+		return s.Resolve(ctx, f, opts.resolution(), progress)
+	}
+	return opts.apply(s, ctx, f, progress)
+}
+
 // choice checks the flags that say what to work on.
 func (opts *operationOptions) choice() (store.Filter, selection.Names, error) {
 	filter, err := opts.filter.Filter(opts.now())
@@ -197,6 +238,9 @@ func (opts *operationOptions) choice() (store.Filter, selection.Names, error) {
 	}
 	if opts.risk != "" && opts.risk != riskDuplicate {
 		return filter, names, exit.Usagef("the only risk is "+riskDuplicate, "--accept-risk: %q is not a risk of this command", opts.risk)
+	}
+	if opts.op == store.OpResolve && opts.sent == opts.resend {
+		return filter, names, exit.Usagef("--sent when the recipient has it, --resend when not", "resolve needs either --sent or --resend")
 	}
 	if filter.Empty() && names.None() && !opts.all {
 		return filter, names, exit.Usagef(fmt.Sprintf("`outboxctl %s --all --dry-run` shows what that would be", opts.op),
@@ -305,7 +349,7 @@ func (opts *operationOptions) work(ctx context.Context, db *connect.Database, ch
 	defer bar.finish()
 	for f, done := range chosen.Filters() {
 		before := result.Changed
-		n, err := opts.apply(db.Store, ctx, f, store.OnProgress(func(n int64) { bar.set(before + n) }))
+		n, err := opts.change(ctx, db.Store, f, store.OnProgress(func(n int64) { bar.set(before + n) }))
 		result.Changed += n
 		if err != nil {
 			return err

@@ -31,8 +31,8 @@ func newShow(a *app, runF func(context.Context, *showOptions) error) *cobra.Comm
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show everything that is known of a message",
-		Long: `Show a message, where each of its recipients stands, every attempt that did not simply succeed, and what providers reported
-later. The id may be shortened to an unambiguous beginning or end; the Message-ID serves too.`,
+		Long: `Show a message, where each of its recipients stands, every attempt that did not simply succeed, and what providers
+reported later. The id may be shortened to an unambiguous beginning or end; the Message-ID serves too.`,
 		Example: `  outboxctl show 01934a5b-c6d7
   outboxctl show '<01934a5b-c6d7-7e8f-9a0b-1c2d3e4f5a6b@example.com>' -o json`,
 		Args: needs(1, 1, "the id of a message"),

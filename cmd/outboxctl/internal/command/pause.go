@@ -1,0 +1,114 @@
+package command
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+)
+
+type pauseOptions struct {
+	*app
+	output     output.Flags
+	resume     bool
+	reason     string
+	exitStatus bool
+	route      string
+}
+
+// pausedJSON is the JSON of pause and resume. Changed is false where resume found that the route was not paused.
+type pausedJSON struct {
+	Operation string `json:"operation"`
+	Route     string `json:"route"`
+	Paused    bool   `json:"paused"`
+	Changed   bool   `json:"changed"`
+}
+
+func newPause(a *app, runF func(context.Context, *pauseOptions) error) *cobra.Command {
+	opts := &pauseOptions{app: a}
+	cmd := opts.command(runF)
+	cmd.Use = "pause ROUTE"
+	cmd.Short = "Hold a route back"
+	cmd.Long = `Hold a route back: no dispatcher takes up what waits on it, until it is resumed. What is being sent goes on, and the
+application goes on enqueueing. Pausing a route that is paused changes the reason.`
+	cmd.Example = `  outboxctl pause newsletter --reason 'wrong template'
+  outboxctl pause default`
+	cmd.Flags().StringVar(&opts.reason, "reason", "", "say `WHY`, for those who look at the status")
+	return cmd
+}
+
+func newResume(a *app, runF func(context.Context, *pauseOptions) error) *cobra.Command {
+	opts := &pauseOptions{app: a, resume: true}
+	cmd := opts.command(runF)
+	cmd.Use = "resume ROUTE"
+	cmd.Short = "Let a paused route go on"
+	cmd.Long = "Let a paused route go on. A running dispatcher takes up what waits on it at its next poll."
+	cmd.Example = "  outboxctl resume newsletter"
+	cmd.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 when the route was not paused")
+	return cmd
+}
+
+// command is what both have in common.
+func (opts *pauseOptions) command(runF func(context.Context, *pauseOptions) error) *cobra.Command {
+	if runF == nil {
+		runF = pauseRun
+	}
+	cmd := &cobra.Command{
+		Args: needs(1, 1, "the name of a route"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if opts.route = args[0]; opts.route == "" {
+				return exit.Usagef("", "the name of a route is missing")
+			}
+			return runF(cmd.Context(), opts)
+		},
+	}
+	opts.output.Add(cmd, pausedJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
+	return cmd
+}
+
+func pauseRun(ctx context.Context, opts *pauseOptions) (err error) {
+	printer, err := opts.output.Printer(opts.io)
+	if err != nil {
+		return err
+	}
+	db, err := opts.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	result := pausedJSON{Operation: "resume", Route: opts.route}
+	sentence := "Route " + opts.route + " goes on."
+	if opts.resume {
+		if result.Changed, err = db.Store.Resume(ctx, opts.route); err != nil {
+			return err
+		}
+		if !result.Changed {
+			sentence = "Route " + opts.route + " was not paused."
+		}
+	} else {
+		result.Operation, result.Paused = "pause", true
+		sentence = "Route " + opts.route + " is paused."
+		result.Changed = true
+		if err := db.Store.Pause(ctx, opts.route, opts.reason); err != nil {
+			return err
+		}
+	}
+	err = printer.Object(result, "", func(r *output.Rows) {
+		if printer.Format() == output.TSV {
+			changed := "0"
+			if result.Changed {
+				changed = "1"
+			}
+			r.Add(output.Text(result.Operation), output.Text(result.Route), output.Text(changed))
+			return
+		}
+		r.Add(output.Text(sentence))
+	})
+	if err == nil && opts.exitStatus && !result.Changed {
+		return exit.Silent(exit.NoMatch)
+	}
+	return err
+}
