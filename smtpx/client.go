@@ -37,7 +37,7 @@ type relay struct {
 //	smtps://user:password@host:465         TLS from the first byte
 //
 // Parameters, of which unknown ones are errors: tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns,
-// rate (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, ca, cert and key (PEM files), local (an
+// rate (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions, with commas), ca, cert and key (PEM files), local (an
 // IP address to bind), clear-auth. They set the fields of [Config] that bear their names; options are applied afterwards. No error of
 // Open quotes a password.
 func Open(url string, opts ...Option) (*Client, error) {
@@ -106,6 +106,14 @@ func newRelay(c Config) (*relay, error) {
 	}
 	if r.Conns < 0 || r.MaxMessages < 0 || r.Rate < 0 || r.Idle < 0 || r.MaxAge < 0 {
 		return nil, errors.New("relay: limits must not be negative")
+	}
+	for _, keyword := range r.Without {
+		if keyword = strings.ToUpper(keyword); keyword == "STARTTLS" || keyword == "AUTH" {
+			return nil, fmt.Errorf("relay: without must not name %s: use tls, or leave the user out", keyword)
+		}
+		if keyword == "" || strings.ContainsFunc(keyword, func(c rune) bool { return !letterDigit(c) && c != '-' }) {
+			return nil, fmt.Errorf("relay: without has %q, which is no name of an extension", printable(keyword))
+		}
 	}
 	r.limits()
 	r.Timeouts = r.Timeouts.withDefaults()

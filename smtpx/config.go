@@ -87,6 +87,10 @@ type Config struct {
 	// Provider names the profile to use, such as "ses". Defaults to the one whose hosts match Host, else the generic one.
 	Provider string
 
+	// Without names ESMTP extensions that are not used even where the server, or a device before it, offers them: CHUNKING or
+	// PIPELINING, say, when it gets them wrong. STARTTLS and AUTH cannot be named: TLS and User decide about them.
+	Without []string
+
 	// Timeouts bound the stages of a session.
 	Timeouts Timeouts
 

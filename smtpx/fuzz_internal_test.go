@@ -184,7 +184,11 @@ func FuzzServer(f *testing.F) {
 	})
 }
 
-// scripted is a connection to a server that says the next part of its script whenever it is spoken to, and then hangs up.
+// silence is how long a scripted server waits for the client, which may wait for it.
+const silence = 10 * time.Millisecond
+
+// scripted is a connection to a server that says the next part of its script whenever it is spoken to, and hangs up at its end
+// or when nothing happens.
 type scripted struct {
 	mu     sync.Mutex
 	turn   *sync.Cond
@@ -204,7 +208,7 @@ func newScripted(script string, ended *bool) *scripted {
 
 // speak makes the next part readable. The caller holds mu, or nobody else knows the connection.
 func (s *scripted) speak() {
-	if len(s.parts) == 0 {
+	if len(s.parts) == 0 || s.over {
 		s.over = true
 	} else {
 		s.ready.WriteString(s.parts[0])
@@ -217,6 +221,15 @@ func (s *scripted) speak() {
 func (s *scripted) Read(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ready.Len() == 0 && !s.over && !s.closed {
+		hangUp := time.AfterFunc(silence, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.over = true
+			s.turn.Broadcast()
+		})
+		defer hangUp.Stop()
+	}
 	for s.ready.Len() == 0 && !s.over && !s.closed {
 		s.turn.Wait()
 	}

@@ -101,8 +101,7 @@ type QuirkName string
 const (
 	QuirkMessageID     QuirkName = "replaces-message-id" // the Message-ID that recipients see is the provider's
 	QuirkDKIM          QuirkName = "breaks-dkim"         // a signature over what the provider changes does not survive
-	QuirkNoPipelining  QuirkName = "no-pipelining"       // PIPELINING is not offered, or not to be used if it is
-	QuirkNoChunking    QuirkName = "no-chunking"         // CHUNKING is not to be used even if it is offered
+	QuirkNoPipelining  QuirkName = "no-pipelining"       // PIPELINING was not offered to those who looked; where it is, it is used
 	QuirkHangsUp       QuirkName = "hangs-up"            // the connection is closed behind a message
 	QuirkGarbageAtQuit QuirkName = "garbage-at-quit"     // the reply to QUIT may be anything
 	QuirkLateErrors    QuirkName = "late-errors"         // messages are accepted first and refused by a bounce

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
@@ -78,6 +80,80 @@ func TestNoRecipientAccepted(t *testing.T) {
 				t.Errorf("%d messages in %d sessions, want 1 in 1", srv.Count(), srv.Stats().Sessions)
 			}
 		})
+	}
+}
+
+// What a server says before it hangs up counts: the first refusal is the verdict, whatever the socket does then.
+func TestFirstRefusalIsTheVerdictOfALostConnection(t *testing.T) {
+	for _, d := range dialogues {
+		for _, end := range []smtptest.End{smtptest.Close, smtptest.Stall} {
+			t.Run(fmt.Sprint(d.name, end), func(t *testing.T) {
+				short := []smtpx.Option{func(c *smtpx.Config) { c.Timeouts = smtpx.Timeouts{Mail: time.Second, Rcpt: time.Second, Data: time.Second, Dot: time.Second} }}
+				bubble(t, smtptest.Config{Extensions: d.extensions,
+					Hook: smtptest.At(smtptest.StageMail, 1, smtptest.Action{Reply: "553 5.1.8 sender address rejected", End: end})}, short,
+					func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+						_, err := client.Send(testContext(t), envelope("b@example.net", "c@example.net"), message("x"))
+						if e := asError(t, err, smtpx.StageMail, smtpx.ClassConfig); e.Reply.Code != 553 {
+							t.Errorf("verdict %v", e)
+						}
+						if srv.Count() != 0 {
+							t.Error("it arrived")
+						}
+					})
+				bubble(t, smtptest.Config{Extensions: d.extensions,
+					Hook: smtptest.At(smtptest.StageRcpt, 1, smtptest.Action{Reply: "550 5.1.1 no such user", End: end})}, short,
+					func(t *testing.T, _ *smtptest.Server, client *smtpx.Client) {
+						result, err := client.Send(testContext(t), envelope("b@example.net", "c@example.net"), message("x"))
+						if e := asError(t, err, smtpx.StageRcpt, smtpx.ClassRecipient); e.Reply.Code != 550 {
+							t.Errorf("verdict %v", e)
+						}
+						other := smtpx.ClassTransient
+						if d.flight {
+							other = smtpx.ClassAmbiguous // the body has left
+						}
+						if e := result.Outcomes[1].Err; e == nil || e.Class != other {
+							t.Errorf("the other recipient: %v, want class %s", e, other)
+						}
+					})
+			})
+		}
+	}
+}
+
+// RFC 5321 §4.5.3.1.10 has 452 for one recipient too many, and wants 552 taken the same way; many servers give no enhanced code.
+func TestOneRecipientTooManyWithoutEnhancedCode(t *testing.T) {
+	for _, reply := range []string{"452 too much", "552 too much", "452 4.5.3 no more", "550 5.5.3 no more"} {
+		for _, d := range dialogues {
+			t.Run(reply[:3]+d.name, func(t *testing.T) {
+				n := map[int]int{} // recipients of the transaction, by session; one session here
+				var mu sync.Mutex
+				hook := func(_ context.Context, e smtptest.Event) smtptest.Action {
+					mu.Lock()
+					defer mu.Unlock()
+					switch e.Stage {
+					case smtptest.StageMail:
+						n[e.Session.ID] = 0
+					case smtptest.StageRcpt:
+						if n[e.Session.ID]++; n[e.Session.ID] > 2 {
+							return smtptest.Action{Reply: reply}
+						}
+					}
+					return smtptest.Action{}
+				}
+				srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions, Hook: hook})
+				to := []string{"a@example.net", "b@example.net", "c@example.net", "d@example.net", "e@example.net"}
+				if _, err := client.Send(testContext(t), envelope(to...), message("x")); err != nil {
+					t.Fatal(err)
+				}
+				var all []string
+				for _, m := range srv.Messages() {
+					all = append(all, m.To...)
+				}
+				if srv.Count() != 3 || !slices.Equal(all, to) {
+					t.Errorf("%d transactions to %q", srv.Count(), all)
+				}
+			})
+		}
 	}
 }
 
@@ -536,6 +612,28 @@ func TestExtensions(t *testing.T) {
 				t.Errorf("MAIL had %q, want %q", m.Params, tc.params)
 			}
 		})
+	}
+}
+
+// What the operator rules out is not used, whatever the server offers.
+func TestExtensionsCanBeLeftOut(t *testing.T) {
+	var seen recorder
+	srv := smtptest.New(t, smtptest.Config{Extensions: []string{"PIPELINING", "CHUNKING", "SIZE 1", "8BITMIME"}, Hook: seen.hook})
+	client := open(t, srv.URL("without=chunking,Pipelining,SIZE"))
+	for range 3 {
+		if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	for _, e := range seen.events {
+		if strings.HasPrefix(e.Line, "BDAT") || strings.Contains(e.Line, "SIZE=") {
+			t.Errorf("the client said %q", e.Line)
+		}
+	}
+	if s := srv.Stats(); s.MessageFlights < 3*4 {
+		t.Errorf("%d flights for 3 messages, want those of lockstep", s.MessageFlights)
 	}
 }
 

@@ -159,6 +159,9 @@ func (s *session) ehlo() (Reply, *Error) {
 		return r, s.refused(StageEHLO, r)
 	}
 	s.ext = parseExtensions(r.Lines)
+	for _, keyword := range s.relay.Without {
+		delete(s.ext, strings.ToUpper(keyword))
+	}
 	return r, nil
 }
 

@@ -6,9 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
@@ -321,6 +325,68 @@ func TestResolverIsAsked(t *testing.T) {
 	if len(asked) == 0 {
 		t.Error("the resolver was not asked")
 	}
+}
+
+// Where the first address does not answer, the next is tried (RFC 8305), of either family.
+func TestOtherAddressIsTried(t *testing.T) {
+	srv := smtptest.New(t, smtptest.Config{})
+	_, port, err := net.SplitHostPort(srv.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := nameServer(t, map[string][]string{"relay.test.": {"100::1", "127.0.0.1"}})
+	client := open(t, "smtp://relay.test:"+port, smtpx.RootCAs(srv.CertPool()), func(c *smtpx.Config) { c.Resolver = names })
+	if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {
+		t.Fatal(err)
+	}
+	if srv.Count() != 1 {
+		t.Errorf("%d messages arrived", srv.Count())
+	}
+}
+
+// nameServer answers questions for addresses from a table, over a socket.
+func nameServer(t *testing.T, table map[string][]string) *net.Resolver {
+	t.Helper()
+	pc, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(func() {
+		pc.Close()
+		wg.Wait()
+	})
+	wg.Go(func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if err := m.Unpack(buf[:n]); err != nil || len(m.Questions) != 1 {
+				continue
+			}
+			q := m.Questions[0]
+			answer := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true}, Questions: m.Questions}
+			for _, text := range table[q.Name.String()] {
+				a := netip.MustParseAddr(text)
+				header := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET}
+				switch {
+				case a.Is4() && q.Type == dnsmessage.TypeA:
+					answer.Answers = append(answer.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: a.As4()}})
+				case a.Is6() && q.Type == dnsmessage.TypeAAAA:
+					answer.Answers = append(answer.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}})
+				}
+			}
+			if packed, err := answer.Pack(); err == nil {
+				_, _ = pc.WriteTo(packed, from)
+			}
+		}
+	})
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", pc.LocalAddr().String())
+	}}
 }
 
 func TestUnreachable(t *testing.T) {

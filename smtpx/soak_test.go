@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,17 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-var soak = flag.Duration("soak", time.Second, "how long TestSoak sends")
+var soak = flag.Duration("soak", 0, "how long TestSoak sends; 0 for a second, and for 40 where OUTBOX_CAMPAIGN is set")
+
+func soakTime() time.Duration {
+	switch {
+	case *soak > 0:
+		return *soak
+	case os.Getenv("OUTBOX_CAMPAIGN") != "":
+		return 40 * time.Second
+	}
+	return time.Second
+}
 
 // TestSoak sends from 64 goroutines over 4 connections while the server refuses, hangs up and takes messages without saying
 // so at random. Every result is held against the ledger: what was reported as accepted is there once, what was refused is
@@ -57,7 +68,7 @@ func TestSoak(t *testing.T) {
 				outcomes = map[string]error{}
 				wg       sync.WaitGroup
 			)
-			deadline := time.Now().Add(*soak / time.Duration(len(dialogues)))
+			deadline := time.Now().Add(soakTime() / time.Duration(len(dialogues)))
 			for i := range 64 {
 				wg.Go(func() {
 					for n := 0; time.Now().Before(deadline); n++ {

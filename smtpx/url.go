@@ -29,6 +29,7 @@ var parameters = map[string]func(c *Config, value string) error{
 	"idle":       func(c *Config, v string) error { return setDuration(&c.Idle, v) },
 	"age":        func(c *Config, v string) error { return setDuration(&c.MaxAge, v) },
 	"provider":   func(c *Config, v string) error { c.Provider = v; return nil },
+	"without":    func(c *Config, v string) error { c.Without = strings.Split(v, ","); return nil },
 	"local":      func(c *Config, v string) error { return setIP(&c.LocalAddr, v) },
 }
 
