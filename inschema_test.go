@@ -20,9 +20,12 @@ func TestSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := map[string]func(tx outbox.Tx) error{
-			"Enqueue":     func(tx outbox.Tx) error { _, err := o.Enqueue(t.Context(), tx, message("")); return err },
-			"EnqueueMany": func(tx outbox.Tx) error { _, err := o.EnqueueMany(t.Context(), tx, []*outbox.Message{message("")}); return err },
-			"Cancel":      func(tx outbox.Tx) error { _, err := o.Cancel(t.Context(), tx, someID); return err },
+			"Enqueue": func(tx outbox.Tx) error { _, err := o.Enqueue(t.Context(), tx, message("")); return err },
+			"EnqueueMany": func(tx outbox.Tx) error {
+				_, err := o.EnqueueMany(t.Context(), tx, []*outbox.Message{message("")})
+				return err
+			},
+			"Cancel": func(tx outbox.Tx) error { _, err := o.Cancel(t.Context(), tx, someID); return err },
 		}
 		for verb, call := range calls { // the schema is not there
 			tx := d.begin(t)
