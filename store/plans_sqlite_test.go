@@ -1,21 +1,24 @@
 package store
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/jmoiron/sqlx"
+	"modernc.org/sqlite"
 
 	"github.com/outboxmail/outbox/schema"
 )
 
-// On SQLite every statement of a dispatcher searches an index; none reads a table or sorts what it holds.
-func TestPlansOnSQLite(t *testing.T) {
-	t.Parallel()
-	db, err := sqlx.Open("sqlite", filepath.Join(t.TempDir(), "app.db"))
+// openForPlans returns an SQLite file with the tables.
+func openForPlans(t *testing.T) (*sqlx.DB, *Store) {
+	t.Helper()
+	db, err := sqlx.Open("sqlite", filepath.Join(t.TempDir(), "app.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,6 +30,13 @@ func TestPlansOnSQLite(t *testing.T) {
 	if err := schema.Migrate(t.Context(), db.DB, s.dialect); err != nil {
 		t.Fatal(err)
 	}
+	return db, s
+}
+
+// On SQLite every statement of a dispatcher searches an index; none reads a table or sorts what it holds.
+func TestPlansOnSQLite(t *testing.T) {
+	t.Parallel()
+	db, s := openForPlans(t)
 	check := func(when string) {
 		t.Helper()
 		t.Log(when)
@@ -75,4 +85,148 @@ func TestPlansOnSQLite(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("analysed")
+}
+
+// What a statement has to do with its rows themselves, as on PostgreSQL. $1 is a JSON array of references.
+const (
+	sqliteMessages   = `SELECT count(m.body) FROM json_each($1) AS k CROSS JOIN outbox_messages m ON m.id = k.value ->> 'id'`
+	sqliteDeliveries = `SELECT count(d.due_at) FROM json_each($1) AS k CROSS JOIN outbox_deliveries d ON d.message_id = k.value ->> 'id' AND d.seq = 1`
+	sqliteSuppressed = `SELECT count((SELECT reason FROM outbox_suppressions WHERE address = k.value ->> 'id')) FROM json_each($1) AS k`
+	sqliteChange     = `UPDATE outbox_deliveries SET %s FROM (SELECT value ->> 'id' AS id FROM json_each($1)) AS x WHERE message_id = x.id AND seq = 1`
+)
+
+// sqlitePages counts the pages that a statement touches, in the cache or not, after prepare. Its changes are undone.
+func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) (pages, rows int) {
+	t.Helper()
+	conn, err := db.Connx(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+	}
+	exec := func(query string) {
+		t.Helper()
+		_, err := conn.ExecContext(t.Context(), query)
+		must(err)
+	}
+	exec("BEGIN IMMEDIATE")
+	defer exec("ROLLBACK")
+	if prepare != "" {
+		exec(prepare)
+	}
+	stmt, err := conn.PreparexContext(t.Context(), query)
+	must(err)
+	defer func() { _ = stmt.Close() }()
+	touched := func() (n int) {
+		t.Helper()
+		must(conn.Raw(func(c any) error {
+			for _, op := range []sqlite.DBStatusOp{sqlite.DBStatusCacheHit, sqlite.DBStatusCacheMiss} {
+				count, _, err := c.(sqlite.DBStatus).Status(op, false)
+				if err != nil {
+					return err
+				}
+				n += count
+			}
+			return nil
+		}))
+		return n
+	}
+	before := touched()
+	found, err := stmt.QueryxContext(t.Context(), args...)
+	must(err)
+	for found.Next() {
+		rows++
+	}
+	must(found.Err())
+	must(found.Close())
+	return touched() - before, rows
+}
+
+// Deep in a database with statistics (ANALYZE), what a dispatcher does with 100 rows costs what these rows cost, and fewer than 100
+// pages more. It once read all that was queued to find what was due.
+func TestDepthOnSQLite(t *testing.T) {
+	t.Parallel()
+	n := 20_000 // the race detector makes SQLite slow
+	if os.Getenv("OUTBOX_CAMPAIGN") == "1" {
+		n = scheduled
+	}
+	db, s := openForPlans(t)
+	load(t, db, func(rows int) string {
+		return fmt.Sprintf("FROM (WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < %d) SELECT n FROM g) AS g", min(rows, n))
+	}, "'0189000%d-0000-7000-8000-' || printf('%%012x', g.n)", "blob")
+	for _, state := range []string{"never analysed", "analysed"} {
+		if state == "analysed" {
+			if _, err := db.ExecContext(t.Context(), "ANALYZE"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Logf("%d sent, %d scheduled, %d due, %s:", n, n, due, state)
+		sqliteDepth(t, db, s)
+	}
+}
+
+func sqliteDepth(t *testing.T, db *sqlx.DB, s *Store) {
+	t.Helper()
+	const (
+		token = "01890000-0000-7000-8000-0000000000ff"
+		ago   = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 hour')"
+		claim = "state = 'sending', stage = 0, attempts = attempts + 1, lease_token = '" + token + "', lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 hour'), lease_owner = 'd1'"
+		back  = "state = 'queued', stage = 0, lease_token = NULL, lease_until = NULL, lease_owner = NULL, due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), class = 'transient'"
+	)
+	refs := make([]settlementJSON, 100)
+	for i := range refs {
+		refs[i] = settlementJSON{
+			refJSON: refJSON{ID: testID(2, i+1), Seq: 1, Token: token}, Verb: "defer", State: "queued", Delay: "+3600.000 seconds",
+			Evidence: true, Class: optional("transient"),
+		}
+	}
+	list, err := json.Marshal(refs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease := strings.ReplaceAll(fmt.Sprintf(sqliteChange, claim), "$1", "'"+string(list)+"'")
+	doubt := lease + "; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL, lease_until = NULL, lease_owner = NULL WHERE state = 'sending'"
+	overdue := strings.ReplaceAll(fmt.Sprintf(sqliteChange, "expires_at = "+ago), "$1", "'"+string(list)+"'")
+	message, _ := sqlitePages(t, db, "", sqliteMessages, string(list))
+	delivery, _ := sqlitePages(t, db, "", sqliteDeliveries, string(list))
+	suppressed, _ := sqlitePages(t, db, "", sqliteSuppressed, string(list))
+	t.Logf("pages for 100 rows by key: read a message %d, read a delivery %d, look up a suppression %d", message, delivery, suppressed)
+	for _, p := range []struct {
+		name, prepare string
+		args          []any
+		rows          int
+		set           string // how it changes them
+		own           int    // pages for its rows besides: a claim also looks at the deadline of each, which no index holds
+	}{
+		{"due", "", []any{`["default"]`}, 0, "", 0},
+		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", 0}, 100, claim, message + 2*delivery + suppressed},
+		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", 10_000_000}, 100, claim, message + 2*delivery + suppressed},
+		{"claim", "", []any{"default", "bulk", 100, token, "+60.000 seconds", "d1", 0}, 0, "", 0},
+		{"commit_stage", lease, []any{string(list)}, 100, "stage = 1", 0},
+		{"renew", lease, []any{string(list), "+60.000 seconds"}, 100, "lease_until = '2090-01-01T00:00:00.000Z'", 0},
+		{"settle", lease, []any{string(list)}, 100, back, 0},
+		{"lapsed", lease, []any{500}, 0, "", delivery}, // it looks at what is leased
+		{"reapable", lease, nil, 1, "", delivery},
+		{"resend_uncertain", doubt, []any{500}, 100, "state = 'queued'", message + delivery},
+		{"expire", overdue, []any{500}, 100, "state = 'expired', finished_at = " + ago, 2 * delivery},
+	} {
+		rows := p.own
+		if p.set != "" {
+			n, _ := sqlitePages(t, db, p.prepare, fmt.Sprintf(sqliteChange, p.set), string(list))
+			rows += n
+		}
+		touched, found := sqlitePages(t, db, p.prepare, s.queries.get(p.name), p.args...)
+		if found < p.rows || p.rows == 0 && p.name == "claim" && found > 0 {
+			t.Errorf("%s found %d rows, want %d", p.name, found, p.rows)
+		}
+		if touched-rows >= beyond {
+			t.Errorf("%s touches %d pages, of which its rows account for %d: %d more, not fewer than %d", p.name, touched, rows, touched-rows, beyond)
+		}
+		t.Logf("%-17s %3d rows %5d pages, %5d of them for the rows themselves, %4d beyond", p.name, p.rows, touched, rows, touched-rows)
+	}
 }

@@ -42,8 +42,8 @@ WITH due AS MATERIALIZED (
   ORDER BY due_at, message_id, seq LIMIT $3
 ), sized AS (
   SELECT message_id, size, sum(size) OVER (ORDER BY due_at, message_id) AS total
-  FROM (SELECT message_id, min(due_at) AS due_at, (SELECT m.size FROM outbox_messages m WHERE m.id = due.message_id) AS size
-        FROM due GROUP BY message_id) AS x
+  FROM (SELECT due.message_id, min(due.due_at) AS due_at, m.size
+        FROM due CROSS JOIN outbox_messages m ON m.id = due.message_id GROUP BY due.message_id) AS x
 )
 UPDATE outbox_deliveries
 SET stage = 0,
@@ -61,6 +61,7 @@ FROM (
     -- The signs keep the index of what is queued out, so that the messages are looked up by their key.
     AND +d.state = 'queued' AND +d.route = $1 AND +d.priority = $2 AND +d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
     AND (d.expires_at IS NULL OR d.expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+  LIMIT -1 -- worked out before anything is changed: else it is merged with the UPDATE, and asks for each use of barred again
 ) AS x
 WHERE message_id = x.id AND seq = x.place AND +state = 'queued'
 RETURNING message_id AS id, seq, state, recipient, attempts, due_at,
