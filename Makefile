@@ -22,8 +22,10 @@ test: bin/withpostgres bin/testsum ## run every test in its short form with the 
 
 check: lint test ## what a change must pass: lint and test
 
-campaign: bin/withpostgres bin/testsum ## run the long forms of the tests: hours of faults, kills and load
-	OUTBOX_CAMPAIGN=1 $(TEST) -race -count 1 -timeout $(CAMPAIGN_TIMEOUT) ./...
+campaign: bin/withpostgres bin/testsum ## run the long forms of the tests: hours of faults, kills and load; counts go to campaign.txt
+	rm -f campaign.txt
+	OUTBOX_CAMPAIGN=1 OUTBOX_CAMPAIGN_REPORT=$(CURDIR)/campaign.txt $(TEST) -race -count 1 -timeout $(CAMPAIGN_TIMEOUT) ./...
+	cat campaign.txt
 
 bench: bin/withpostgres ## measure beside the peers as in docs/benchmarks.md, then run the benchmarks of the packages
 	cd bench && $(GO) run .

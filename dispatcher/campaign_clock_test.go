@@ -119,7 +119,7 @@ func (q *queue) now() time.Time {
 // wantOff fails unless the clock of the database is off by so many hours.
 func (q *queue) wantOff(hours int) {
 	q.t.Helper()
-	if off := q.now().Sub(time.Now()) - time.Duration(hours)*time.Hour; off.Abs() > time.Minute {
+	if off := time.Until(q.now()) - time.Duration(hours)*time.Hour; off.Abs() > time.Minute {
 		q.t.Fatalf("the clock of the database is off by %v more than %d hours", off, hours)
 	}
 }
@@ -199,11 +199,11 @@ func TestTheClockJumps(t *testing.T) { // not beside others
 		jumps = 50
 	}
 	for i := range jumps {
-		k.progress(20)
+		k.progress()
 		c.set(t, 24*(i+1))
-		k.await("the clock has jumped", func() (bool, error) { return k.now().Sub(time.Now()) > time.Duration(24*(i+1)-1)*time.Hour, nil })
+		k.await("the clock has jumped", func() (bool, error) { return time.Until(k.now()) > time.Duration(24*(i+1)-1)*time.Hour, nil })
 	}
-	k.progress(20)
+	k.progress()
 	k.retire(app)
 	k.drain()
 

@@ -62,10 +62,10 @@ func (l *logBook) String() string {
 // machines.
 const resumption = 30 * time.Second
 
-// progress waits until the relay has accepted n more messages, and says how long that took.
-func (k *killing) progress(n int) time.Duration {
+// progress waits until the relay has accepted 20 more messages, and says how long that took.
+func (k *killing) progress() time.Duration {
 	k.t.Helper()
-	return k.progressFrom(k.relay.Count(), n)
+	return k.progressFrom(k.relay.Count(), 20)
 }
 
 // progressFrom waits until the relay has accepted n messages more than before.
@@ -137,7 +137,7 @@ func TestPostgresFailsUnderLoad(t *testing.T) {
 			func() error { return cluster.Restart(t.Context(), pgtest.Immediate) },
 			func() error { return errors.Join(terminate(), terminate()) },
 		} {
-			k.progress(20)
+			k.progress()
 			// The administrator's own connection may be one of those that the last strike ended.
 			if err := strike(); err != nil {
 				if err = strike(); err != nil {
@@ -145,7 +145,7 @@ func TestPostgresFailsUnderLoad(t *testing.T) {
 				}
 			}
 			strikes++
-			longest = max(longest, k.progress(20))
+			longest = max(longest, k.progress())
 		}
 	}
 	k.retire(app)
@@ -337,7 +337,7 @@ func TestSQLiteBusyStorm(t *testing.T) {
 		messages = 5000
 	}
 	for n := 0; n < messages; n += 20 {
-		k.progress(20)
+		k.progress()
 	}
 	calm()
 	wg.Wait()

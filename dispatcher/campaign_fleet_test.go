@@ -232,7 +232,7 @@ func TestAFleetSharesTheLoad(t *testing.T) {
 	f.settled()
 	f.once()
 	shares := f.share()
-	tell(t, "%d messages among four processes: %v", n, shares)
+	tellf(t, "%d messages among four processes: %v", n, shares)
 	for _, name := range names {
 		if shares[name] < n/len(names)/3 {
 			t.Errorf("%s sent %d of %d messages: the load is not shared", name, shares[name], n)
@@ -302,7 +302,7 @@ func TestAFleetInTrouble(t *testing.T) {
 	}
 	f.settled()
 	f.once()
-	tell(t, "one process stopped, one cut off, two replaced: %d messages, each sent once: %v", f.ledger.messages, f.share())
+	tellf(t, "one process stopped, one cut off, two replaced: %d messages, each sent once: %v", f.ledger.messages, f.share())
 }
 
 // The rate of a relay holds for the fleet. In the long form four processes keep 200 a second within 5 % over 20 seconds.
@@ -317,7 +317,7 @@ func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
 		f.enqueue(min(left, 500), nil)
 	}
 	for _, name := range []string{"one", "two", "three", "four"} {
-		f.member(name, func(o *orders) { o.Rate = outbox.Rate{PerSecond: float64(perSecond)} })
+		f.member(name, func(o *orders) { o.Rate = float64(perSecond) })
 	}
 	// What a pause had saved up has gone when twice as much was sent.
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -330,7 +330,7 @@ func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
 	got, took := f.relay.Count()-before, time.Since(began)
 	want := float64(perSecond) * took.Seconds()
 	off := float64(got)/want - 1
-	tell(t, "%d messages in %.2f s by four processes, allowed %d a second: %+.1f %%; shares %v", got, took.Seconds(), perSecond, 100*off, f.share())
+	tellf(t, "%d messages in %.2f s by four processes, allowed %d a second: %+.1f %%; shares %v", got, took.Seconds(), perSecond, 100*off, f.share())
 	if off > tolerance || off < -tolerance {
 		t.Errorf("%.1f messages a second, want %d within %.0f %%", float64(got)/took.Seconds(), perSecond, 100*tolerance)
 	}

@@ -109,12 +109,12 @@ type killing struct {
 // and what the relay accepted against each other: every message of a transaction that committed arrives, none of another,
 // and where one arrives twice the history of its delivery says which dispatcher died between the final dot and the
 // recorded reply. What must never be sent twice never is.
-func TestKills(t *testing.T) {
+func TestKills(t *testing.T) { //nolint:tparallel // in the long form each database has the machine for itself
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			if !campaign() {
-				t.Parallel() // in the long form each has the machine for itself
+				t.Parallel()
 			}
 			k := newKilling(t, engine)
 			began := time.Now()
@@ -345,7 +345,7 @@ func (k *killing) audit(done string) {
 			"final dot: %d left by a killed dispatcher, %d by one whose lease lapsed while it lived", policy, v.deliveries, v.sent, v.uncertain, v.arrived,
 			v.duplicates, v.byTheDead, v.byTheSlow)
 	}
-	tell(k.t, "%s", &b)
+	tellf(k.t, "%s", &b)
 	for _, e := range k.errors[:min(len(k.errors), 5)] {
 		k.t.Logf("an application was refused: %s", e)
 	}

@@ -207,7 +207,7 @@ type sample struct {
 // and takes messages without saying so, and with retention on, and looks at memory, descriptors, goroutines and latency all
 // the time: the last third must be as the first. Nothing is lost and every second copy is a doubt that the relay left. The
 // short form does not judge the latency: make test runs beside others.
-func TestSoakAtHalfSpeed(t *testing.T) {
+func TestSoakAtHalfSpeed(t *testing.T) { //nolint:tparallel // in the long form each database has the machine for itself
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
@@ -231,7 +231,7 @@ func TestSoakAtHalfSpeed(t *testing.T) {
 			stop := start(t, newDispatcher(t, dispatcher.Config{Queue: k.queue, Lease: campaignLease, Retry: dispatcher.Backoff{Base: 200 * time.Millisecond}}, openRelay(t, relay)))
 			k.awaitNone("all is finished", store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateUncertain}})
 			stop()
-			tell(t, "%v at %.0f messages a second, half of the maximum; %d faults, of which %d left a doubt\n%s", length, rate, r.faults, r.doubtful, table(samples))
+			tellf(t, "%v at %.0f messages a second, half of the maximum; %d faults, of which %d left a doubt\n%s", length, rate, r.faults, r.doubtful, table(samples))
 			r.count(t, w)
 			judgeSoak(t, samples)
 		})
@@ -315,7 +315,7 @@ func (r *soakRelay) count(t *testing.T, w *worker) {
 			final++
 		}
 	}
-	tell(t, "%d messages committed, %d accepted, %d refused for good, %d second copies", committed, len(r.accepted), final-len(r.accepted), duplicates)
+	tellf(t, "%d messages committed, %d accepted, %d refused for good, %d second copies", committed, len(r.accepted), final-len(r.accepted), duplicates)
 	if final != committed || committed == 0 {
 		t.Errorf("%d messages were committed and %d accepted or refused for good", committed, final)
 	}

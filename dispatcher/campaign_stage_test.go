@@ -39,21 +39,26 @@ var stageFaults = []stageFault{
 	{"late reply", smtptest.Action{Delay: 300 * time.Millisecond}, "", false},
 }
 
-// stageClasses are what a delivery comes to: the class of its first outcome for each of stageFaults in turn, "sent" for
-// none. The relay offers PIPELINING, STARTTLS and AUTH.
+// stageLetters stand for the classes in stageClasses, and for none.
+var stageLetters = map[rune]string{
+	'U': "unreachable", 'C': "config", 'T': "transient", 'M': "message", 'R': "recipient", 'A': "ambiguous", 'S': "sent",
+}
+
+// stageClasses are what a delivery comes to: the class of its first outcome for each of stageFaults in turn. The relay offers
+// PIPELINING, STARTTLS and AUTH.
 var stageClasses = []struct {
 	stage   smtptest.Stage
 	classes string
 }{
-	{smtptest.StageBanner, "unreachable unreachable unreachable unreachable unreachable unreachable unreachable unreachable unreachable sent sent"},
-	{smtptest.StageEHLO, "unreachable unreachable unreachable unreachable unreachable unreachable unreachable unreachable unreachable sent sent"},
-	{smtptest.StageStartTLS, "unreachable config unreachable unreachable unreachable unreachable unreachable unreachable unreachable sent sent"},
-	{smtptest.StageTLS, "config config config unreachable unreachable unreachable config config config sent sent"},
-	{smtptest.StageAuth, "transient config transient unreachable unreachable unreachable unreachable unreachable unreachable sent sent"},
-	{smtptest.StageMail, "transient message transient transient transient transient transient transient transient sent sent"},
-	{smtptest.StageRcpt, "transient recipient transient transient transient transient transient transient transient sent sent"},
-	{smtptest.StageData, "transient message transient transient transient transient transient transient transient sent sent"},
-	{smtptest.StageDot, "transient message transient ambiguous ambiguous ambiguous ambiguous ambiguous ambiguous sent sent"},
+	{smtptest.StageBanner, "UUUUUUUUUSS"},
+	{smtptest.StageEHLO, "UUUUUUUUUSS"},
+	{smtptest.StageStartTLS, "UCUUUUUUUSS"},
+	{smtptest.StageTLS, "CCCUUUCCCSS"},
+	{smtptest.StageAuth, "TCTUUUUUUSS"},
+	{smtptest.StageMail, "TMTTTTTTTSS"},
+	{smtptest.StageRcpt, "TRTTTTTTTSS"},
+	{smtptest.StageData, "TMTTTTTTTSS"},
+	{smtptest.StageDot, "TMTAAAAAASS"},
 }
 
 // stageCell is one fault at one stage.
@@ -70,7 +75,7 @@ func stageCells(t *testing.T) []stageCell {
 	t.Helper()
 	var cells []stageCell
 	for _, row := range stageClasses {
-		classes := strings.Fields(row.classes)
+		classes := []rune(row.classes)
 		if len(classes) != len(stageFaults) {
 			t.Fatalf("%s has %d classes for %d faults", row.stage, len(classes), len(stageFaults))
 		}
@@ -78,11 +83,11 @@ func stageCells(t *testing.T) []stageCell {
 			if row.stage == smtptest.StageTLS {
 				f.reply = "" // it comes in clear where a handshake is due
 			}
-			cells = append(cells, stageCell{f, row.stage, classes[i], 10})
+			cells = append(cells, stageCell{f, row.stage, stageLetters[classes[i]], 10})
 		}
 	}
 	const long = 600_000 // more than the buffers of a socket hold, so that the body is under way when the fault comes
-	for _, c := range []stageCell{
+	return append(cells, []stageCell{
 		{stageFault{"body cut, FIN", smtptest.Action{After: 1000, End: smtptest.Close}, "", false}, smtptest.StageBody, "transient", long},
 		{stageFault{"body cut, RST", smtptest.Action{After: 1000, End: smtptest.Reset}, "", false}, smtptest.StageBody, "transient", long},
 		{stageFault{"early 4xx", smtptest.Action{After: 1000, Reply: "452 4.3.1 disk full"}, "disk full", false}, smtptest.StageBody, "transient", long},
@@ -95,10 +100,7 @@ func stageCells(t *testing.T) []stageCell {
 		{stageFault{"garbage", smtptest.Action{Raw: "\x00\xff\r\n"}, "", false}, smtptest.StageQuit, "sent", 10},
 		{stageFault{"RST", smtptest.Action{End: smtptest.Reset}, "", false}, smtptest.StageQuit, "sent", 10},
 		{stageFault{"session used up", smtptest.Action{Reply: "421 4.7.0 maximum message count per session reached", End: smtptest.Close}, "", false}, smtptest.StageMail, "sent", 10},
-	} {
-		cells = append(cells, c)
-	}
-	return cells
+	}...)
 }
 
 // TestStageByFault lets a relay fail in every way at every stage, once, while it delivers a message that must never be sent

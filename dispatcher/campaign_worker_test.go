@@ -32,9 +32,9 @@ import (
 // campaign says that the long forms of the tests are asked for.
 func campaign() bool { return os.Getenv("OUTBOX_CAMPAIGN") != "" }
 
-// tell logs what a campaign counted. Where OUTBOX_CAMPAIGN_REPORT names a file it is appended there, too, because go test
+// tellf logs what a campaign counted. Where OUTBOX_CAMPAIGN_REPORT names a file it is appended there, too, because go test
 // shows nothing of a test that passes.
-func tell(t *testing.T, format string, args ...any) {
+func tellf(t *testing.T, format string, args ...any) {
 	t.Helper()
 	text := fmt.Sprintf(format, args...)
 	t.Log(text)
@@ -64,7 +64,7 @@ type orders struct {
 	Relay    string        `json:"relay"`    // URL; empty for an application that enqueues
 	Pace     time.Duration `json:"pace"`     // of the application: how long it rests after a transaction, on average
 	Lease    time.Duration `json:"lease"`    // of the dispatcher, as are the next three
-	Rate     outbox.Rate   `json:"rate"`
+	Rate     float64       `json:"rate"`
 	Hold     bool          `json:"hold"`  // no stage is committed before somebody writes a line to the worker
 	Soak     float64       `json:"soak"`  // messages a second that the worker both enqueues and delivers
 	Every    time.Duration `json:"every"` // how often it says how much it needs meanwhile
@@ -207,7 +207,7 @@ func (o *orders) dispatch(ctx context.Context, db *sqlx.DB, goOn <-chan struct{}
 		}}
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Queue: q, Name: o.Name, Relays: []dispatcher.Relay{{Name: "main", Sender: client, Rate: o.Rate}}, Logger: slog.New(slog.DiscardHandler),
+		Queue: q, Name: o.Name, Relays: []dispatcher.Relay{{Name: "main", Sender: client, Rate: outbox.Rate{PerSecond: o.Rate}}}, Logger: slog.New(slog.DiscardHandler),
 		Poll: 50 * time.Millisecond, Lease: o.Lease,
 	})
 	if err != nil {
