@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -48,8 +49,8 @@ func CanonicalAddress(s string) (string, error) {
 // interpret it (RFC 5321 §2.3.11); the domain is put in lower case and, where it is international, in its ASCII form.
 //
 // Quoted local parts and address literals are refused: nobody has such a mailbox, and their quoting is what SMTP
-// parameters have been smuggled through. Local parts outside ASCII are refused because they need SMTPUTF8 (RFC 6531)
-// from every server on the way.
+// parameters have been smuggled through. Local parts outside ASCII are kept as they are; every server on the way must
+// offer SMTPUTF8 (RFC 6531) for them.
 func checkMailbox(s string) (mailbox, error) {
 	if s == "" {
 		return mailbox{}, errors.New("is empty")
@@ -76,7 +77,8 @@ func checkMailbox(s string) (mailbox, error) {
 	return mailbox{addr: addr, domain: domain}, nil
 }
 
-// checkLocalPart checks for a dot-atom (RFC 5322 §3.2.3).
+// checkLocalPart checks for a dot-atom (RFC 5322 §3.2.3), in which what is not ASCII stands for itself (RFC 6532 §3.2) as
+// long as it can be seen: no blanks, control or format characters.
 func checkLocalPart(s string) error {
 	switch {
 	case s == "":
@@ -85,13 +87,12 @@ func checkLocalPart(s string) error {
 		return fmt.Errorf("the part before the @ is longer than %d bytes", maxLocalPart)
 	case s[0] == '.' || s[len(s)-1] == '.' || strings.Contains(s, ".."):
 		return errors.New("the part before the @ has a misplaced dot")
+	case !utf8.ValidString(s):
+		return errors.New("the part before the @ is not valid UTF-8")
 	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= 0x80:
-			return errors.New("the part before the @ is not ASCII, which is not supported (SMTPUTF8)")
-		case c != '.' && !isAtext(c):
-			return fmt.Errorf("the part before the @ contains %q", rune(c))
+	for _, r := range s {
+		if ascii := r < utf8.RuneSelf; ascii && r != '.' && !isAtext(byte(r)) || !ascii && !unicode.IsPrint(r) {
+			return fmt.Errorf("the part before the @ contains %q", r)
 		}
 	}
 	return nil

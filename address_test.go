@@ -4,6 +4,8 @@ import (
 	"net/mail"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 )
 
 func TestMailboxes(t *testing.T) {
@@ -54,7 +56,18 @@ func TestMailboxes(t *testing.T) {
 		{"ann@[192.0.2.1]", ""},
 		{"ann@192.0.2.1", ""},
 		{"ann@[IPv6:2001:db8::1]", ""},
-		{"jörg@example.org", ""},
+		{"jörg@example.org", "jörg@example.org"},
+		{"用户.名@例え.テスト", "用户.名@xn--r8jz45g.xn--zckzah"},
+		{"अजय+tag@example.org", "अजय+tag@example.org"},
+		{strings.Repeat("é", 32) + "@example.org", strings.Repeat("é", 32) + "@example.org"},
+		{strings.Repeat("é", 33) + "@example.org", ""},
+		{"a\u00a0b@example.org", ""},
+		{"a\u200bb@example.org", ""},
+		{"a\u202eb@example.org", ""},
+		{"a\u2028b@example.org", ""},
+		{"a\ufeffb@example.org", ""},
+		{"a\u0085b@example.org", ""},
+		{"a\ufffdb\xc3@example.org", ""},
 		{"a\xff@example.org", ""},
 		{"a@\xff.org", ""},
 		{"a@exa\u0000mple.org", ""},
@@ -85,7 +98,7 @@ func TestMailboxes(t *testing.T) {
 
 // FuzzMailbox checks that what is accepted can stand in an SMTP command and in a header, and means the same in both.
 func FuzzMailbox(f *testing.F) {
-	for _, s := range []string{"ann@example.org", "a@bücher.example", "a@例え。テスト", `"a b"@example.org`, "a@[192.0.2.1]", "a@xn--bcher-kva.de"} {
+	for _, s := range []string{"ann@example.org", "a@bücher.example", "a@例え。テスト", `"a b"@example.org`, "a@[192.0.2.1]", "a@xn--bcher-kva.de", "用户@例え.テスト", "a\u202e@b.c"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -93,8 +106,11 @@ func FuzzMailbox(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if !utf8.ValidString(m.addr) || strings.ContainsFunc(m.addr, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }) {
+			t.Fatalf("%q becomes %q, which has what cannot be seen", s, m.addr)
+		}
 		for i := range len(m.addr) {
-			if c := m.addr[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`<>()[]\,;:"`, c) >= 0 {
+			if c := m.addr[i]; c <= ' ' || c == 0x7f || c > 0x7f && i > strings.IndexByte(m.addr, '@') || strings.IndexByte(`<>()[]\,;:"`, c) >= 0 {
 				t.Fatalf("%q becomes %q, which contains %q", s, m.addr, c)
 			}
 		}

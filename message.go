@@ -18,8 +18,9 @@ const DefaultRoute = "default"
 //
 // Every value is checked when the message is enqueued (see [InvalidError]): text must be UTF-8, and what stands in a
 // header or an envelope has no control characters, so neither a line break nor a NUL. An address is a local part of up to
-// 64 bytes of ASCII without quotes, @, and a domain, up to 254 bytes together; an international domain is converted to
-// its ASCII form. Local parts outside ASCII (SMTPUTF8, RFC 6531) are not supported.
+// 64 bytes without quotes, @, and a domain, up to 254 bytes together; an international domain is converted to its ASCII
+// form. A local part outside ASCII needs a relay that offers SMTPUTF8 (RFC 6531): elsewhere that recipient fails, and where
+// it is the sender's, all of them.
 type Message struct {
 	// From is the author shown to the reader. Defaults to Config.From.
 	From Address
@@ -79,7 +80,8 @@ type Message struct {
 	OnUncertain UncertainPolicy
 	// Tags are short labels for reporting, up to 20 of up to 128 bytes.
 	Tags []string
-	// Metadata is kept beside the message, up to 50 entries and 8 KiB, and is never sent unless a relay's profile maps it.
+	// Metadata is kept beside the message, up to 50 entries and 8 KiB. It is sent only through providers that take it in a header
+	// field, as are Tags (see package dispatcher); Mailgun shows it to recipients. Defaults to none.
 	Metadata map[string]string
 }
 
