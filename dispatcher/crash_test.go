@@ -39,6 +39,7 @@ type child struct {
 	Relay    string `json:"relay"`     // URL; empty for an application that enqueues
 	Commit   bool   `json:"commit"`    // the application commits before it waits to be killed
 	NoSettle bool   `json:"no_settle"` // the dispatcher never comes to record an outcome
+	Verb     string `json:"verb"`      // what to do instead, once; see crashVerbs
 }
 
 // runChild is the main function of the child. It prints "ready" and works until it is killed.
@@ -51,6 +52,13 @@ func runChild(orders string) error {
 	db, err := openDatabase(c.Database)
 	if err != nil {
 		return err
+	}
+	if c.Verb != "" {
+		say("ready")
+		if err := crashVerbs[c.Verb].do(ctx, db); err != nil {
+			return err
+		}
+		select {} // until it is killed
 	}
 	if c.Relay == "" {
 		tx, err := db.BeginTx(ctx, nil)

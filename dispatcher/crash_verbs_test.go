@@ -1,0 +1,176 @@
+package dispatcher_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/schema"
+	"github.com/outboxmail/outbox/store"
+)
+
+// crashVerb is something that a process does to many deliveries, and may be killed in.
+type crashVerb struct {
+	// ready brings the deliveries, which are queued, to where the verb finds them.
+	ready string
+	// do is done by the process that is killed, and once more by the one that comes after it.
+	do func(ctx context.Context, db *sqlx.DB) error
+	// before and after are the states of a delivery that the verb has not reached, and that it has; "" is gone.
+	before, after outbox.State
+}
+
+// withStore does something with the store of a database.
+func withStore(do func(ctx context.Context, s *store.Store) error) func(context.Context, *sqlx.DB) error {
+	return func(ctx context.Context, db *sqlx.DB) error {
+		s, err := store.New(db)
+		if err != nil {
+			return err
+		}
+		return do(ctx, s)
+	}
+}
+
+const (
+	leaseAll = "UPDATE outbox_deliveries SET state = 'sending', attempts = 1, lease_owner = 'dead', " +
+		"lease_token = message_id, lease_until = '" + past + "'"
+	failAll = "UPDATE outbox_deliveries SET state = 'failed', finished_at = '" + past + "'"
+)
+
+var crashVerbs = map[string]crashVerb{
+	"reap": {
+		ready: leaseAll, before: outbox.StateSending, after: outbox.StateQueued,
+		do: withStore(func(ctx context.Context, s *store.Store) error {
+			_, err := s.Reap(ctx)
+			return err
+		}),
+	},
+	"renew": {
+		ready: leaseAll, before: outbox.StateSending, after: outbox.StateSending,
+		do: withStore(func(ctx context.Context, s *store.Store) error {
+			var refs []outbox.Ref
+			for d, err := range s.All(ctx, store.Filter{States: []outbox.State{outbox.StateSending}}) {
+				if err != nil {
+					return err
+				}
+				refs = append(refs, outbox.Ref{ID: d.ID, Seq: d.Seq, Token: string(d.ID)})
+			}
+			_, err := s.Renew(ctx, refs, time.Hour)
+			return err
+		}),
+	},
+	"requeue": {
+		ready: failAll, before: outbox.StateFailed, after: outbox.StateQueued,
+		do: withStore(func(ctx context.Context, s *store.Store) error {
+			_, err := s.Requeue(ctx, store.Filter{States: []outbox.State{outbox.StateFailed}})
+			return err
+		}),
+	},
+	"purge": {
+		ready: failAll, before: outbox.StateFailed, after: "",
+		do: withStore(func(ctx context.Context, s *store.Store) error {
+			_, err := s.Purge(ctx, store.Filter{States: []outbox.State{outbox.StateFailed}})
+			return err
+		}),
+	},
+	"migrate": {
+		do: func(ctx context.Context, db *sqlx.DB) error {
+			return schema.Migrate(ctx, db.DB, dialectOf(db))
+		},
+	},
+}
+
+func dialectOf(db *sqlx.DB) schema.Dialect {
+	if db.DriverName() == "postgres" {
+		return schema.Postgres
+	}
+	return schema.SQLite
+}
+
+// A process that dies while it reaps, renews, requeues, purges or migrates leaves each delivery as before or as after, and
+// doing it once more ends what it began.
+func TestCrashDuringAVerb(t *testing.T) {
+	t.Parallel()
+	rounds, n := 3, 1500
+	if os.Getenv("OUTBOX_CAMPAIGN") != "" {
+		rounds = 30
+	}
+	for name, verb := range crashVerbs {
+		for _, engine := range []string{"sqlite", "postgres"} {
+			t.Run(name+"/"+engine, func(t *testing.T) {
+				t.Parallel()
+				cut := 0
+				for range rounds {
+					database := t.TempDir() + "/app.db"
+					if engine == "postgres" {
+						database = pgtest.DSN(t)
+					}
+					db, err := openDatabase(database)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer func() { _ = db.Close() }()
+					var q *queue
+					if name != "migrate" {
+						q = newQueue(t, db)
+						q.enqueue(n, nil)
+						q.exec(verb.ready)
+					}
+					p := spawn(t, child{Database: database, Verb: name})
+					timer := time.NewTimer(rand.N(60 * time.Millisecond)) // anywhere in what it does, or behind it
+					<-timer.C
+					p.kill()
+					if q == nil {
+						if err := verb.do(t.Context(), db); err != nil {
+							t.Fatal(err)
+						}
+						if err := schema.Check(t.Context(), db.DB, dialectOf(db)); err != nil {
+							t.Fatal(err)
+						}
+						newQueue(t, db).enqueue(1, nil)
+						continue
+					}
+					left := q.inState(verb.before)
+					if verb.after != verb.before {
+						if done := q.inState(verb.after); verb.after != "" && left+done != n {
+							t.Errorf("after the crash %d deliveries are %s and %d %s, of %d", left, verb.before, done, verb.after, n)
+						}
+						if left > 0 {
+							cut++
+						}
+					}
+					if err := verb.do(t.Context(), db); err != nil {
+						t.Fatal(err)
+					}
+					want := n
+					if verb.after == "" {
+						want = 0
+					}
+					if got := q.inState(verb.after); got != want {
+						t.Errorf("once more, and %d deliveries are %q, of %d", got, verb.after, n)
+					}
+				}
+				t.Logf("%d of %d processes died before they were through", cut, rounds)
+			})
+		}
+	}
+}
+
+// inState counts the deliveries in a state, or all when it is "".
+func (q *queue) inState(state outbox.State) int {
+	q.t.Helper()
+	var f store.Filter
+	if state != "" {
+		f = storeFilter(state)
+	}
+	n, err := q.Count(q.t.Context(), f)
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	return int(n)
+}
