@@ -56,10 +56,12 @@ func Open(url string, opts ...Option) (*Client, error) {
 }
 
 func newRelay(c Config) (*relay, error) {
-	r := &relay{Config: c, profile: DetectProfile(c.Host), loopback: loopbackHost(c.Host)}
-	if r.Host == "" || strings.ContainsFunc(r.Host, func(c rune) bool { return unprintable(c) || c == ' ' }) {
-		return nil, errors.New("relay: the host is missing or has control characters")
+	host, err := relayHost(c.Host)
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
 	}
+	c.Host = host
+	r := &relay{Config: c, profile: DetectProfile(c.Host), loopback: loopbackHost(c.Host)}
 	if r.Provider != "" {
 		p, ok := LookupProfile(r.Provider)
 		if !ok {
@@ -117,7 +119,6 @@ func newRelay(c Config) (*relay, error) {
 	}
 	r.limits()
 	r.Timeouts = r.Timeouts.withDefaults()
-	var err error
 	if r.tls, err = newTLSSource(&r.Config); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"golang.org/x/net/idna"
 )
 
 // checkEHLO tells whether name may stand after EHLO (RFC 5321 §4.1.1.1): a fully-qualified host name, an address literal,
@@ -131,6 +133,33 @@ func ehloName(configured string, local net.Addr, loopback bool) (string, error) 
 		return "localhost", nil
 	}
 	return "", errors.New("no EHLO name: the host's name is not fully qualified and the local address is unknown; set one")
+}
+
+// relayHost checks the name or address of a relay, and gives an international name in its ASCII form, which is the one that is
+// looked up and that certificates have.
+func relayHost(host string) (string, error) {
+	if host == "" {
+		return "", errors.New("the host is missing")
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return host, nil
+	}
+	if strings.Contains(host, ":") {
+		return "", errors.New("the host is neither a name nor an address: an IPv6 address stands in brackets, [2001:db8::1]")
+	}
+	if !ascii(host) {
+		a, err := idna.Lookup.ToASCII(host)
+		if err != nil {
+			return "", fmt.Errorf("the host %q has no ASCII form", printable(host))
+		}
+		return a, nil
+	}
+	for _, r := range host {
+		if !letterDigit(r) && !strings.ContainsRune("-._", r) {
+			return "", fmt.Errorf("the host has the character %q", r)
+		}
+	}
+	return host, nil
 }
 
 // loopbackHost tells whether host, a name or an address, is this machine by definition (RFC 6761 §6.3).

@@ -88,7 +88,9 @@ func TestFirstRefusalIsTheVerdictOfALostConnection(t *testing.T) {
 	for _, d := range dialogues {
 		for _, end := range []smtptest.End{smtptest.Close, smtptest.Stall} {
 			t.Run(fmt.Sprint(d.name, end), func(t *testing.T) {
-				short := []smtpx.Option{func(c *smtpx.Config) { c.Timeouts = smtpx.Timeouts{Mail: time.Second, Rcpt: time.Second, Data: time.Second, Dot: time.Second} }}
+				short := []smtpx.Option{func(c *smtpx.Config) {
+					c.Timeouts = smtpx.Timeouts{Mail: time.Second, Rcpt: time.Second, Data: time.Second, Dot: time.Second}
+				}}
 				bubble(t, smtptest.Config{Extensions: d.extensions,
 					Hook: smtptest.At(smtptest.StageMail, 1, smtptest.Action{Reply: "553 5.1.8 sender address rejected", End: end})}, short,
 					func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
@@ -618,7 +620,7 @@ func TestExtensions(t *testing.T) {
 // What the operator rules out is not used, whatever the server offers.
 func TestExtensionsCanBeLeftOut(t *testing.T) {
 	var seen recorder
-	srv := smtptest.New(t, smtptest.Config{Extensions: []string{"PIPELINING", "CHUNKING", "SIZE 1", "8BITMIME"}, Hook: seen.hook})
+	srv := smtptest.New(t, smtptest.Config{Extensions: []string{"PIPELINING", "CHUNKING", "SIZE 100000", "8BITMIME"}, Hook: seen.hook})
 	client := open(t, srv.URL("without=chunking,Pipelining,SIZE"))
 	for range 3 {
 		if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil {

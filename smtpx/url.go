@@ -38,11 +38,8 @@ func parseURL(raw string) (Config, error) {
 	var c Config
 	u, err := url.Parse(raw)
 	if err != nil {
-		var e *url.Error
-		if errors.As(err, &e) && !strings.Contains(raw, "@") {
-			return c, fmt.Errorf("relay URL: %w", e.Err)
-		}
-		return c, errors.New("relay URL cannot be parsed: want smtp://user:password@host:port with special characters percent-encoded")
+		// The reasons of net/url quote: a password may be where it expects the port.
+		return c, errors.New("relay URL cannot be parsed: want smtp://user:password@host:port, the port a number, special characters percent-encoded")
 	}
 	switch u.Scheme {
 	case "smtp":

@@ -37,6 +37,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"smtp://u:hunter2@relay.example.com:99999", "port"},
 		{"smtp://u:hunter2@relay.example.com:0", "port"},
 		{"smtp://u:hunter2@relay.example.com:abc", "cannot be parsed"},
+		{"smtp://u:hunter2", "cannot be parsed"}, // the host was forgotten
+		{"smtp://:hunter2@", "host is missing"},
 		{"smtp://u:hunter2%zz@relay.example.com", "cannot be parsed"},
 		{"smtp://u:hunter2@relay.example.com/path", "nothing after the host"},
 		{"smtp://relay.example.com#x", "nothing after the host"},
@@ -59,6 +61,9 @@ func TestOpenRefuses(t *testing.T) {
 		{"smtp://relay.example.com?provider=acme", "unknown provider"},
 		{"smtp://relay.example.com?auth=plain", "auth needs a user"},
 		{"smtp://u:hunter2@relay.example.com?tls=none", "not sent in clear"},
+		{"smtp://::1", "in brackets"},
+		{"smtp://a%20b.example.com", "cannot be parsed"},
+		{"smtp://a$b.example.com", "the character '$'"},
 		{"smtp://relay.example.com?without=chunking,starttls", "STARTTLS"},
 		{"smtp://u:hunter2@relay.example.com?without=auth", "AUTH"},
 		{"smtp://relay.example.com?without=a%20b", "no name of an extension"},
@@ -97,6 +102,7 @@ func TestOpenChoosesPortAndMode(t *testing.T) {
 		{"smtps://relay.example.com:2465?tls=required", "smtps://relay.example.com:2465"},
 		{"smtp://user:pass@relay.example.com?tls=implicit", "smtps://user@relay.example.com:465"},
 		{"smtp://localhost:25?tls=none&ehlo=localhost", "smtp://localhost:25?ehlo=localhost&tls=none"},
+		{"smtp://relay.bücher.example", "smtp://relay.xn--bcher-kva.example:587"},
 		{"smtp://[::1]:25?ehlo=[IPv6:2001:db8::1]", "smtp://[::1]:25?ehlo=%5BIPv6%3A2001%3Adb8%3A%3A1%5D"},
 	} {
 		client, err := smtpx.Open(tc.url)
