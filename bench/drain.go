@@ -30,6 +30,8 @@ type site struct {
 	store *store.Store
 	relay *smtptest.Server
 	close []func()
+
+	loaded int // messages that load made
 }
 
 // newSite makes a site; a DSN is PostgreSQL, a file name SQLite.
