@@ -15,13 +15,15 @@ import (
 func (s *site) load(ctx context.Context, n int, state string) error {
 	due, finished := "now()", "NULL"
 	series := fmt.Sprintf("generate_series(1, %d) AS g", n)
-	id := "gen_random_uuid()"
+	// Like those of outbox the ids are in the order of time; random ones would lie on a page each.
+	id := fmt.Sprintf("CAST('01900000-0000-7000-8000-' || lpad(to_hex(%d + g), 12, '0') AS uuid)", s.loaded)
 	now, later := "now()", "now() + interval '1 day'"
 	if s.store.Dialect() == schema.SQLite {
 		now, later = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 day')"
 		series = fmt.Sprintf("(WITH RECURSIVE c(g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM c WHERE g < %d) SELECT g FROM c)", n)
-		id = "lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-7' || substr(hex(randomblob(2)), 2) || '-8' || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))"
+		id = fmt.Sprintf("printf('01900000-0000-7000-8000-%%012x', %d + g)", s.loaded)
 	}
+	s.loaded += n
 	due = now
 	deliveryState := state
 	switch state {

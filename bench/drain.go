@@ -31,6 +31,8 @@ type site struct {
 	relay *smtptest.Server
 	url   string // of the relay that the dispatchers send to
 	close []func()
+
+	loaded int // messages that load made
 }
 
 // newSite makes a site; a DSN is PostgreSQL, a file name SQLite.

@@ -36,8 +36,9 @@ const (
 	// An allowance that is used up and of which nobody knows when it is renewed.
 	quotaWait, longestQuota = 15 * time.Minute, 4 * time.Hour
 
-	// window is how many verdicts a relay is judged by, and degradedFrom how many bad ones among them make it degraded.
-	window, degradedFrom = 20, 5
+	// window is how many verdicts a relay is judged by; degradedFrom bad ones among them make it degraded, degradedTo of them
+	// let it recover.
+	window, degradedFrom, degradedTo = 20, 5, 2
 	// throttleMemory is how long a relay counts as degraded after it throttled.
 	throttleMemory = 30 * time.Second
 )
@@ -62,6 +63,7 @@ type breaker struct {
 	lastFrom  string
 	recent    [window]bool // true is bad
 	next      int
+	worn      bool      // too many of them were bad, and not yet few enough
 	throttled time.Time // last time
 }
 
@@ -94,6 +96,7 @@ func (b *breaker) note(now time.Time, v verdict) bool {
 	before := b.current(now)
 	b.recent[b.next%window] = v.class != "" && v.class != smtpx.ClassRecycle
 	b.next++
+	b.weigh()
 	switch v.class {
 	case smtpx.ClassConfig:
 		switch {
@@ -199,14 +202,24 @@ func (b *breaker) current(now time.Time) RelayState {
 	if b.state != RelayHealthy {
 		return b.state
 	}
+	if b.worn || !b.throttled.IsZero() && now.Sub(b.throttled) < throttleMemory {
+		return RelayDegraded
+	}
+	return RelayHealthy
+}
+
+// weigh judges the relay by its last verdicts.
+func (b *breaker) weigh() {
 	bad := 0
 	for _, failed := range b.recent {
 		if failed {
 			bad++
 		}
 	}
-	if bad >= degradedFrom || !b.throttled.IsZero() && now.Sub(b.throttled) < throttleMemory {
-		return RelayDegraded
+	switch {
+	case bad >= degradedFrom:
+		b.worn = true
+	case bad <= degradedTo:
+		b.worn = false
 	}
-	return RelayHealthy
 }

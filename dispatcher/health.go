@@ -14,8 +14,7 @@ import (
 type Health struct {
 	// Live is true while Run goes on and its claimer turns. A process that is not live for long should be restarted.
 	Live bool
-	// Ready is true while messages can be delivered: it is live, the queue answers, and a relay that is no backup, or any
-	// backup, can send.
+	// Ready is true while messages can be delivered: it is live, the queue answers, and at least one relay can send.
 	Ready bool
 	// Reasons says in words why it is not live or not ready, and what else is wrong. Empty when all is well.
 	Reasons []string

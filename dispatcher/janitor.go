@@ -27,8 +27,9 @@ type Heartbeater interface {
 const (
 	// cleanEvery is how often the janitor looks for what is no longer kept.
 	cleanEvery = time.Minute
-	// beatEvery is how often a dispatcher says that it lives.
-	beatEvery = 30 * time.Second
+	// beatEvery is how often a dispatcher says that it lives, and beatAgain how soon at the earliest it says more because the state
+	// of a relay changed.
+	beatEvery, beatAgain = 30 * time.Second, time.Second
 )
 
 // clean has the queue remove what is no longer kept, until ctx ends. Any number of dispatchers may do so at once.
@@ -79,6 +80,10 @@ func (e *engine) beat(ctx context.Context, q Heartbeater) {
 			return
 		case <-tick.C:
 		case <-e.beatNow:
+			select { // relays that change often must not make us write often
+			case <-ctx.Done():
+			case <-time.After(beatAgain):
+			}
 		}
 	}
 }
