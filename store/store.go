@@ -35,7 +35,7 @@ type Store struct {
 	dialect schema.Dialect
 	queries queries
 	actor   string
-	schema  string   // of PostgreSQL, "" is where the search path leads
+	schema  string // of PostgreSQL, "" is where the search path leads
 	notices *outbox.Outbox
 	claims  sync.Map // *atomic.Uint64 by relay and routes: counts them, so that each priority has its turn
 }
