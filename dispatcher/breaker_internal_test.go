@@ -24,7 +24,7 @@ func TestBreakerStateMachine(t *testing.T) {
 			switch rapid.IntRange(0, 3).Draw(rt, "step") {
 			case 0:
 				now = now.Add(time.Duration(rapid.IntRange(1, 400).Draw(rt, "seconds")) * time.Second)
-				if after, _, _ := b.status(now); after != before && !(before == RelayDegraded && after == RelayHealthy) {
+				if after, _, _ := b.status(now); after != before && (before != RelayDegraded || after != RelayHealthy) {
 					rt.Fatalf("time alone led from %s to %s", before, after)
 				}
 			case 1:
@@ -59,7 +59,7 @@ func TestBreakerStateMachine(t *testing.T) {
 				wasDown := before == RelayOffline || before == RelayPaused
 				switch {
 				case down && !wasDown:
-					if !stops && !(counts && (inARow >= tripAfter || before == RelayTrial)) {
+					if !stops && (!counts || inARow < tripAfter && before != RelayTrial) {
 						rt.Fatalf("%s at scope %s took the relay out after %d failures in a row", v.class, v.scope, inARow)
 					}
 					opened, until = now, now.Add(b.wait(now))

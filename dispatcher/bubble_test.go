@@ -303,7 +303,7 @@ func (p prober) Probe(context.Context) (smtpx.Report, error) {
 // always answers the same.
 func always(e *smtpx.Error) func() *smtpx.Error { return func() *smtpx.Error { return e } }
 
-// relays makes relays of senders in their order, named a, b, c …
+// relays makes relays of senders in their order, named a, b, c and so on.
 func relays(senders ...dispatcher.Sender) []dispatcher.Relay {
 	list := make([]dispatcher.Relay, len(senders))
 	for i, s := range senders {

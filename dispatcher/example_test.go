@@ -20,7 +20,6 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer db.Close()
 	queue, err := store.New(db)
 	if err != nil {
 		log.Fatal(err)
@@ -49,8 +48,9 @@ func Example() {
 	ctx, stop := context.WithTimeout(context.Background(), time.Hour)
 	defer stop()
 	if err := d.Run(ctx); err != nil {
-		log.Fatal(err)
+		log.Print(err)
 	}
+	_ = db.Close()
 }
 
 // An endpoint for the readiness of a service.

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -223,14 +224,15 @@ func (l *lane) report(ctx context.Context, class smtpx.Class) {
 	now := time.Now()
 	state, _, reason := l.breaker.status(now)
 	event := RelayEvent{Relay: l.name, State: state, Reason: reason, Class: class, For: l.breaker.wait(now)}
+	level := slog.LevelWarn
 	switch state {
 	case RelayOffline, RelayPaused:
-		l.log.ErrorContext(ctx, "relay_"+string(state), "relay", l.name, "class", class, "reason", masked(reason), "for", event.For)
+		level = slog.LevelError
 	case RelayHealthy:
-		l.log.InfoContext(ctx, "relay_healthy", "relay", l.name)
+		level = slog.LevelInfo
 	default:
-		l.log.WarnContext(ctx, "relay_"+string(state), "relay", l.name, "class", class)
 	}
+	l.log.Log(ctx, level, "relay", "relay", l.name, "state", state, "class", class, "reason", masked(reason), "for", event.For)
 	notify(ctx, l.engine, "Observer.Relay", l.cfg.Observer.Relay, event)
 	l.beatSoon()
 }

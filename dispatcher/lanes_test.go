@@ -19,6 +19,7 @@ var refused = lost(smtpx.StageDial, smtpx.ClassUnreachable)
 
 // Relays share the messages of a route by their weights, whether much is due at once or little by little.
 func TestWeights(t *testing.T) {
+	t.Parallel()
 	for _, light := range []bool{false, true} {
 		t.Run(fmt.Sprintf("light=%v", light), func(t *testing.T) {
 			bubbled(t, func(t *testing.T, q *shelf) {
@@ -174,6 +175,7 @@ func TestAFaultOfTheConfigurationStopsTheRelay(t *testing.T) {
 
 // What is wrong with messages, recipients or one sender never stops a relay.
 func TestRejectionsDoNotOpenTheBreaker(t *testing.T) {
+	t.Parallel()
 	for name, e := range map[string]*smtpx.Error{
 		"message":   reply(smtpx.StageDot, smtpx.ClassMessage, 554, "spam"),
 		"recipient": reply(smtpx.StageRcpt, smtpx.ClassRecipient, 550, "no such user"),
@@ -199,6 +201,7 @@ func TestRejectionsDoNotOpenTheBreaker(t *testing.T) {
 
 // A message that one relay certainly did not accept goes through another at once; one in doubt never does.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	quota := reply(smtpx.StageMail, smtpx.ClassQuota, 550, "daily limit exceeded")
 	throttle := reply(smtpx.StageMail, smtpx.ClassThrottled, 454, "too fast")
 	doubt := lost(smtpx.StageDot, smtpx.ClassAmbiguous)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/smtpx"
@@ -34,8 +35,8 @@ func (l *lane) chain() SendFunc {
 	send := func(ctx context.Context, s *Sending) (smtpx.Result, error) {
 		return l.relay().Sender.Send(ctx, s.Envelope, s.Body)
 	}
-	for i := len(l.cfg.Middleware) - 1; i >= 0; i-- {
-		send = l.cfg.Middleware[i](send)
+	for _, m := range slices.Backward(l.cfg.Middleware) {
+		send = m(send)
 	}
 	return send
 }

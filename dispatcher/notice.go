@@ -89,6 +89,7 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []outbox.Sett
 		route = c.Route
 	}
 	notice := &outbox.Message{From: n.From, To: to, Raw: raw, EnvelopeFrom: "<>", Route: route}
+	//nolint:contextcheck // it waits for nothing
 	if _, err := outbox.Render(notice, c.ID, time.Now()); err != nil { // else the failure could not be recorded with it
 		l.log.ErrorContext(ctx, "the notice of a failure cannot be sent", "id", c.ID, "error", err)
 		return

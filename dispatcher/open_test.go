@@ -69,16 +69,17 @@ func (q *queue) encrypted(keys *outbox.KeyRing, text string) (id outbox.ID, rend
 
 // raw is a row of outbox_messages as everybody who reads the database sees it.
 type raw struct {
-	Body     []byte
-	Subject  string
-	Metadata string
+	Body     []byte  `db:"body"`
+	Subject  string  `db:"subject"`
+	Metadata string  `db:"metadata"`
 	KeyID    *string `db:"body_key_id"`
-	Size     int
+	Size     int     `db:"size"`
 }
 
 func (q *queue) raw(id outbox.ID) raw {
 	q.t.Helper()
 	var r raw
+	//nolint:musttag // sqlx finds the columns by the names of the fields
 	err := q.db.GetContext(context.WithoutCancel(q.t.Context()), &r,
 		"SELECT body, subject, coalesce(CAST(metadata AS text), '') AS metadata, body_key_id, size FROM outbox_messages WHERE id = $1", string(id))
 	if err != nil {

@@ -185,5 +185,5 @@ func (l *lane) logOutcome(ctx context.Context, c *outbox.Claimed, i int, s outbo
 			slog.String("stage", s.Evidence.Stage), slog.Int("code", s.Evidence.Code), slog.String("enhanced", s.Evidence.Enhanced),
 			slog.String("reply", masked(s.Evidence.Reply)), slog.Duration("delay", s.Delay))
 	}
-	l.log.LogAttrs(ctx, level, string(eventOf(s.Verb)), attrs...)
+	l.log.LogAttrs(ctx, level, string(eventOf(s.Verb)), attrs...) //nolint:sloglint // one of a few constants
 }

@@ -139,11 +139,11 @@ func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) 
 	before := touched()
 	found, err := stmt.QueryxContext(t.Context(), args...)
 	must(err)
+	defer func() { _ = found.Close() }() // which happened with its last row
 	for found.Next() {
 		rows++
 	}
 	must(found.Err())
-	must(found.Close())
 	return touched() - before, rows
 }
 

@@ -57,8 +57,8 @@ func stateAfter(v outbox.Verb) (outbox.State, error) {
 
 // Settle records the outcomes of attempts under their tokens, all of them or, on an error, none: sending → the state of
 // each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence, one with
-// Suppress an entry in the suppression list, and one with a Notice that message; see [Notices]. It returns the refs whose deliveries are no longer held under their tokens:
-// for those it changed nothing.
+// Suppress an entry in the suppression list, and one with a Notice that message; see [Notices]. It returns the refs whose
+// deliveries are no longer held under their tokens: for those it changed nothing.
 //
 // An answer that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is still
 // uncertain, the token of the lapsed lease settles it as it would have settled the lease. Once the policy of the message
