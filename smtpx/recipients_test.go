@@ -127,16 +127,16 @@ func TestOneRecipientTooManyWithoutEnhancedCode(t *testing.T) {
 	for _, reply := range []string{"452 too much", "552 too much", "452 4.5.3 no more", "550 5.5.3 no more"} {
 		for _, d := range dialogues {
 			t.Run(reply[:3]+d.name, func(t *testing.T) {
-				n := map[int]int{} // recipients of the transaction, by session; one session here
+				n := 0 // recipients of the transaction; there is one connection
 				var mu sync.Mutex
 				hook := func(_ context.Context, e smtptest.Event) smtptest.Action {
 					mu.Lock()
 					defer mu.Unlock()
-					switch e.Stage {
-					case smtptest.StageMail:
-						n[e.Session.ID] = 0
-					case smtptest.StageRcpt:
-						if n[e.Session.ID]++; n[e.Session.ID] > 2 {
+					if e.Stage == smtptest.StageMail {
+						n = 0
+					}
+					if e.Stage == smtptest.StageRcpt {
+						if n++; n > 2 {
 							return smtptest.Action{Reply: reply}
 						}
 					}
