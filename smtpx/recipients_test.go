@@ -267,6 +267,35 @@ func TestRecipientsAreSplitByDomain(t *testing.T) {
 	}
 }
 
+// Where the limit on domains is not announced, the recipients that are one too many follow in further transactions.
+func TestDomainLimitThatIsNotAnnounced(t *testing.T) {
+	to := []string{"a@one.example", "b@two.example", "c@three.example", "d@one.example", "e@four.example"}
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{MaxDomains: 2, Extensions: d.extensions})
+			if _, err := client.Send(testContext(t), envelope(to...), message("x")); err != nil {
+				t.Fatal(err)
+			}
+			var all []string
+			for _, m := range srv.Messages() {
+				domains := map[string]bool{}
+				for _, r := range m.To {
+					_, domain, _ := strings.Cut(r, "@")
+					domains[domain] = true
+				}
+				if len(domains) > 2 {
+					t.Errorf("the server took %q in one transaction", m.To)
+				}
+				all = append(all, m.To...)
+			}
+			slices.Sort(all)
+			if want := slices.Sorted(slices.Values(to)); !slices.Equal(all, want) {
+				t.Errorf("sent to %q, want %q", all, want)
+			}
+		})
+	}
+}
+
 // A refusal of one recipient that speaks of the whole session does not undo the others, where the body has left already.
 func TestSessionRefusalInTheMiddleOfAFlight(t *testing.T) {
 	for _, reply := range []string{"421 4.4.2 idle for too long", "450 too many messages on this connection"} {
