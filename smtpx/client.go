@@ -37,9 +37,9 @@ type relay struct {
 //	smtps://user:password@host:465         TLS from the first byte
 //
 // Parameters, of which unknown ones are errors: tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns,
-// rate (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions, with commas), ca, cert and key (PEM files), local (an
-// IP address to bind), clear-auth. They set the fields of [Config] that bear their names; options are applied afterwards. No error of
-// Open quotes a password.
+// rate (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions not to use, separated
+// by commas), ca, cert and key (PEM files), local (an IP address to bind), clear-auth. They set the fields of [Config] that bear
+// their names; options are applied afterwards. No error of Open quotes a password.
 func Open(url string, opts ...Option) (*Client, error) {
 	config, err := parseURL(url)
 	if err != nil {
@@ -94,28 +94,14 @@ func newRelay(c Config) (*relay, error) {
 			return nil, fmt.Errorf("relay: %w", err)
 		}
 	}
-	if r.Password != "" && r.User == "" {
-		return nil, errors.New("relay: there is a password but no user")
-	}
-	if (r.Auth != "" || r.Token != nil) && r.User == "" {
-		return nil, errors.New("relay: auth needs a user")
-	}
-	if r.Auth = strings.ToUpper(r.Auth); r.Auth != "" && !knownMechanism(r.Auth) {
-		return nil, fmt.Errorf("relay: unknown mechanism %q", printable(r.Auth))
-	}
-	if r.User != "" && r.TLS == TLSNone && !r.loopback && !r.ClearAuth {
-		return nil, errors.New("relay: credentials are not sent in clear: use TLS, or clear-auth=true if you must")
+	if err := r.checkLogin(); err != nil {
+		return nil, err
 	}
 	if r.Conns < 0 || r.MaxMessages < 0 || r.Rate < 0 || r.Idle < 0 || r.MaxAge < 0 {
 		return nil, errors.New("relay: limits must not be negative")
 	}
-	for _, keyword := range r.Without {
-		if keyword = strings.ToUpper(keyword); keyword == "STARTTLS" || keyword == "AUTH" {
-			return nil, fmt.Errorf("relay: without must not name %s: use tls, or leave the user out", keyword)
-		}
-		if keyword == "" || strings.ContainsFunc(keyword, func(c rune) bool { return !letterDigit(c) && c != '-' }) {
-			return nil, fmt.Errorf("relay: without has %q, which is no name of an extension", printable(keyword))
-		}
+	if err := checkWithout(r.Without); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
 	}
 	r.limits()
 	r.Timeouts = r.Timeouts.withDefaults()
@@ -130,6 +116,36 @@ func newRelay(c Config) (*relay, error) {
 		r.Dial = d.DialContext
 	}
 	return r, nil
+}
+
+// checkLogin checks what AUTH needs.
+func (r *relay) checkLogin() error {
+	if r.Password != "" && r.User == "" {
+		return errors.New("relay: there is a password but no user")
+	}
+	if (r.Auth != "" || r.Token != nil) && r.User == "" {
+		return errors.New("relay: auth needs a user")
+	}
+	if r.Auth = strings.ToUpper(r.Auth); r.Auth != "" && !knownMechanism(r.Auth) {
+		return fmt.Errorf("relay: unknown mechanism %q", printable(r.Auth))
+	}
+	if r.User != "" && r.TLS == TLSNone && !r.loopback && !r.ClearAuth {
+		return errors.New("relay: credentials are not sent in clear: use TLS, or clear-auth=true if you must")
+	}
+	return nil
+}
+
+// checkWithout checks the names of extensions that are not to be used.
+func checkWithout(keywords []string) error {
+	for _, keyword := range keywords {
+		if keyword = strings.ToUpper(keyword); keyword == "STARTTLS" || keyword == "AUTH" {
+			return fmt.Errorf("without must not name %s: use tls, or leave the user out", keyword)
+		}
+		if keyword == "" || strings.ContainsFunc(keyword, func(c rune) bool { return !letterDigit(c) && c != '-' }) {
+			return fmt.Errorf("without has %q, which is no name of an extension", printable(keyword))
+		}
+	}
+	return nil
 }
 
 // limits completes those of the pool: the profile's where they are narrower than the defaults.

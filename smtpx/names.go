@@ -149,10 +149,10 @@ func relayHost(host string) (string, error) {
 	}
 	if !ascii(host) {
 		a, err := idna.Lookup.ToASCII(host)
-		if err != nil {
+		if err != nil || a == "" {
 			return "", fmt.Errorf("the host %q has no ASCII form", printable(host))
 		}
-		return a, nil
+		host = a
 	}
 	for _, r := range host {
 		if !letterDigit(r) && !strings.ContainsRune("-._", r) {

@@ -127,16 +127,16 @@ func TestOneRecipientTooManyWithoutEnhancedCode(t *testing.T) {
 	for _, reply := range []string{"452 too much", "552 too much", "452 4.5.3 no more", "550 5.5.3 no more"} {
 		for _, d := range dialogues {
 			t.Run(reply[:3]+d.name, func(t *testing.T) {
-				n := map[int]int{} // recipients of the transaction, by session; one session here
+				n := 0 // recipients of the transaction; there is one connection
 				var mu sync.Mutex
 				hook := func(_ context.Context, e smtptest.Event) smtptest.Action {
 					mu.Lock()
 					defer mu.Unlock()
-					switch e.Stage {
-					case smtptest.StageMail:
-						n[e.Session.ID] = 0
-					case smtptest.StageRcpt:
-						if n[e.Session.ID]++; n[e.Session.ID] > 2 {
+					if e.Stage == smtptest.StageMail {
+						n = 0
+					}
+					if e.Stage == smtptest.StageRcpt {
+						if n++; n > 2 {
 							return smtptest.Action{Reply: reply}
 						}
 					}
@@ -264,6 +264,35 @@ func TestRecipientsAreSplitByDomain(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Where the limit on domains is not announced, the recipients that are one too many follow in further transactions.
+func TestDomainLimitThatIsNotAnnounced(t *testing.T) {
+	to := []string{"a@one.example", "b@two.example", "c@three.example", "d@one.example", "e@four.example"}
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			srv, client := newRelay(t, smtptest.Config{MaxDomains: 2, Extensions: d.extensions})
+			if _, err := client.Send(testContext(t), envelope(to...), message("x")); err != nil {
+				t.Fatal(err)
+			}
+			var all []string
+			for _, m := range srv.Messages() {
+				domains := map[string]bool{}
+				for _, r := range m.To {
+					_, domain, _ := strings.Cut(r, "@")
+					domains[domain] = true
+				}
+				if len(domains) > 2 {
+					t.Errorf("the server took %q in one transaction", m.To)
+				}
+				all = append(all, m.To...)
+			}
+			slices.Sort(all)
+			if want := slices.Sorted(slices.Values(to)); !slices.Equal(all, want) {
+				t.Errorf("sent to %q, want %q", all, want)
+			}
+		})
 	}
 }
 

@@ -39,7 +39,8 @@ func parseURL(raw string) (Config, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		// The reasons of net/url quote: a password may be where it expects the port.
-		return c, errors.New("relay URL cannot be parsed: want smtp://user:password@host:port, the port a number, special characters percent-encoded")
+		return c, errors.New("relay URL cannot be parsed: want smtp://user:password@host:port, the port a number, " +
+			"special characters percent-encoded")
 	}
 	switch u.Scheme {
 	case "smtp":
