@@ -19,7 +19,8 @@ type ForeignFileError struct {
 // Error says what the file is and what to do.
 func (e *ForeignFileError) Error() string {
 	if e.Want != 0 {
-		return fmt.Sprintf("the SQLite file is another application's: its application_id is %s, not %s: check the path", mark(e.Have), mark(e.Want))
+		return fmt.Sprintf("the SQLite file is another application's: its application_id is %s, not %s: check the path",
+			mark(e.Have), mark(e.Want))
 	}
 	return fmt.Sprintf("the SQLite file is marked as an application's own (application_id %s) and has no outbox tables: check the path; "+
 		"if it is the right file, run `outboxctl migrate up --application-id %#x` or call schema.Migrate with schema.ApplicationID(%d)",

@@ -177,10 +177,11 @@ WHERE c.oid = to_regclass('outbox_migrations')), current_schema(), '')`).Scan(&h
 		return home, err
 	}
 	var exists bool
-	if err := conn.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", asked).Scan(&exists); err != nil || exists {
+	err := conn.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", asked).Scan(&exists)
+	if err != nil || exists {
 		return asked, err
 	}
-	_, err := conn.ExecContext(ctx, "CREATE SCHEMA "+pgschema.Quote(asked))
+	_, err = conn.ExecContext(ctx, "CREATE SCHEMA "+pgschema.Quote(asked))
 	return asked, err
 }
 

@@ -139,8 +139,8 @@ func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) 
 	before := touched()
 	found, err := stmt.QueryxContext(t.Context(), args...)
 	must(err)
-	defer func() { _ = found.Close() }() // which happened with its last row
-	for found.Next() {
+	defer func() { _ = found.Close() }()
+	for found.Next() { // the last call ends the statement
 		rows++
 	}
 	must(found.Err())

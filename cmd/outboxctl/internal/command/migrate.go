@@ -115,7 +115,7 @@ func (opts *migrateOptions) migrateOptions(db *connect.Database) ([]schema.Optio
 	if err != nil || n < math.MinInt32 || n > math.MaxUint32 {
 		return nil, exit.Usagef(hint, "--application-id: %q is not a number of 32 bits", opts.applicationID)
 	}
-	return append(db.In(), schema.ApplicationID(int32(uint32(n)))), nil //nolint:gosec // the bits are those of the file
+	return append(db.In(), schema.ApplicationID(int32(uint32(n)))), nil
 }
 
 func newMigrateStatus(a *app, runF func(context.Context, *migrateOptions) error) *cobra.Command {

@@ -93,8 +93,9 @@ func known(err error) (sentence, hint string, code int) {
 		return fmt.Sprintf("outbox migration %d was applied in another form than this program has", checksum.Version),
 			"compare the tables with `outboxctl migrate sql`, mend the difference, then set the checksum in outbox_migrations", Database
 	case errors.As(err, &foreign):
-		return fmt.Sprintf("the SQLite file is marked as another application's (application_id %#x)", uint32(foreign.Have)),
-			fmt.Sprintf("check --db or OUTBOX_DB; if it is the right file, run `outboxctl migrate up --application-id %#x`", uint32(foreign.Have)), Database
+		mark := fmt.Sprintf("%#x", uint32(foreign.Have))
+		return "the SQLite file is marked as another application's (application_id " + mark + ")",
+			"check --db or OUTBOX_DB; if it is the right file, run `outboxctl migrate up --application-id " + mark + "`", Database
 	case errors.As(err, &invalid):
 		return err.Error(), "", Usage
 	case errors.As(err, &ambiguous):
