@@ -24,8 +24,8 @@ check: lint test ## what a change must pass: lint and test
 
 campaign: bin/withpostgres bin/testsum ## run the long forms of the tests: hours of faults, kills and load; counts go to campaign.txt
 	rm -f campaign.txt
-	OUTBOX_CAMPAIGN=1 OUTBOX_CAMPAIGN_REPORT=$(CURDIR)/campaign.txt $(TEST) -race -count 1 -timeout $(CAMPAIGN_TIMEOUT) ./...
-	cat campaign.txt
+	OUTBOX_CAMPAIGN=1 OUTBOX_CAMPAIGN_REPORT=$(CURDIR)/campaign.txt $(TEST) -race -count 1 -timeout $(CAMPAIGN_TIMEOUT) ./...; \
+	code=$$?; cat campaign.txt; exit $$code
 
 bench: bin/withpostgres ## measure beside the peers as in docs/benchmarks.md, then run the benchmarks of the packages
 	cd bench && $(GO) run .

@@ -305,12 +305,14 @@ func TestAFleetInTrouble(t *testing.T) {
 	tellf(t, "one process stopped, one cut off, two replaced: %d messages, each sent once: %v", f.ledger.messages, f.share())
 }
 
-// The rate of a relay holds for the fleet. In the long form four processes keep 200 a second within 5 % over 20 seconds.
+// The rate of a relay holds for the fleet. In the long form four processes keep 200 a second within 5 % over 20 seconds. In the
+// short one, which runs beside other tests, what arrives may be late and then bunched: there it is no more than the rate and
+// what a pause saves up, and at least half of the rate.
 func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
 	t.Parallel()
-	perSecond, seconds, tolerance := 50, 6, 0.10
+	perSecond, seconds := 50, 6
 	if campaign() {
-		perSecond, seconds, tolerance = 200, 20, 0.05
+		perSecond, seconds = 200, 20
 	}
 	f := newFleet(t)
 	for left := perSecond * (seconds + 6); left > 0; left -= 500 {
@@ -329,9 +331,13 @@ func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
 	<-time.After(time.Duration(seconds) * time.Second)
 	got, took := f.relay.Count()-before, time.Since(began)
 	want := float64(perSecond) * took.Seconds()
-	off := float64(got)/want - 1
-	tellf(t, "%d messages in %.2f s by four processes, allowed %d a second: %+.1f %%; shares %v", got, took.Seconds(), perSecond, 100*off, f.share())
-	if off > tolerance || off < -tolerance {
-		t.Errorf("%.1f messages a second, want %d within %.0f %%", float64(got)/took.Seconds(), perSecond, 100*tolerance)
+	tellf(t, "%d messages in %.2f s by four processes, allowed %d a second: %+.1f %%; shares %v", got, took.Seconds(), perSecond,
+		100*(float64(got)/want-1), f.share())
+	least, most := want/2, want+float64(perSecond)
+	if campaign() {
+		least, most = want*0.95, want*1.05
+	}
+	if float64(got) < least || float64(got) > most {
+		t.Errorf("%d messages, want %.0f to %.0f", got, least, most)
 	}
 }

@@ -254,8 +254,13 @@ func (k *killing) drain() {
 	defer stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.Now().Add(5 * time.Minute)
+	began, told := time.Now(), false
+	deadline := began.Add(5 * time.Minute)
 	for range tick.C {
+		if !told && time.Since(began) > resumption {
+			told = true
+			k.tellWaiting()
+		}
 		n, err := k.Count(k.t.Context(), store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending}})
 		if err != nil {
 			k.t.Fatal(err)
@@ -276,6 +281,19 @@ func (k *killing) drain() {
 		if time.Now().After(deadline) {
 			k.t.Fatalf("%d deliveries are still waiting after five minutes", n)
 		}
+	}
+}
+
+// tellWaiting logs what is not finished, and why.
+func (k *killing) tellWaiting() {
+	k.t.Helper()
+	list, err := k.List(k.t.Context(), store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending}, Limit: 5})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	for _, d := range list {
+		k.t.Logf("not finished yet: %s/%d %s, due in %v, lease of %q for %v, history %+v", d.ID, d.Seq, d.State, time.Until(d.DueAt), d.LeaseOwner,
+			time.Until(d.LeaseUntil), k.get(d.ID).Attempts)
 	}
 }
 

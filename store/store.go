@@ -188,6 +188,9 @@ func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err err
 	}
 	defer func() { _ = c.Close() }()
 	if _, err := c.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		// Drivers say so, too, when it took effect and ctx ended meanwhile. The lock must not go back to the pool. Where there is
+		// no transaction this fails, and does no harm.
+		_, _ = c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		return err
 	}
 	defer func() {

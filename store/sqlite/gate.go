@@ -180,7 +180,10 @@ func (c *gatedConn) ExecContext(ctx context.Context, query string, args []driver
 		switch {
 		case err == nil && closes(query): // a script with the whole of a transaction
 			c.leave()
-		case err != nil && !strings.Contains(strings.TrimRight(query, " \t\r\n;"), ";"): // it did not begin
+		case err != nil && !strings.Contains(strings.TrimRight(query, " \t\r\n;"), ";"):
+			// It did not begin; or it did, and the driver calls it a failure because ctx ended meanwhile. Who hears of that ends
+			// nothing, so it is ended here. Where there is no transaction this fails, and does no harm.
+			_, _ = c.sqliteConn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK", nil)
 			c.leave()
 		}
 		return res, err
