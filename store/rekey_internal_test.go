@@ -41,8 +41,8 @@ func TestRekeyWritesOverWhatWasRead(t *testing.T) {
 				}
 				return n
 			}
-			exec("INSERT INTO outbox_messages (id, message_id, sender, recipients, size, body_key_id, body) " +
-				"VALUES ('" + id + "', '<a@b>', 'a@b', '[\"c@d\"]', 1, 'k1', $1)", []byte("x"))
+			exec("INSERT INTO outbox_messages (id, message_id, sender, recipients, size, body_key_id, body) "+
+				"VALUES ('"+id+"', '<a@b>', 'a@b', '[\"c@d\"]', 1, 'k1', $1)", []byte("x"))
 			rekey := func(before any, scrubbed bool) int64 {
 				t.Helper()
 				return exec(s.queries.get("rekey"), id, []byte("y"), "s", `{"a":"b"}`, "k2", before, scrubbed)
