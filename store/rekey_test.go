@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -180,6 +181,36 @@ func TestRekey(t *testing.T) {
 			}
 			if _, err := b.Rekey(t.Context(), nil, store.RekeyOptions{}); err == nil {
 				t.Error("it works without keys")
+			}
+		})
+	}
+}
+
+// A claim and a look at a message name the key that it is sealed with.
+func TestKeyIsNamed(t *testing.T) {
+	for _, e := range engines() {
+		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
+			b := newSealedBook(t, e.open(t))
+			b.put(keyRing(t, "k1"), 1, "text")
+			b.put(nil, 1, "text")
+			claimed, err := b.Claim(t.Context(), outbox.ClaimRequest{Owner: "o", Limit: 10, InlineBytes: 1 << 20, Lease: time.Minute})
+			if err != nil || len(claimed) != 2 {
+				t.Fatalf("%d claimed, %v", len(claimed), err)
+			}
+			keys := make(map[string]bool)
+			for _, c := range claimed {
+				if outbox.SealedKey(c.Body) != c.KeyID || outbox.IsSealedSubject(c.Subject) != (c.KeyID != "") {
+					t.Errorf("key %q, subject %q, body of %q", c.KeyID, c.Subject, outbox.SealedKey(c.Body))
+				}
+				m, err := b.Get(t.Context(), c.ID)
+				if err != nil || m.KeyID != c.KeyID {
+					t.Errorf("key %q, want %q (%v)", m.KeyID, c.KeyID, err)
+				}
+				keys[c.KeyID] = true
+			}
+			if !keys["k1"] || !keys[""] {
+				t.Errorf("keys %v", keys)
 			}
 		})
 	}
