@@ -160,7 +160,8 @@ var (
 		"Resend-",             // Resend
 		"X-Mailgun-",          // Mailgun
 		"X-Mj-", "X-Mailjet-", // Mailjet
-		"X-Mailin-", // Brevo
+		"X-Mailin-", "X-Sib-", // Brevo
+		"X-Mt-", // Mailtrap
 	}
 )
 

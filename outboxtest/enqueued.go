@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
@@ -51,8 +52,21 @@ func RequireNotEnqueued(t TB, tx Queryer, unwanted Match) {
 	}
 }
 
+// WithKeys looks through tx for enqueued messages and opens those that are encrypted with the keys.
+//
+//	outboxtest.RequireEnqueued(t, outboxtest.WithKeys(tx, keys), outboxtest.Match{To: "ann@example.org"})
+func WithKeys(tx Queryer, keys *outbox.KeyRing) Queryer { return keyed{tx, keys} }
+
+// keyed is a Queryer that brings its keys.
+type keyed struct {
+	Queryer
+
+	keys *outbox.KeyRing
+}
+
 // Enqueued returns all enqueued messages, whatever became of them, in the order in which they were enqueued. Of one whose
-// body was scrubbed or is encrypted only the envelope and the subject are known.
+// body was scrubbed, or is encrypted (see [WithKeys]), only the envelope is known and what of the subject and the metadata
+// is not encrypted.
 func Enqueued(t TB, tx Queryer) []*Mail {
 	t.Helper()
 	list, err := enqueued(t.Context(), tx)
@@ -64,7 +78,7 @@ func Enqueued(t TB, tx Queryer) []*Mail {
 
 const selectMessages = `SELECT CAST(id AS TEXT), COALESCE(idempotency_key, ''), route, priority, sender, CAST(recipients AS TEXT), ` +
 	`subject, not_before, expires_at, on_uncertain, COALESCE(CAST(tags AS TEXT), 'null'), COALESCE(CAST(metadata AS TEXT), 'null'), ` +
-	`CASE WHEN body_key_id IS NULL THEN body END FROM outbox_messages ORDER BY id`
+	`COALESCE(body_key_id, ''), body FROM outbox_messages ORDER BY id`
 
 func enqueued(ctx context.Context, tx Queryer) (list []*Mail, err error) {
 	rows, err := tx.QueryContext(ctx, selectMessages)
@@ -72,8 +86,12 @@ func enqueued(ctx context.Context, tx Queryer) (list []*Mail, err error) {
 		return nil, err
 	}
 	defer rows.Close()
+	var keys *outbox.KeyRing
+	if k, ok := tx.(keyed); ok {
+		keys = k.keys
+	}
 	for rows.Next() {
-		m, err := scan(rows)
+		m, err := scan(rows, keys)
 		if err != nil {
 			return nil, err
 		}
@@ -83,15 +101,16 @@ func enqueued(ctx context.Context, tx Queryer) (list []*Mail, err error) {
 }
 
 // scan reads one row.
-func scan(rows *sql.Rows) (*Mail, error) {
+func scan(rows *sql.Rows, keys *outbox.KeyRing) (*Mail, error) {
 	var (
 		stored                     Mail
 		recipients, tags, metadata string
+		keyID                      string
 		notBefore, expires         any
 		body                       []byte
 	)
 	err := rows.Scan(&stored.ID, &stored.Key, &stored.Route, &stored.Priority, &stored.Sender, &recipients, &stored.Subject,
-		&notBefore, &expires, &stored.OnUncertain, &tags, &metadata, &body)
+		&notBefore, &expires, &stored.OnUncertain, &tags, &metadata, &keyID, &body)
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +128,11 @@ func scan(rows *sql.Rows) (*Mail, error) {
 	if stored.Expires, err = timeOf(expires); err != nil {
 		return nil, err
 	}
+	if keyID != "" {
+		if body, err = open(keys, &stored, body); err != nil {
+			return nil, fmt.Errorf("message %s: %w", stored.ID, err)
+		}
+	}
 	if body == nil {
 		return &stored, nil
 	}
@@ -119,6 +143,30 @@ func scan(rows *sql.Rows) (*Mail, error) {
 	m.ID, m.Key, m.Route, m.Priority, m.OnUncertain = stored.ID, stored.Key, stored.Route, stored.Priority, stored.OnUncertain
 	m.NotBefore, m.Expires, m.Tags, m.Metadata = stored.NotBefore, stored.Expires, stored.Tags, stored.Metadata
 	return m, nil
+}
+
+// open opens what of a message is encrypted, and returns its body. Without keys, what is encrypted is left out.
+func open(keys *outbox.KeyRing, m *Mail, body []byte) ([]byte, error) {
+	if keys == nil {
+		if outbox.IsSealedSubject(m.Subject) {
+			m.Subject = ""
+		}
+		if outbox.IsSealedMetadata(m.Metadata) {
+			m.Metadata = nil
+		}
+		if outbox.IsSealed(body) {
+			body = nil
+		}
+		return body, nil
+	}
+	var err error
+	if m.Subject, err = keys.OpenSubject(m.ID, m.Subject); err != nil {
+		return nil, err
+	}
+	if m.Metadata, err = keys.OpenMetadata(m.ID, m.Metadata); err != nil {
+		return nil, err
+	}
+	return keys.OpenBody(m.ID, body)
 }
 
 // timeOf reads a time as PostgreSQL gives it, or as SQLite stores it. Nothing is the zero time.

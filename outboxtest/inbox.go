@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
@@ -91,8 +92,15 @@ func (in *Inbox) Clear() { in.server.Clear() }
 // the messages is in the report.
 func Deliver(t TB, queue dispatcher.Queue, to dispatcher.Sender) dispatcher.Report {
 	t.Helper()
+	return DeliverWithKeys(t, queue, to, nil)
+}
+
+// DeliverWithKeys is [Deliver] for messages that are encrypted; see dispatcher.Config.Keys.
+func DeliverWithKeys(t TB, queue dispatcher.Queue, to dispatcher.Sender, keys *outbox.KeyRing) dispatcher.Report {
+	t.Helper()
 	d, err := dispatcher.New(dispatcher.Config{
 		Queue:  queue,
+		Keys:   keys,
 		Relays: []dispatcher.Relay{{Name: "outboxtest", Sender: to}},
 		Logger: slog.New(slog.DiscardHandler),
 	})

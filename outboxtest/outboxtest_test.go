@@ -173,6 +173,47 @@ func TestEnqueuedShowsEverything(t *testing.T) {
 	}
 }
 
+// What is encrypted is found by its envelope, and with the keys by everything.
+func TestEnqueuedOpensWhatIsEncrypted(t *testing.T) {
+	key, err := outbox.NewKey("k1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := outbox.NewKeyRing(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, queue := open(t)
+	msg := order()
+	msg.NotBefore = time.Time{}
+	if _, err := out.Enqueue(t.Context(), outbox.InTx(struct{ outbox.Execer }{app.db}), msg); err != nil {
+		t.Fatal(err)
+	}
+	if m := outboxtest.RequireEnqueued(t, app.db, outboxtest.Match{Key: msg.Key}); m.Subject != "" || m.Raw != nil || m.Metadata != nil {
+		t.Errorf("without keys: %+v", m)
+	}
+	with := outboxtest.WithKeys(app.db, keys)
+	m := outboxtest.RequireEnqueued(t, with, outboxtest.Match{Subject: msg.Subject, Contains: "#"})
+	checkOrder(t, m)
+	if !reflect.DeepEqual(m.Metadata, msg.Metadata) {
+		t.Errorf("metadata %v", m.Metadata)
+	}
+	inbox := outboxtest.NewInbox(t)
+	if report := outboxtest.DeliverWithKeys(t, queue, inbox, keys); report.Held != 0 || report.Sent == 0 {
+		t.Errorf("%+v", report)
+	}
+	inbox.Require(outboxtest.Match{Subject: msg.Subject})
+	other, err := outbox.NewKeyRing(outbox.Key{ID: "k1", Secret: bytes.Repeat([]byte("x"), outbox.KeySize)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fails(t, func(t outboxtest.TB) { outboxtest.Enqueued(t, outboxtest.WithKeys(app.db, other)) }, "the key does not open it")
+}
+
 func TestFailuresSayWhatIsThere(t *testing.T) {
 	app, queue := open(t)
 	fails(t, func(t outboxtest.TB) { outboxtest.RequireEnqueued(t, app.db, outboxtest.Match{}) }, "0 messages", "none at all")
