@@ -26,7 +26,8 @@ func TestABrokenOffWriteHoldsNoLock(t *testing.T) {
 	failed := 0
 	for range 1500 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(200*time.Microsecond))))
-		if _, err := s.CommitStage(ctx, []outbox.Ref{{ID: "01a21277-72b1-7a75-a3d3-17af614308ff", Seq: 1, Token: "01a21277-72b1-7a75-a3d3-17af614308fe"}}); err != nil {
+		nobody := outbox.Ref{ID: "01a21277-72b1-7a75-a3d3-17af614308ff", Seq: 1, Token: "01a21277-72b1-7a75-a3d3-17af614308fe"}
+		if _, err := s.CommitStage(ctx, []outbox.Staging{{Ref: nobody, Relay: "main"}}); err != nil {
 			failed++
 		}
 		cancel()
