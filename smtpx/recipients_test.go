@@ -159,6 +159,30 @@ func TestOneRecipientTooManyWithoutEnhancedCode(t *testing.T) {
 	}
 }
 
+// A bare 452 or 552 that says what it is about is not taken for one recipient too many in the end.
+func TestBareReplyKeepsItsMeaning(t *testing.T) {
+	for reply, class := range map[string]smtpx.Class{
+		"452 Too many emails received this hour": smtpx.ClassThrottled,
+		"452 daily sending quota exceeded":       smtpx.ClassQuota,
+		"552 mailbox is full":                    smtpx.ClassRecipient,
+		"452 mailbox is full":                    smtpx.ClassTransient,
+		"552 relaying denied":                    smtpx.ClassConfig,
+		"452 4.5.3 too many recipients":          smtpx.ClassTransient,
+		"552 no":                                 smtpx.ClassTransient,
+	} {
+		for _, d := range dialogues {
+			t.Run(reply+d.name, func(t *testing.T) {
+				srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions, Hook: refuseRcpt(map[string]string{"x": reply})})
+				result, err := client.Send(testContext(t), envelope("a@example.net", "x@example.net", "b@example.net"), message("x"))
+				wantError(t, err, smtpx.StageRcpt, class)
+				if o := result.Outcomes; !o[0].Accepted || o[1].Accepted || !o[2].Accepted {
+					t.Errorf("outcomes %+v, %d transactions", o, srv.Count())
+				}
+			})
+		}
+	}
+}
+
 // A server that asks for the body although it refused all recipients gets none.
 func TestDataIsOpenWithoutRecipients(t *testing.T) {
 	srv, client := newRelay(t, smtptest.Config{Hook: smtptest.Hooks(

@@ -410,8 +410,8 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 		}
 		t.later = append(t.later, i)
 		return true
-	case many && code != 421:
-		e.Class = ClassTransient // there were none before it: trying again at once leads nowhere
+	case code != 421 && (strings.HasPrefix(e.Rule, "recipients.many") || (many && e.Rule == "rcpt")):
+		e.Class, e.scope = ClassTransient, "" // there were none before it: trying again at once leads nowhere
 	case t.complete:
 		// The body has left: for the recipients that were accepted the reply to it is still to come.
 	case code == 421 || code < 400 || (e.Class == ClassRecycle && t.kept):
@@ -422,11 +422,12 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 	return true
 }
 
-// tooManyRecipients tells whether a RCPT was refused only because of those before it: RFC 5321 §4.5.3.1.10 has 452 for it
-// and wants 552 taken the same way.
+// tooManyRecipients tells whether a RCPT may have been refused only because of those before it: RFC 5321 §4.5.3.1.10 has 452
+// for it and wants 552 taken the same way. What the words say about the relay or the message goes before.
 func tooManyRecipients(e *Error) bool {
 	r := e.Reply
-	return strings.HasPrefix(e.Rule, "recipients.many") || ((r.Code == 452 || r.Code == 552) && r.Enhanced == "")
+	return strings.HasPrefix(e.Rule, "recipients.many") ||
+		((r.Code == 452 || r.Code == 552) && r.Enhanced == "" && (e.Class == ClassTransient || e.Class == ClassRecipient))
 }
 
 // hearData reads the reply to DATA.
