@@ -139,8 +139,8 @@ func (l *lane) learn(ctx context.Context, j *job, res smtpx.Result, err error) {
 			e = o.Err
 		}
 	}
-	if ctx.Err() != nil && errors.Is(e, context.Canceled) || errors.Is(e, errStage) {
-		return // our own doing
+	if e.Stage == "" || ctx.Err() != nil && errors.Is(e, context.Canceled) || errors.Is(e, errStage) {
+		return // no relay was asked, or it is our own doing
 	}
 	if faultOfRelay(e) {
 		v.class, v.stage, v.scope, v.words, v.reset = e.Class, e.Stage, e.Scope(), wordsOf(e), e.RetryAfter
@@ -156,7 +156,7 @@ func (l *lane) learn(ctx context.Context, j *job, res smtpx.Result, err error) {
 func faultOfRelay(e *smtpx.Error) bool {
 	switch e.Class {
 	case smtpx.ClassUnreachable, smtpx.ClassConfig, smtpx.ClassQuota, smtpx.ClassThrottled, smtpx.ClassAmbiguous, smtpx.ClassRecycle:
-		return e.Stage != ""
+		return true
 	case smtpx.ClassTransient:
 		return handshake(e.Stage)
 	default:
