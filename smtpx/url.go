@@ -79,6 +79,9 @@ func parseURL(raw string) (Config, error) {
 				known = append(known, p)
 			}
 			slices.Sort(known)
+			if strings.Contains(u.RawQuery, "@") { // behind a password with a bare ? and a bare @
+				return c, errors.New("relay URL: unknown parameter; special characters in a password must be percent-encoded")
+			}
 			return c, fmt.Errorf("relay URL: unknown parameter %q; known are %s", name, strings.Join(known, ", "))
 		}
 		if len(values) != 1 || values[0] == "" {

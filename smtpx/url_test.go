@@ -39,6 +39,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"smtp://u:hunter2@relay.example.com:abc", "cannot be parsed"},
 		{"smtp://u:hunter2", "cannot be parsed"}, // the host was forgotten
 		{"smtp://:hunter2@", "host is missing"},
+		{"smtp://u:x@y?hunter2@relay.example.com", "percent-encoded"},
 		{"smtp://u:hunter2%zz@relay.example.com", "cannot be parsed"},
 		{"smtp://u:hunter2@relay.example.com/path", "nothing after the host"},
 		{"smtp://relay.example.com#x", "nothing after the host"},
