@@ -159,15 +159,21 @@ func labelled(tag, k, v string) edit {
 }
 func (w *world) enqueue(m *outbox.Message) outbox.ID { w.Helper(); return w.enqueueAll(m)[0] }
 
-// enqueueAll stores messages in one transaction.
-func (w *world) enqueueAll(list ...*outbox.Message) []outbox.ID {
+// box enqueues where the tables are.
+func (w *world) box() *outbox.Outbox {
 	w.Helper()
 	box, err := outbox.New(outbox.Config{Schema: w.schema})
 	w.must(err)
+	return box
+}
+
+// enqueueAll stores messages in one transaction.
+func (w *world) enqueueAll(list ...*outbox.Message) []outbox.ID {
+	w.Helper()
 	tx, err := w.db.BeginTxx(w.Context(), nil)
 	w.must(err)
 	defer func() { _ = tx.Rollback() }()
-	receipts, err := box.EnqueueMany(w.Context(), tx, list)
+	receipts, err := w.box().EnqueueMany(w.Context(), tx, list)
 	w.must(err)
 	w.must(tx.Commit())
 	ids := make([]outbox.ID, len(receipts))
