@@ -18,15 +18,15 @@ func testKey(id string) Key {
 	return Key{ID: id, Secret: bytes.Repeat([]byte(id[len(id)-1:]), KeySize)}
 }
 
-func ring(t testing.TB, ids ...string) *KeyRing {
-	t.Helper()
+func ring(tb testing.TB, ids ...string) *KeyRing {
+	tb.Helper()
 	keys := make([]Key, len(ids))
 	for i, id := range ids {
 		keys[i] = testKey(id)
 	}
 	r, err := NewKeyRing(keys...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }

@@ -68,11 +68,11 @@ func (q *queue) encrypted(keys *outbox.KeyRing, text string) (id outbox.ID, rend
 
 // raw is a row of outbox_messages as everybody who reads the database sees it.
 type raw struct {
-	Body     []byte
-	Subject  string
-	Metadata string
+	Body     []byte  `db:"body"`
+	Subject  string  `db:"subject"`
+	Metadata string  `db:"metadata"`
 	KeyID    *string `db:"body_key_id"`
-	Size     int
+	Size     int     `db:"size"`
 }
 
 func (q *queue) raw(id outbox.ID) raw {

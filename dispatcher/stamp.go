@@ -375,7 +375,8 @@ func (s *stamper) postmark(prefix string, c *outbox.Claimed) {
 	left := postmarkFields - 1
 	for _, e := range pairs(c.Metadata, outboxID) {
 		name, value := e[0], oneTag(e[1], postmarkValue+1)
-		if left == 0 || !token(name) || len(name) > postmarkName || value == "" || len(value) > postmarkValue || s.taken[strings.ToLower(prefix+name)] {
+		if left == 0 || !token(name) || len(name) > postmarkName || value == "" || len(value) > postmarkValue ||
+			s.taken[strings.ToLower(prefix+name)] {
 			continue
 		}
 		s.add(prefix+name, value)

@@ -18,11 +18,11 @@ const stampID = "01980a5c-7d1f-7cc3-9b3e-3f1d8a6f2b11"
 
 const stampBody = "From: a@example.com\r\nSubject: x\r\n\r\nX-SMTPAPI: in the body\r\n"
 
-func profile(t testing.TB, name string) *smtpx.Profile {
-	t.Helper()
+func profile(tb testing.TB, name string) *smtpx.Profile {
+	tb.Helper()
 	p, ok := smtpx.LookupProfile(name)
 	if !ok {
-		t.Fatalf("there is no profile %s", name)
+		tb.Fatalf("there is no profile %s", name)
 	}
 	return p
 }
@@ -34,23 +34,23 @@ func claimedFor(tags []string, metadata map[string]string) *outbox.Claimed {
 }
 
 // stamped returns the fields that were added, unfolded, after checking that everything else is as it was.
-func stamped(t testing.TB, p *smtpx.Profile, c *outbox.Claimed, body string) []string {
-	t.Helper()
+func stamped(tb testing.TB, p *smtpx.Profile, c *outbox.Claimed, body string) []string {
+	tb.Helper()
 	out := stamp(p, c, []byte(body))
 	if !bytes.Equal(out, stamp(p, c, []byte(body))) {
-		t.Fatalf("%s: twice is not the same", p.Name)
+		tb.Fatalf("%s: twice is not the same", p.Name)
 	}
 	head, ok := strings.CutSuffix(string(out), body)
 	if !ok {
-		t.Fatalf("%s: the message was changed:\n%q", p.Name, out)
+		tb.Fatalf("%s: the message was changed:\n%q", p.Name, out)
 	}
 	for line := range strings.Lines(head) {
 		if !strings.HasSuffix(line, "\r\n") || len(line) > longest+2 {
-			t.Fatalf("%s: the line %q", p.Name, line)
+			tb.Fatalf("%s: the line %q", p.Name, line)
 		}
 		for _, c := range strings.TrimSuffix(line, "\r\n") {
 			if c < ' ' || c > '~' {
-				t.Fatalf("%s: %q in the line %q", p.Name, c, line)
+				tb.Fatalf("%s: %q in the line %q", p.Name, c, line)
 			}
 		}
 	}

@@ -7,7 +7,8 @@
 // It starts a server of its own and names it in OUTBOX_TEST_POSTGRES, sets OUTBOX_TEST_POSTGRES_REQUIRED=1, hands on
 // the signals that it gets, stops the server when the command has ended and exits as the command did. A server that
 // OUTBOX_TEST_POSTGRES names already is used as it is. Where PostgreSQL is not installed and cannot be, the command runs
-// without a server. It also installs the other programs that tests ask to check what this project writes. The last line on standard error says which of these it was.
+// without a server. It also installs the other programs that tests ask to check what this project writes, where it may.
+// The last line on standard error says which of these it was.
 package main
 
 import (
