@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -30,15 +31,15 @@ import (
 type zone map[string]string
 
 // newKey writes a key file and publishes its public half.
-func (z zone) newKey(t testing.TB, kind, domain, selector string) Key {
-	t.Helper()
-	k := Key{Domain: domain, Selector: selector, File: filepath.Join(t.TempDir(), selector+".pem")}
-	z.writeKey(t, kind, k)
+func (z zone) newKey(tb testing.TB, kind, domain, selector string) Key {
+	tb.Helper()
+	k := Key{Domain: domain, Selector: selector, File: filepath.Join(tb.TempDir(), selector+".pem")}
+	z.writeKey(tb, kind, k)
 	return k
 }
 
-func (z zone) writeKey(t testing.TB, kind string, k Key) {
-	t.Helper()
+func (z zone) writeKey(tb testing.TB, kind string, k Key) {
+	tb.Helper()
 	var private crypto.Signer
 	var err error
 	switch kind {
@@ -48,29 +49,29 @@ func (z zone) writeKey(t testing.TB, kind string, k Key) {
 		_, private, err = ed25519.GenerateKey(nil)
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	block := &pem.Block{Type: "PRIVATE KEY"}
 	if kind == "rsa-pkcs1" {
 		block.Type, block.Bytes = "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(private.(*rsa.PrivateKey))
 	} else if block.Bytes, err = x509.MarshalPKCS8PrivateKey(private); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	record := "v=DKIM1; k=ed25519; p="
 	public, _ := private.Public().(ed25519.PublicKey)
 	if public == nil {
 		record = "v=DKIM1; k=rsa; p="
 		if public, err = x509.MarshalPKIXPublicKey(private.Public()); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	domain, err := asciiDomain(k.Domain)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	z[k.Selector+"._domainkey."+domain] = record + base64.StdEncoding.EncodeToString(public)
 	if err := os.WriteFile(k.File, pem.EncodeToMemory(block), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -83,8 +84,8 @@ func (z zone) lookup(name string) ([]string, error) {
 }
 
 // verify checks the signatures with go-msgauth and returns their domains.
-func (z zone) verify(t testing.TB, message []byte) (domains []string, err error) {
-	t.Helper()
+func (z zone) verify(tb testing.TB, message []byte) (domains []string, err error) {
+	tb.Helper()
 	list, err := peer.VerifyWithOptions(bytes.NewReader(message), &peer.VerifyOptions{LookupTXT: z.lookup})
 	if err != nil {
 		return nil, err
@@ -98,18 +99,18 @@ func (z zone) verify(t testing.TB, message []byte) (domains []string, err error)
 	return domains, nil
 }
 
-func newSigner(t testing.TB, c Config) *Signer {
-	t.Helper()
+func newSigner(tb testing.TB, c Config) *Signer {
+	tb.Helper()
 	s, err := New(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
 
 // shapes are messages that canonicalisations disagree about.
-func shapes(t testing.TB) map[string]string {
-	t.Helper()
+func shapes(tb testing.TB) map[string]string {
+	tb.Helper()
 	rendered, err := outbox.Render(&outbox.Message{
 		From: outbox.Address{Name: "Jörg's Shop", Address: "shop@example.com"},
 		To:   []outbox.Address{{Name: "Ann, " + strings.Repeat("long ", 30), Address: "ann@example.org"}},
@@ -119,7 +120,7 @@ func shapes(t testing.TB) map[string]string {
 		Unsubscribe: outbox.Unsubscribe{URL: "https://example.com/u", OneClick: true},
 	}, "01980a5c-7d1f-7cc3-9b3e-3f1d8a6f2b11", time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	const from = "From: a@example.com\r\nSubject: x\r\n"
 	return map[string]string{
@@ -376,7 +377,7 @@ func TestDkimpyVerifies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cases[name] = testCase{Message: fmt.Sprintf("%x", signed), Zone: z, Signatures: 2}
+		cases[name] = testCase{Message: hex.EncodeToString(signed), Zone: z, Signatures: 2}
 	}
 	tampered := bytes.Replace([]byte(shapes(t)["dots"]), []byte("..\r\n"), []byte("...\r\n"), 1)
 	signed, err := s.Sign([]byte(shapes(t)["dots"]))
@@ -384,7 +385,7 @@ func TestDkimpyVerifies(t *testing.T) {
 		t.Fatal(err)
 	}
 	cases["tampered"] = testCase{
-		Message: fmt.Sprintf("%x", bytes.Replace(signed, []byte(shapes(t)["dots"]), tampered, 1)), Zone: z, Signatures: 1,
+		Message: hex.EncodeToString(bytes.Replace(signed, []byte(shapes(t)["dots"]), tampered, 1)), Zone: z, Signatures: 1,
 	}
 	input, err := json.Marshal(cases)
 	if err != nil {

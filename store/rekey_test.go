@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,7 +70,7 @@ func (b *sealedBook) put(keys *outbox.KeyRing, n int, text string) []outbox.ID {
 	for i := range ids {
 		receipt, err := out.Enqueue(b.t.Context(), tx, &outbox.Message{
 			From: outbox.Address{Address: "a@example.com"}, To: []outbox.Address{{Address: "b@example.org"}},
-			Subject: fmt.Sprint("subject ", i), Text: text, Metadata: map[string]string{"n": fmt.Sprint(i)},
+			Subject: fmt.Sprint("subject ", i), Text: text, Metadata: map[string]string{"n": strconv.Itoa(i)},
 		})
 		if err != nil {
 			b.t.Fatal(err)
@@ -117,6 +118,7 @@ func (b *sealedBook) want(keys *outbox.KeyRing, id outbox.ID, subject string) {
 }
 
 func TestRekey(t *testing.T) {
+	t.Parallel()
 	for _, e := range engines() {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
@@ -167,9 +169,10 @@ func TestRekey(t *testing.T) {
 				t.Errorf("it is still in clear (%v)", err)
 			}
 			var audit []struct {
-				Actor, Verb string
-				Filter      string
-				Affected    int64
+				Actor    string `db:"actor"`
+				Verb     string `db:"verb"`
+				Filter   string `db:"filter"`
+				Affected int64  `db:"affected"`
 			}
 			if err := b.db.SelectContext(t.Context(), &audit,
 				"SELECT actor, verb, CAST(filter AS text) AS filter, affected FROM outbox_actions ORDER BY id"); err != nil {
@@ -188,6 +191,7 @@ func TestRekey(t *testing.T) {
 
 // A claim and a look at a message name the key that it is sealed with.
 func TestKeyIsNamed(t *testing.T) {
+	t.Parallel()
 	for _, e := range engines() {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
@@ -239,6 +243,7 @@ func TestRekeyIsInterrupted(t *testing.T) {
 
 // What was scrubbed keeps its subject, which gets the new key.
 func TestRekeyOfWhatWasScrubbed(t *testing.T) {
+	t.Parallel()
 	for _, e := range engines() {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
@@ -263,6 +268,7 @@ func TestRekeyOfWhatWasScrubbed(t *testing.T) {
 
 // Several may run at once: each message gets its key from one of them.
 func TestRekeyTwiceAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, e := range engines() {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()

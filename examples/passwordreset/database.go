@@ -90,7 +90,7 @@ func (d *database) holds(r row, text string) (int, error) {
 		return n, err
 	}
 	for _, file := range files {
-		content, err := os.ReadFile(file) //nolint:gosec // the database's own files
+		content, err := os.ReadFile(file)
 		if err != nil {
 			return n, err
 		}
