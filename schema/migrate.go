@@ -95,10 +95,26 @@ func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration, opts
 	if err := check(ctx, conn, d, steps, set); err == nil || !errors.As(err, &behind) || behind.Have > behind.Want {
 		return err
 	}
-	if err := locked(ctx, conn, d, func() error { return apply(ctx, conn, d, steps, set) }); err != nil {
-		return fmt.Errorf("migrate: %w", err)
+	// A step locks several tables while dispatchers work on them in another order. Where PostgreSQL breaks it off for that,
+	// nothing was changed, and it is repeated.
+	for n := 1; ; n++ {
+		err := locked(ctx, conn, d, func() error { return apply(ctx, conn, d, steps, set) })
+		if err == nil {
+			return nil
+		}
+		if n == tries || !deadlock(err) {
+			return fmt.Errorf("migrate: %w", err)
+		}
 	}
-	return nil
+}
+
+// tries is how often a migration is begun before a deadlock ends it.
+const tries = 10
+
+// deadlock recognises the SQLSTATE deadlock_detected.
+func deadlock(err error) bool {
+	var state interface{ SQLState() string }
+	return errors.As(err, &state) && state.SQLState() == "40P01"
 }
 
 // locked runs fn in a transaction that no other migration can run beside.
