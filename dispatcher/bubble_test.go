@@ -288,6 +288,12 @@ func (s *line) tried() int {
 	return len(s.calls)
 }
 
+func (s *line) mostAtOnce() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
 func (s *line) accepted() int { return len(s.messages()) }
 
 // prober is a line that can be probed.

@@ -165,6 +165,9 @@ func (r *soakRelay) hook(_ context.Context, e smtptest.Event) smtptest.Action {
 		}
 	}
 	if e.Stage != smtptest.StageDot {
+		if e.Stage == smtptest.StageMail && action.End == smtptest.Reset {
+			r.doubtful++ // MAIL rides behind the message before it, whose answer a reset may take along
+		}
 		return action
 	}
 	subject := e.Message.Header("Subject")

@@ -146,7 +146,7 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 		return 0, nil
 	}
 	asked := time.Now()
-	limited, cancel := context.WithTimeout(ctx, e.cfg.Lease) // after which what it claims would have lapsed
+	limited, cancel := e.patient(ctx)
 	defer cancel()
 	claimed, err := e.cfg.Queue.Claim(limited, outbox.ClaimRequest{
 		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
@@ -165,6 +165,28 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 			ClaimedEvent{Relay: l.name, Messages: len(claimed), Deliveries: deliveries, Took: time.Since(asked)})
 	}
 	return len(claimed), err
+}
+
+// stopPatience is how long a claim may go on when the dispatcher is to stop.
+const stopPatience = 5 * time.Second
+
+// patient is the context of a claim. It ends after a lease, when what it claims would have lapsed. It does not end with ctx, but
+// soon after: a claim that is broken off may have taken effect, and what nobody hears of cannot be handed back.
+func (e *engine) patient(ctx context.Context) (limited context.Context, cancel func()) {
+	limited, end := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Lease)
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(min(stopPatience, e.cfg.Grace))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			end()
+		case <-limited.Done():
+		}
+	})
+	return limited, func() {
+		stop()
+		end()
+	}
 }
 
 // crowdDelay is how long messages wait that crowded a lane because their domain had as many as it may.

@@ -123,8 +123,8 @@ func TestUpdateFinishesWhatIsBeingSent(t *testing.T) {
 		if a.accepted() != 2 || b.accepted() != 6 {
 			t.Errorf("the first relay sent %d, the second %d, of 8", a.accepted(), b.accepted())
 		}
-		a.takes = time.Hour // it hangs: Grace ends it
-		if err := d.Update(relays(a)); err != nil {
+		slow := &line{takes: time.Hour} // it hangs: Grace ends it
+		if err := d.Update(relays(slow)); err != nil {
 			t.Fatal(err)
 		}
 		q.add(1, nil)

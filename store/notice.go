@@ -8,8 +8,10 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// Notices names the Outbox through which the notices of settlements are enqueued (see outbox.Settlement), with its limits and
-// its keys; its tables must be those of the store. Defaults to one with the store's schema and nothing else.
+// Notices names the Outbox through which the store itself enqueues: the notices of settlements (see outbox.Settlement) and what
+// [Store.Enqueue] is given. It has limits and keys; where bodies are encrypted at rest, give one with the keys, for a notice
+// quotes the header of its message. Its tables must be those of the store. Defaults to one with the store's schema and nothing
+// else.
 func Notices(o *outbox.Outbox) Option {
 	return func(s *Store) error {
 		if o == nil {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 )
 
 // policyFile, where it exists, decides for Debian's packages whether a service may be started.
@@ -38,13 +40,18 @@ func install(name string) (installed bool, err error) {
 	return true, nil
 }
 
-// tools are the Debian packages whose programs check what this project writes, each with a file that it holds. Tests that need
-// them are skipped where they are missing.
-var tools = map[string]string{
-	"python3-dkim": "/usr/lib/python3/dist-packages/dkim/__init__.py",
+// tools are the Debian packages that check what this project writes or stand in for the world around it, each with a pattern of a
+// file that it holds. Tests that need them are skipped where they are missing.
+var tools = []struct{ name, file string }{
+	{"libfaketime", "/usr/lib/*/faketime/libfaketime.so.1"},
+	{"libsasl2-modules", "/usr/lib/*/sasl2/libplain.so"},
+	{"postfix", "/usr/sbin/postfix"},
+	{"python3-dkim", "/usr/lib/python3/dist-packages/dkim/__init__.py"},
+	{"sasl2-bin", "/usr/sbin/saslpasswd2"},
 }
 
-// installTools installs what is missing of the tools, as root on Debian alone. It is no error when that fails.
+// installTools installs what is missing of the tools, as root on Debian alone, and starts no service of theirs. It is no error
+// when that fails.
 func installTools() {
 	if os.Geteuid() != 0 {
 		return
@@ -52,24 +59,31 @@ func installTools() {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return
 	}
-	updated := false
-	for name, file := range tools {
-		if _, err := os.Stat(file); err == nil {
-			continue
-		}
-		sayf("%s is not installed; installing Debian's package", name)
-		var err error
-		if !updated {
-			err = aptGet("update", "-q")
-			updated = true
-		}
-		if err == nil {
-			err = aptGet("install", "-q", "-y", "--no-install-recommends", name)
-		}
-		if err != nil {
-			sayf("%s cannot be installed; tests that need it are skipped: %v", name, err)
+	var missing []string
+	for _, tool := range tools {
+		if found, err := filepath.Glob(tool.file); err != nil || len(found) == 0 {
+			missing = append(missing, tool.name)
 		}
 	}
+	if len(missing) == 0 {
+		return
+	}
+	sayf("installing Debian's %s", strings.Join(missing, ", "))
+	if err := installAll(missing); err != nil {
+		sayf("%v; tests that need them are skipped", err)
+	}
+}
+
+func installAll(names []string) (err error) {
+	allow, err := forbidServices(policyFile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, allow()) }()
+	if err := aptGet("update", "-q"); err != nil {
+		return err
+	}
+	return aptGet(append([]string{"install", "-q", "-y", "--no-install-recommends"}, names...)...)
 }
 
 func aptGet(args ...string) error {
