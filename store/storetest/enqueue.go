@@ -71,7 +71,7 @@ func enqueueRules() []rule {
 			want(w, "messages", w.number("SELECT count(*) FROM outbox_messages"), 1)
 		}},
 		{"header", "The header of a message is read without its body, however long either is.", func(w *world) {
-			long, err := outbox.New(outbox.Config{MaxHeaderSize: 1 << 20})
+			long, err := outbox.New(outbox.Config{MaxHeaderSize: 1 << 20, Schema: w.schema})
 			w.must(err)
 			fields := strings.Repeat("X-Note: "+strings.Repeat("x", 70)+"\r\n", 1500)
 			for _, m := range []*outbox.Message{
