@@ -237,7 +237,7 @@ func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	keys, err := outbox.ReadKeyRing(ts.MkAbs(args[0]))
 	ts.Check(err)
-	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true})
+	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true, Schema: ts.Getenv("OUTBOX_SCHEMA")})
 	ts.Check(err)
 	name, value, _ := strings.Cut(args[3], "=")
 	db := open(ts)
