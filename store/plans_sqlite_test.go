@@ -203,10 +203,10 @@ func sqliteDepth(t *testing.T, db *sqlx.DB, s *Store) {
 		set           string // how it changes them
 		own           int    // pages for its rows besides: a claim also looks at the deadline of each, which no index holds
 	}{
-		{"due", "", []any{`["default"]`}, 0, "", 0},
-		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", 0}, 100, claim, message + 2*delivery + suppressed},
-		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", 10_000_000}, 100, claim, message + 2*delivery + suppressed},
-		{"claim", "", []any{"default", "bulk", 100, token, "+60.000 seconds", "d1", 0}, 0, "", 0},
+		{"due", "", []any{`["default"]`, "primary"}, 0, "", 0},
+		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", 0, "primary"}, 100, claim, message + 2*delivery + suppressed},
+		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", 10_000_000, "primary"}, 100, claim, message + 2*delivery + suppressed},
+		{"claim", "", []any{"default", "bulk", 100, token, "+60.000 seconds", "d1", 0, "primary"}, 0, "", 0},
 		{"commit_stage", lease, []any{string(list)}, 100, "stage = 1", 0},
 		{"renew", lease, []any{string(list), "+60.000 seconds"}, 100, "lease_until = '2090-01-01T00:00:00.000Z'", 0},
 		{"settle", lease, []any{string(list)}, 100, back, 0},
