@@ -16,7 +16,7 @@
 // command outboxctl) delivers it, and every recipient ends in a known state. Delivery is at least once, and as close to
 // once as SMTP allows: when a connection or a process is lost after the end of the message may have reached the relay
 // and before its answer was recorded, nobody can know whether it was accepted. [Message.OnUncertain] says what happens
-// then: it is sent again, with the same Message-ID and the same bytes, or it waits for an operator.
+// then: it is sent again, with the same Message-ID and, through the same relay, the same bytes, or it waits for an operator.
 //
 // Using it takes three steps: create the tables with package schema, call [Enqueue] where the application writes its
 // data, and run a dispatcher.
@@ -152,6 +152,9 @@ func New(c Config) (*Outbox, error) {
 	}
 	return &o, nil
 }
+
+// Encrypts says whether the bodies of messages are encrypted before they are stored; see Config.Keys.
+func (o *Outbox) Encrypts() bool { return o.keys != nil }
 
 // setLimit puts a limit in the place of its default.
 func setLimit[N int | int64](limit *N, n N) error {

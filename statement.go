@@ -61,6 +61,8 @@ func checkSchema(name string) error {
 		return fmt.Errorf("the name of a schema has at most %d bytes, this one has %d", most, len(name))
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
 		return fmt.Errorf("%s is not text on one line", quote(name))
+	case strings.Contains(name, "$$"):
+		return fmt.Errorf("%s has two dollar signs in a row", quote(name))
 	case strings.HasPrefix(name, "pg_"), name == "information_schema":
 		return fmt.Errorf("the schema %s belongs to PostgreSQL", name)
 	default:

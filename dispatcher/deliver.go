@@ -37,6 +37,7 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, nil, 0)
 	}
 
+	j.sealed = c.KeyID != "" || outbox.IsSealed(body)
 	if body, err = l.prepare(ctx, c, body); err != nil {
 		return l.notReady(ctx, j, err)
 	}

@@ -26,6 +26,7 @@ type job struct {
 	claimed   outbox.Claimed
 	claimedAt time.Time // before the claim was asked for
 	to        []string  // domains, once they are asked for
+	sealed    bool      // it is encrypted at rest
 }
 
 // expired says whether the deadline of the message has passed, by the time since the claim.

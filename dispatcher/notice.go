@@ -19,7 +19,8 @@ import (
 // Notice says who is told of a message that was given up, by a report in the form of RFC 3464. The report is enqueued in the
 // same transaction that records the failure, so there is one for each failure and none without. It goes with the null return
 // path and so never leads to another, and a message that has the null return path leads to none (RFC 3834 §2). A message that
-// expired or was cancelled was not given up. The zero value tells nobody.
+// expired or was cancelled was not given up. A report about a message that is encrypted at rest says nothing of its subject and
+// returns nothing of it, unless the queue encrypts reports as well (see store.Notices). The zero value tells nobody.
 type Notice struct {
 	// From is the author of reports. It must be given when ToSender or To is.
 	From outbox.Address
@@ -32,6 +33,9 @@ type Notice struct {
 	// Full returns the whole message, up to 256 KiB, instead of its header. Defaults to the header.
 	Full bool
 }
+
+// noticeSealer is a [Queue] that encrypts the notices of settlements. *store.Store says whether it does.
+type noticeSealer interface{ SealsNotices() bool }
 
 // maxReturned is the largest message that a report returns whole.
 const maxReturned = 256 << 10
@@ -79,7 +83,15 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []outbox.Sett
 	if n.ToSender {
 		to = append([]outbox.Address{{Address: c.Sender}}, to...)
 	}
-	raw, err := n.report(c, list, failed, to, body)
+	subject := c.Subject
+	if j.sealed {
+		q, ok := l.cfg.Queue.(noticeSealer)
+		opened, err := l.cfg.Keys.OpenSubject(c.ID, subject)
+		if subject = opened; !ok || !q.SealsNotices() || err != nil {
+			subject, body = "(encrypted)", nil
+		}
+	}
+	raw, err := n.report(c, list, failed, to, subject, body)
 	if err != nil {
 		l.log.ErrorContext(ctx, "cannot write the notice of a failure", "id", c.ID, "error", err)
 		return
@@ -98,10 +110,12 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []outbox.Sett
 }
 
 // report writes the three parts of RFC 6522: for people, for programs, and what the report is about.
-func (n *Notice) report(c *outbox.Claimed, list []outbox.Settlement, failed []int, to []outbox.Address, body []byte) ([]byte, error) {
+func (n *Notice) report(
+	c *outbox.Claimed, list []outbox.Settlement, failed []int, to []outbox.Address, subject string, body []byte,
+) ([]byte, error) {
 	var h message.Header
 	h.SetContentType("multipart/report", map[string]string{"report-type": "delivery-status"})
-	h.SetText("Subject", "Undelivered: "+c.Subject)
+	h.SetText("Subject", "Undelivered: "+subject)
 	h.Set("Auto-Submitted", "auto-replied")
 	if c.MessageID != "" {
 		h.Set("In-Reply-To", c.MessageID)
@@ -120,7 +134,7 @@ func (n *Notice) report(c *outbox.Claimed, list []outbox.Settlement, failed []in
 	if err != nil {
 		return nil, err
 	}
-	if err := part(w, "text/plain", map[string]string{"charset": "utf-8"}, "quoted-printable", n.words(c, list, failed)); err != nil {
+	if err := part(w, "text/plain", map[string]string{"charset": "utf-8"}, "quoted-printable", n.words(c, list, failed, subject)); err != nil {
 		return nil, err
 	}
 	if err := part(w, "message/delivery-status", nil, "", n.status(c, list, failed)); err != nil {
@@ -165,10 +179,10 @@ func part(w *message.Writer, kind string, params map[string]string, encoding, co
 }
 
 // words tell a person what happened.
-func (n *Notice) words(c *outbox.Claimed, list []outbox.Settlement, failed []int) string {
+func (n *Notice) words(c *outbox.Claimed, list []outbox.Settlement, failed []int, subject string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "A message could not be delivered, and will not be tried again.\r\n\r\n")
-	fmt.Fprintf(&b, "Subject:    %s\r\nMessage-ID: %s\r\nID:         %s\r\n", c.Subject, c.MessageID, c.ID)
+	fmt.Fprintf(&b, "Subject:    %s\r\nMessage-ID: %s\r\nID:         %s\r\n", subject, c.MessageID, c.ID)
 	for _, i := range failed {
 		ev := list[i].Evidence
 		fmt.Fprintf(&b, "\r\nRecipient:  %s\r\n", c.Deliveries[i].Recipient)

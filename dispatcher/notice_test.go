@@ -3,6 +3,7 @@ package dispatcher_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"io"
 	"mime"
@@ -14,6 +15,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/store"
 )
 
 // A message that is given up leads to one report with the null return path, which leads to none itself.
@@ -115,6 +117,65 @@ func checkReport(t *testing.T, body []byte) {
 	for line := range strings.SplitSeq(string(body), "\r\n") {
 		if len(line) > 998 {
 			t.Errorf("a line of %d bytes", len(line))
+		}
+	}
+}
+
+// A report about what is encrypted at rest tells nothing of it in clear: without keys it quotes nothing, with them it is encrypted
+// itself.
+func TestNoticeOfASealedMessage(t *testing.T) {
+	t.Parallel()
+	for _, sealed := range []bool{false, true} {
+		q := newQueue(t, openSQLite(t))
+		keys := keyRing(t, "k1")
+		box, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := q.Store
+		if sealed {
+			if st, err = store.New(q.db, store.Notices(box)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := &sender{}
+		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+			if env.To[0] == "gone@example.org" {
+				return refuse(env, reply(smtpx.StageRcpt, smtpx.ClassRecipient, 550, "no such user"))
+			}
+			return s.accept(ctx, env, body)
+		}
+		err = outbox.Do(t.Context(), q.db.DB, func(tx *sql.Tx) error {
+			_, err := box.Enqueue(t.Context(), tx, &outbox.Message{
+				From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "gone@example.org"}},
+				Subject: "The hidden subject", Text: "The hidden text.",
+			})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newDispatcher(t, dispatcher.Config{Queue: st, Keys: keys, Notice: dispatcher.Notice{
+			From: outbox.Address{Address: "mailer-daemon@example.com"}, ToSender: true, Full: true,
+		}}, s)
+		if r := flush(t, d); r.Failed != 1 || r.Sent != 1 {
+			t.Fatalf("report %+v", r)
+		}
+		var stored []string
+		if err := q.db.SelectContext(t.Context(), &stored, "SELECT CAST(body AS text) || subject FROM outbox_messages"); err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range stored {
+			if strings.Contains(row, "hidden") {
+				t.Errorf("stored in clear:\n%s", row)
+			}
+		}
+		got := s.messages()[0].body
+		if told := strings.Contains(got, "Undelivered: The hidden subject") && strings.Contains(got, "The hidden text."); told != sealed {
+			t.Errorf("the store encrypts notices: %v; the notice quotes its message: %v\n%s", sealed, told, got)
+		}
+		if !strings.Contains(got, "gone@example.org") {
+			t.Errorf("the notice does not name the recipient:\n%s", got)
 		}
 	}
 }

@@ -190,7 +190,10 @@ func homeOf(ctx context.Context, conn *sql.Conn, asked string) (string, error) {
 		var home string
 		err := conn.QueryRowContext(ctx, `SELECT coalesce((SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass('outbox_migrations')), current_schema(), '')`).Scan(&home)
-		return home, err
+		if err != nil || home == "" {
+			return "", err
+		}
+		return home, pgschema.Check(home)
 	}
 	var exists bool
 	err := conn.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", asked).Scan(&exists)

@@ -22,6 +22,9 @@ func Notices(o *outbox.Outbox) Option {
 	}
 }
 
+// SealsNotices says whether what the store itself enqueues is encrypted at rest; see [Notices].
+func (s *Store) SealsNotices() bool { return s.notices.Encrypts() }
+
 // enqueueNotices enqueues the notices of the settlements that took effect; c is their transaction.
 func (s *Store) enqueueNotices(ctx context.Context, c conn, notices map[refJSON]*outbox.Message, done map[refJSON]bool) error {
 	for ref, m := range notices {

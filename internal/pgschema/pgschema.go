@@ -14,7 +14,8 @@ import (
 // maxName is the length in bytes up to which PostgreSQL keeps a name as it is (NAMEDATALEN - 1).
 const maxName = 63
 
-// Check says why a name cannot be that of a schema, or nil. Any other name can, because it is quoted wherever it stands.
+// Check says why a name cannot be that of a schema, or nil. Any other name can, because it is quoted wherever it stands. Two dollar
+// signs would end the quotes of the functions that hold the name.
 func Check(name string) error {
 	switch {
 	case name == "":
@@ -23,6 +24,8 @@ func Check(name string) error {
 		return fmt.Errorf("the name of a schema has at most %d bytes, this one has %d", maxName, len(name))
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
 		return fmt.Errorf("the name of a schema must be text on one line, not %q", name)
+	case strings.Contains(name, "$$"):
+		return fmt.Errorf("the name of a schema must not have two dollar signs in a row, as %q has", name)
 	case strings.HasPrefix(name, "pg_"), name == "information_schema":
 		return fmt.Errorf("the schema %s belongs to PostgreSQL", name)
 	default:

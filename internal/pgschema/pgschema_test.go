@@ -12,14 +12,14 @@ import (
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"mail", "Mail", "my-app", `a "quoted" one`, "post.amt", "日本", strings.Repeat("x", 63), "--", "a b"} {
+	for _, name := range []string{"mail", "Mail", "my-app", `a "quoted" one`, "post.amt", "日本", strings.Repeat("x", 63), "--", "a b", "a$b", "$"} {
 		if err := pgschema.Check(name); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
 	for name, why := range map[string]string{
 		"": "empty", strings.Repeat("x", 64): "at most 63 bytes, this one has 64", "a\x00b": "one line", "a\nb": "one line", "\xff": "one line",
-		"pg_temp": "belongs to PostgreSQL", "information_schema": "belongs to PostgreSQL",
+		`x"$$;DROP TABLE users;--`: "two dollar signs", "pg_temp": "belongs to PostgreSQL", "information_schema": "belongs to PostgreSQL",
 	} {
 		if err := pgschema.Check(name); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%q: the error is %v, want one that says %q", name, err, why)
