@@ -49,6 +49,22 @@ func TestWeights(t *testing.T) {
 	}
 }
 
+// However far the weights are apart, everybody has a turn and nobody waits for ever.
+func TestWeightsFarApart(t *testing.T) {
+	bubbled(t, func(t *testing.T, q *shelf) {
+		a, b, c := &line{takes: 20 * time.Millisecond}, &line{takes: 20 * time.Millisecond}, &line{takes: 20 * time.Millisecond}
+		list := relays(a, b, c)
+		list[0].Weight, list[1].Weight, list[2].Weight = 1000, 1, 30
+		list[1].Concurrency, list[2].Concurrency = 1, 2
+		running(t, dispatcher.Config{Queue: q, Relays: list})
+		q.add(3000, nil)
+		time.Sleep(time.Minute)
+		if n := a.accepted() + b.accepted() + c.accepted(); n != 3000 || b.accepted() == 0 || b.accepted() > 30 || c.accepted() < 50 {
+			t.Errorf("of 3000 messages %d, %d and %d were sent", a.accepted(), b.accepted(), c.accepted())
+		}
+	})
+}
+
 // A relay that hangs does not keep the others from sending beyond their share.
 func TestAStuckRelayIsNotWaitedFor(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {

@@ -74,10 +74,14 @@ func (e *engine) share(lanes []*lane, l *lane, free int) int {
 		return free
 	}
 	slack := max(1, float64(l.room())/2) / heaviest
-	return min(free, int((least+slack-l.served)*l.weight()))
+	n := int((least + slack - l.served) * l.weight())
+	if l.served <= least { // whose turn it is: however small its weight, the others wait for it
+		n = max(n, 1)
+	}
+	return min(free, n)
 }
 
-// took notes how many messages a lane claimed.
+// claimedSome notes how many messages a lane claimed.
 func (l *lane) claimedSome(n int) { l.served += float64(n) / max(l.weight(), degradedShare) }
 
 // routesOf are the routes that a lane may claim from now; none means every route. A backup has those that no other relay can
