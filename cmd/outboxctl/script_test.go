@@ -23,6 +23,9 @@ var engines = map[string][]string{
 	"plain":    {"none"},
 }
 
+// named are the scripts that also run in a schema in the short form: the statements are the same, only names stand before them.
+var named = map[string]bool{"main_path.txt": true, "operations.txt": true, "encryption.txt": true}
+
 // TestScripts runs every script of every folder; a folder that nobody thought of is a failure.
 func TestScripts(t *testing.T) {
 	folders, err := os.ReadDir(filepath.Join("testdata", "script"))
@@ -41,6 +44,9 @@ func TestScripts(t *testing.T) {
 					t.Fatalf("there are no scripts: %v", err)
 				}
 				for _, script := range scripts {
+					if engine == "schema" && !named[filepath.Base(script)] && os.Getenv("OUTBOX_CAMPAIGN") == "" {
+						continue
+					}
 					testscript.Run(t, params(t, engine, script))
 				}
 			})
