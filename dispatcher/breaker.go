@@ -65,6 +65,7 @@ type breaker struct {
 	next      int
 	worn      bool      // too many of them were bad, and not yet few enough
 	throttled time.Time // last time
+	shared    bool      // the pause is known to all dispatchers, and ends when they are told so
 }
 
 func newBreaker(now time.Time) *breaker { return &breaker{state: RelayHealthy, since: now} }
@@ -138,7 +139,18 @@ func (b *breaker) open(now time.Time, state RelayState, words string, first, lon
 	if named > 0 {
 		wait = named
 	}
-	b.state, b.reason, b.since, b.until = state, words, now, now.Add(wait)
+	b.state, b.reason, b.since, b.until, b.shared = state, words, now, now.Add(wait), false
+}
+
+// reopen begins the next wait after a probe that failed.
+func (b *breaker) reopen(now time.Time, v verdict) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if v.class == smtpx.ClassConfig {
+		b.open(now, RelayOffline, v.words, configWait, longestConfig, v.reset)
+		return
+	}
+	b.open(now, RelayOffline, v.words, outageWait, longestOutage, v.reset)
 }
 
 // close lets the relay have its share.
@@ -161,8 +173,26 @@ func (b *breaker) pause(now time.Time, d time.Duration, reason string) {
 		if b.state != RelayPaused {
 			b.since = now
 		}
-		b.state, b.reason, b.until = RelayPaused, reason, until
+		b.state, b.reason, b.until, b.shared = RelayPaused, reason, until, true
 	}
+}
+
+// share notes that the others know of the pause.
+func (b *breaker) share() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.shared = b.state == RelayPaused
+}
+
+// lift ends a pause that all dispatchers knew of, and says whether there was one.
+func (b *breaker) lift(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != RelayPaused || !b.shared {
+		return false
+	}
+	b.until, b.shared = now, false
+	return true
 }
 
 // lookAgain says whether the wait is over, so that the relay may be probed or tried.

@@ -21,6 +21,7 @@ func (e *engine) claimLoop(ctx context.Context) error {
 		if _, err := e.cfg.Queue.Reap(ctx); err != nil {
 			return cmp.Or(ctx.Err(), err)
 		}
+		e.heedPauses(ctx)
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -58,7 +59,7 @@ func (e *engine) claimLoop(ctx context.Context) error {
 			e.log.ErrorContext(ctx, "cannot claim; trying again at every poll", "error", err)
 			e.queueFault(ctx, "claim", err)
 		}
-		if e.drain && idle && got == 0 && !onlyHungry && err == nil {
+		if e.drain && idle && got == 0 && !onlyHungry && err == nil && !e.outOfTurn {
 			more, err := e.allowanceLacks(ctx)
 			if err != nil || !more {
 				return err
@@ -81,6 +82,7 @@ func (e *engine) claimLoop(ctx context.Context) error {
 
 // allowanceLacks says whether a lane with a rate has something due that it may only send later.
 func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
+	e.heedPauses(ctx)
 	for _, l := range e.snapshot() {
 		r := l.relay()
 		if r.Rate.PerSecond <= 0 || !l.able() {
@@ -90,7 +92,11 @@ func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
 		if _, err := e.cfg.Queue.Reap(ctx); err != nil {
 			return false, cmp.Or(ctx.Err(), err)
 		}
-		due, err := e.cfg.Queue.Due(ctx, r.Routes)
+		routes, ok, err := e.routesOf(ctx, e.snapshot(), l)
+		if err != nil || !ok {
+			return false, err
+		}
+		due, err := e.due(ctx, routes)
 		if err != nil {
 			return false, cmp.Or(ctx.Err(), err)
 		}
@@ -101,9 +107,17 @@ func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+// due asks what waits. A queue that does not answer within a lease does not answer.
+func (e *engine) due(ctx context.Context, routes []string) ([]outbox.Due, error) {
+	limited, cancel := context.WithTimeout(ctx, e.cfg.Lease)
+	defer cancel()
+	return e.cfg.Queue.Due(limited, routes)
+}
+
 // claimAll gives each lane that can send a claim, in their turn, and returns how many messages were claimed.
 func (e *engine) claimAll(ctx context.Context, onlyHungry bool) (int, error) {
 	total := 0
+	e.outOfTurn = false
 	lanes := e.inTurn()
 	for _, l := range lanes {
 		n, err := e.claimFor(ctx, lanes, l, onlyHungry)
@@ -142,7 +156,7 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 	}
 	limit := e.share(lanes, l, free)
 	if limit <= 0 {
-		l.hungry = true // the others come first
+		l.hungry, e.outOfTurn = true, true // the others come first
 		return 0, nil
 	}
 	asked := time.Now()
@@ -190,14 +204,18 @@ func (e *engine) patient(ctx context.Context) (limited context.Context, cancel f
 }
 
 // crowdDelay is how long messages wait that crowded a lane because their domain had as many as it may.
-const crowdDelay = 5 * time.Second
+const (
+	crowdDelay = 5 * time.Second
+	crowdEvery = time.Second // how often that happens at the most
+)
 
 // uncrowd puts back what fills the lane and may not be sent yet because of its recipients' domain.
 func (l *lane) uncrowd() {
 	perDomain := l.relay().PerDomain
-	if perDomain <= 0 {
+	if perDomain <= 0 || l.drain || time.Since(l.parted) < crowdEvery {
 		return
 	}
+	l.parted = time.Now()
 	for _, j := range l.jobs.crowd(perDomain) {
 		l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: crowdDelay})...)
 	}
@@ -221,7 +239,7 @@ func (e *engine) laneOf(lanes []*lane, l *lane, c *outbox.Claimed) *lane {
 	if failed {
 		for _, other := range lanes {
 			r := other.relay()
-			if other != l && other.able() && r.serves(c.Route) && r.Rate.PerSecond <= 0 && r.Backup == l.relay().Backup {
+			if other != l && other.free() > 0 && r.serves(c.Route) && r.Rate.PerSecond <= 0 && r.Backup == l.relay().Backup {
 				return other
 			}
 		}
@@ -238,7 +256,7 @@ func (e *engine) untilDue(ctx context.Context, barren int) time.Duration {
 			continue
 		}
 		r := l.relay()
-		due, err := e.cfg.Queue.Due(ctx, r.Routes)
+		due, err := e.due(ctx, r.Routes)
 		if err != nil {
 			return wait // the next claim says what is wrong
 		}

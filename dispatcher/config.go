@@ -26,7 +26,8 @@ type Config struct {
 	// than this makes the rest wait.
 	Concurrency int
 	// MaxBytes bounds the summed size of the large bodies, of more than 64 KiB, that are in memory at once; a larger one goes
-	// alone. What waits its turn is fetched when that has come. Defaults to 256 MiB.
+	// alone. What waits its turn is fetched when that has come. Opening, stamping and signing make copies besides, up to three of
+	// a body at a time. Defaults to 256 MiB.
 	MaxBytes int64
 	// Poll is how often the queue is looked at when nothing else wakes the dispatcher. Defaults to 1 s. It is also woken
 	// by Wake, by Watch, and when something it saw becomes due.

@@ -57,6 +57,9 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 		committed.Store(true)
 		return nil
 	}}
+	if l.unfenced(j) { // a message in several transactions goes on for long: the lease is looked at before each
+		env.CommitAccepted = func(context.Context, []int) error { return l.passStage(ctx, j) }
+	}
 	for i, d := range c.Deliveries {
 		env.To[i] = d.Recipient
 	}
@@ -111,20 +114,27 @@ func (l *lane) body(ctx context.Context, j *job) (body []byte, release func(), e
 	if err := l.memory.Acquire(ctx, size); err != nil {
 		return nil, func() {}, err
 	}
-	body, err = l.cfg.Queue.Body(ctx, j.claimed.ID)
+	limited, cancel := context.WithTimeout(ctx, l.cfg.Lease)
+	defer cancel()
+	body, err = l.cfg.Queue.Body(limited, j.claimed.ID)
 	return body, func() { l.memory.Release(size) }, err
 }
 
 // passStage records that the message passes the point of no return, as far as the relay's fence asks for it. It fails when
 // the lease is lost.
 func (l *lane) passStage(ctx context.Context, j *job) error {
-	if l.relay().Fence == FenceHold && j.claimed.OnUncertain != outbox.Hold {
+	if l.unfenced(j) {
 		if !l.held.valid(j.refs(), l.cfg.Lease) {
 			return errLeaseLost
 		}
 		return nil
 	}
 	return l.stager.commit(ctx, j, l.name)
+}
+
+// unfenced says whether the message goes without its stage being recorded.
+func (l *lane) unfenced(j *job) bool {
+	return l.relay().Fence == FenceHold && j.claimed.OnUncertain != outbox.Hold
 }
 
 // learn takes what a message says about the relay. That it was rejected for itself shows that the relay works.

@@ -37,6 +37,8 @@ type engine struct {
 	workers  sync.WaitGroup // the lanes
 	stopping bool
 
+	outOfTurn bool // the claimer's: a lane was refused for its share
+
 	turned  atomic.Int64 // when the claimer last turned, in Unix nanoseconds
 	failing atomic.Pointer[string]
 }
@@ -83,12 +85,19 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 		}
 	}
 
+	var grace, patience *time.Timer
+	arm := sync.OnceFunc(func() { // when ctx ends, whatever the claimer is waiting for
+		grace = time.AfterFunc(e.cfg.Grace, cut)
+		patience = time.AfterFunc(e.cfg.Grace+e.cfg.Lease, stopSettling) // with a database that stays away
+	})
+	unhook := context.AfterFunc(ctx, arm)
+	defer unhook()
+
 	err := e.claimLoop(ctx)
 
-	e.end()
-	grace := time.AfterFunc(e.cfg.Grace, cut)
-	patience := time.AfterFunc(e.cfg.Grace+e.cfg.Lease, stopSettling) // with a database that stays away
+	arm()
 	defer patience.Stop()
+	e.end()
 	e.workers.Wait()
 	grace.Stop()
 	e.stager.close()
@@ -117,11 +126,14 @@ func (e *engine) begin(work context.Context) {
 		e.lanes = append(e.lanes, l)
 		e.workers.Go(func() {
 			defer cut()
+			defer close(l.finished)
+			var reviver sync.WaitGroup
+			if !e.drain {
+				reviver.Go(func() { l.revive(ctx) })
+			}
 			l.run(ctx)
+			reviver.Wait()
 		})
-		if !e.drain {
-			e.workers.Go(func() { l.revive(ctx) })
-		}
 	}
 	for _, r := range e.cfg.Relays {
 		e.launch(newLane(e, r))

@@ -2,8 +2,11 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/outboxmail/outbox"
@@ -26,7 +29,7 @@ type Health struct {
 type RelayHealth struct {
 	Name  string
 	State RelayState
-	// Reason is in the relay's own words, Since when it is so.
+	// Reason is in the relay's own words, which may name addresses; Since is when it is so.
 	Reason string
 	Since  time.Time
 	// For is how long it is until the relay is looked at again, 0 for one that is in use.
@@ -53,7 +56,7 @@ func (d *Dispatcher) Health() Health {
 		return Health{Reasons: []string{"the dispatcher does not run"}}
 	}
 	h := Health{Live: true, Ready: true}
-	if still := time.Since(time.Unix(0, e.turned.Load())); still > d.cfg.Poll+2*d.cfg.Lease {
+	if still := time.Since(time.Unix(0, e.turned.Load())); still > d.cfg.Poll+2*d.cfg.Lease && !e.settler.behind.Load() {
 		h.Live, h.Ready = false, false
 		h.Reasons = append(h.Reasons, fmt.Sprintf("the claimer has not turned for %v", still.Round(time.Second)))
 	}
@@ -116,7 +119,9 @@ func (l *lane) sharePause(ctx context.Context) {
 	defer cancel()
 	if err := q.PauseRelay(limited, l.name, l.breaker.wait(now), reason); err != nil {
 		l.log.WarnContext(ctx, "cannot share the pause of a relay", "relay", l.name, "error", err)
+		return
 	}
+	l.breaker.share()
 }
 
 // heedPauses takes up the pauses that other dispatchers, or operators, have set.
@@ -125,19 +130,24 @@ func (e *engine) heedPauses(ctx context.Context) {
 	if !ok {
 		return
 	}
-	states, err := q.RelayStates(ctx)
+	limited, cancel := context.WithTimeout(ctx, e.cfg.Lease)
+	defer cancel()
+	states, err := q.RelayStates(limited)
 	if err != nil {
 		return // the heartbeat beside it tells of it
 	}
 	now := time.Now()
 	for _, l := range e.snapshot() {
-		for _, s := range states {
-			if s.Name != l.name || s.Paused <= l.breaker.wait(now)+time.Second {
-				continue
+		i := slices.IndexFunc(states, func(s outbox.RelayState) bool { return s.Name == l.name && s.Paused > 0 })
+		switch {
+		case i < 0:
+			if l.breaker.lift(now) {
+				poke(l.again)
 			}
+		case states[i].Paused > l.breaker.wait(now)+time.Second:
 			wasDown := !l.able()
-			l.breaker.pause(now, s.Paused, s.Reason)
-			l.handBack(l.jobs.take())
+			l.breaker.pause(now, states[i].Paused, states[i].Reason)
+			l.jobs.rebound()
 			poke(l.down)
 			if !wasDown {
 				l.report(ctx, smtpx.ClassQuota)
@@ -182,6 +192,8 @@ func (l *lane) sleep(d time.Duration) bool {
 	select {
 	case <-timer.C:
 		return true
+	case <-l.again:
+		return true
 	case <-l.closing:
 		return false
 	}
@@ -194,10 +206,17 @@ func (l *lane) probe(ctx context.Context) bool {
 		return true
 	}
 	limited, cancel := context.WithTimeout(ctx, l.cfg.Lease)
+	var closer sync.WaitGroup
+	defer closer.Wait()
 	defer cancel()
-	stop := context.AfterFunc(ctx, cancel)
-	defer stop()
-	var err error
+	closer.Go(func() { // a lane that closes does not wait for its probe
+		select {
+		case <-l.closing:
+			cancel()
+		case <-limited.Done():
+		}
+	})
+	err := errors.New("the probe panicked")
 	l.safely(ctx, "Prober.Probe", func() { _, err = p.Probe(limited) })
 	if err == nil {
 		return true
@@ -207,7 +226,7 @@ func (l *lane) probe(ctx context.Context) bool {
 	if e.Class == smtpx.ClassConfig {
 		v.class = smtpx.ClassConfig
 	}
-	l.breaker.note(time.Now(), v)
+	l.breaker.reopen(time.Now(), v)
 	l.log.WarnContext(ctx, "relay_probe_failed", "relay", l.name, "class", v.class, "reason", masked(v.words),
 		"for", l.breaker.wait(time.Now()))
 	return false

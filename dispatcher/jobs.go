@@ -53,7 +53,7 @@ func (q *jobs) put(j *job) bool {
 }
 
 // next waits for a message that may be sent now, and takes it: the oldest of the highest priority whose domains have room. It
-// is false when the lane is closed.
+// returns nil when messages wait and none may be sent at all, and false when the lane is closed.
 func (q *jobs) next() (*job, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -62,6 +62,9 @@ func (q *jobs) next() (*job, bool) {
 			return nil, false
 		}
 		concurrency, perDomain := q.bound()
+		if concurrency <= 0 && len(q.waiting[0])+len(q.waiting[1])+len(q.waiting[2]) > 0 {
+			return nil, true
+		}
 		if q.active < concurrency {
 			for r := range q.waiting {
 				i := slices.IndexFunc(q.waiting[r], func(j *job) bool { return q.fits(j, perDomain) })
@@ -104,7 +107,11 @@ func (q *jobs) done(j *job) {
 }
 
 // rebound has next ask again what may be sent.
-func (q *jobs) rebound() { q.changed.Broadcast() }
+func (q *jobs) rebound() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.changed.Broadcast()
+}
 
 // take removes all that wait.
 func (q *jobs) take() []*job {
@@ -155,13 +162,12 @@ func (q *jobs) count() (waiting, active int) {
 	return waiting, q.active
 }
 
-// close gives out no more and returns what has not begun.
-func (q *jobs) close() []*job {
+// close gives out no more and takes no more.
+func (q *jobs) close() {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.closed = true
 	q.changed.Broadcast()
-	q.mu.Unlock()
-	return q.take()
 }
 
 // domainsOf are the different domains of recipients.

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,8 +63,9 @@ type lane struct {
 	pace     *pace
 	send     SendFunc
 	closing  chan struct{} // closed by close
-	finished chan struct{} // closed when nothing is being sent any more
+	finished chan struct{} // closed when its Sender is not used any more
 	down     chan struct{} // of one: the breaker opened
+	again    chan struct{} // of one: what it waits for is over
 	cut      context.CancelFunc
 	unsigned sync.Once // says that the provider would break signatures
 
@@ -72,16 +74,17 @@ type lane struct {
 	hopeful  atomic.Bool  // it may claim again after an outage
 
 	// The claimer's own.
-	hungry bool    // the last claim was filled, or not made for want of room
-	served float64 // messages claimed, divided by the weight
-	idled  bool    // it could not take its share at the last turn
+	hungry bool      // the last claim was filled, or not made for want of room
+	served float64   // messages claimed, divided by the weight
+	idled  bool      // it could not take its share at the last turn
+	parted time.Time // when it last put back what crowded it
 }
 
 func newLane(e *engine, r Relay) *lane {
 	now := time.Now()
 	l := &lane{
 		engine: e, name: r.Name, breaker: newBreaker(now), pace: newPace(r.Concurrency, now),
-		closing: make(chan struct{}), finished: make(chan struct{}), down: make(chan struct{}, 1),
+		closing: make(chan struct{}), finished: make(chan struct{}), down: make(chan struct{}, 1), again: make(chan struct{}, 1), idled: true,
 	}
 	l.current.Store(&r)
 	l.jobs = newJobs(l.bound)
@@ -140,6 +143,10 @@ func (l *lane) run(ctx context.Context) {
 		if !ok {
 			break
 		}
+		if j == nil { // the relay cannot send: what waits is for others
+			l.handBack(l.jobs.take())
+			continue
+		}
 		sends.Go(func() {
 			l.settler.put(l.deliver(ctx, j)...)
 			l.lastDone.Store(time.Now().UnixNano())
@@ -147,11 +154,11 @@ func (l *lane) run(ctx context.Context) {
 			l.kicked()
 		})
 	}
+	l.handBack(l.jobs.take())
 	sends.Wait()
-	close(l.finished)
 }
 
-// close has the lane begin nothing more, and hands back what it has not begun.
+// close has the lane begin nothing more; run hands back what has not begun.
 func (l *lane) close() {
 	select {
 	case <-l.closing:
@@ -159,7 +166,7 @@ func (l *lane) close() {
 	default:
 		close(l.closing)
 	}
-	l.handBack(l.jobs.close())
+	l.jobs.close()
 }
 
 // handBack returns messages to the queue as if they had not been claimed.
@@ -172,14 +179,24 @@ func (l *lane) handBack(list []*job) {
 	}
 }
 
-// put gives the lane a message. What it cannot take is put back for a moment.
+// put gives the lane a message. One that it cannot take is for another lane, or is put back for a moment; one that is in doubt
+// with this relay waits for it.
 func (l *lane) put(j *job) {
 	if l.able() && l.jobs.put(j) {
 		return
 	}
-	delay := max(l.cfg.Poll, l.breaker.wait(time.Now()))
-	l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: delay})...)
+	s := outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: l.cfg.Poll}
+	switch {
+	case slices.ContainsFunc(j.claimed.Deliveries, doubtful):
+		s.Delay = max(s.Delay, l.breaker.wait(time.Now()))
+	case l.another(l, j.claimed.Route):
+		s = outbox.Settlement{Verb: outbox.VerbRecycle}
+	}
+	l.settler.put(all(j, s)...)
 }
+
+// doubtful says whether a delivery may have been accepted before.
+func doubtful(d outbox.ClaimedDelivery) bool { return d.Class == string(smtpx.ClassAmbiguous) }
 
 // timed keeps the average of how long a message takes.
 func (l *lane) timed(took time.Duration) {
@@ -203,7 +220,6 @@ func (l *lane) note(ctx context.Context, v verdict) {
 		l.pace.throttled(now)
 	default:
 	}
-	wasDown := !l.able()
 	changed := l.breaker.note(now, v)
 	if l.pace.concurrency() != before || changed {
 		l.jobs.rebound()
@@ -212,7 +228,7 @@ func (l *lane) note(ctx context.Context, v verdict) {
 		return
 	}
 	l.report(ctx, v.class)
-	if !wasDown && !l.able() {
+	if !l.able() {
 		poke(l.down)
 		l.handBack(l.jobs.take())
 		l.sharePause(ctx)

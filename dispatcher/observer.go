@@ -11,7 +11,7 @@ import (
 )
 
 // Observer is told what a dispatcher does. Its functions may be nil. They are called concurrently, from the goroutines that
-// do the work, and should return soon; a panic in one of them is logged and changes nothing. The zero value observes
+// do the work, and should return soon and not call [Dispatcher.Update], which would wait for them; a panic in one of them is logged and changes nothing. The zero value observes
 // nothing.
 type Observer struct {
 	// Claimed is called after each claim that found something.
@@ -93,7 +93,7 @@ type OutcomeEvent struct {
 type RelayEvent struct {
 	Relay string
 	State RelayState
-	// Reason is the relay's own words, or the error of the connection, "" when the relay is well.
+	// Reason is the relay's own words, which may name addresses, or the error of the connection; "" when the relay is well.
 	Reason string
 	// Class is what they mean.
 	Class smtpx.Class

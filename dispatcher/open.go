@@ -46,7 +46,9 @@ func (l *lane) prepare(ctx context.Context, c *outbox.Claimed, body []byte) ([]b
 		})
 		return body, nil
 	}
-	if body, err = r.Sign.Sign(body); err != nil {
+	err = errors.New("the signer panicked")
+	l.safely(ctx, "Signer.Sign", func() { body, err = r.Sign.Sign(body) })
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSign, err)
 	}
 	return body, nil

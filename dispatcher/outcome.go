@@ -47,9 +47,11 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	}
 
 	age := c.Age + time.Since(j.claimedAt)
-	delay, again := l.cfg.Retry.Next(Attempt{
+	attempt := Attempt{
 		ID: c.ID, Seq: d.Seq, Number: d.Attempt, Priority: c.Priority, Class: e.Class, Age: age, DeferredFor: d.DeferredFor,
-	})
+	}
+	delay, again := Backoff{}.Next(attempt) // where the policy panics
+	l.safely(ctx, "RetryPolicy.Next", func() { delay, again = l.cfg.Retry.Next(attempt) })
 	delay = max(delay, e.RetryAfter) // what the relay asks for; and never negative
 	giveUp := !again || l.spent(e.Class, d, age, delay)
 	switch {
@@ -64,9 +66,14 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		s.Verb = outbox.VerbFail
 	default:
 		s.Verb, s.Uncounted, s.Delay = outbox.VerbDefer, !counted(e.Class), delay
-		if e.Stage != "" && failsOver(e.Class) && l.another(l, c.Route, lastFailed(d)) {
-			s.Delay = 0 // certainly not accepted: another relay may have it at once
+		// Certainly not accepted: another relay may have it at once, but not in a circle, and not what is in doubt elsewhere.
+		if e.Stage != "" && failsOver(e.Class) && !failsOver(smtpx.Class(d.Class)) && !doubtful(*d) && l.another(l, c.Route) {
+			s.Delay = 0
 		}
+	}
+	if doubtful(*d) && !counted(e.Class) { // this attempt sent nothing: the older doubt remains, with its relay
+		s.Evidence.Class, s.Evidence.Relay = d.Class, d.Relay
+		s.Evidence.Reply = oneLine("still in doubt; relay " + l.name + ": " + s.Evidence.Reply)
 	}
 	return s
 }
@@ -90,14 +97,6 @@ func (l *lane) spent(class smtpx.Class, d *outbox.ClaimedDelivery, age, delay ti
 // accept it, and where the fault is this relay's alone.
 func failsOver(c smtpx.Class) bool {
 	return c == smtpx.ClassUnreachable || c == smtpx.ClassQuota || c == smtpx.ClassConfig
-}
-
-// lastFailed is the relay that the delivery could not be sent through the last time, "" if there is none.
-func lastFailed(d *outbox.ClaimedDelivery) string {
-	if failsOver(smtpx.Class(d.Class)) {
-		return d.Relay
-	}
-	return ""
 }
 
 // evidenceOf keeps the relay's words, or the error of the connection.

@@ -20,6 +20,9 @@ func (l *lane) weight() float64 {
 	return w
 }
 
+// reach is how far a full lane gets by all that it holds.
+func (l *lane) reach() float64 { return float64(max(l.room(), 1)) / l.weight() }
+
 // inTurn are the lanes in the order in which they may claim: the one that has had least for its weight first, and the backups
 // last. Together with [engine.share] this is weighted round-robin: under light load message by message, under heavy load
 // claim by claim.
@@ -40,6 +43,13 @@ func (e *engine) inTurn() []*lane {
 			}
 			if !math.IsInf(least, 1) {
 				l.served = max(l.served, least)
+			}
+		}
+	}
+	for _, l := range lanes { // nor for one in which it was slow, or had nothing to do: what it may be owed is bounded
+		for _, other := range lanes {
+			if other != l && other.able() && other.relay().shares(l.relay()) {
+				l.served = max(l.served, other.served-l.reach()-other.reach())
 			}
 		}
 	}
@@ -98,7 +108,7 @@ func (e *engine) routesOf(ctx context.Context, lanes []*lane, l *lane) (routes [
 	}
 	candidates := r.Routes
 	if len(candidates) == 0 {
-		due, err := e.cfg.Queue.Due(ctx, nil)
+		due, err := e.due(ctx, nil)
 		if err != nil {
 			return nil, false, err
 		}
@@ -116,9 +126,9 @@ func (e *engine) routesOf(ctx context.Context, lanes []*lane, l *lane) (routes [
 	return routes, len(routes) > 0, nil
 }
 
-// another says whether a relay other than l, and other than the one that failed a message last, can take it at once.
-func (e *engine) another(l *lane, route, failedLast string) bool {
+// another says whether a relay other than l can take messages of a route.
+func (e *engine) another(l *lane, route string) bool {
 	return slices.ContainsFunc(e.snapshot(), func(other *lane) bool {
-		return other != l && other.name != failedLast && other.able() && other.relay().serves(route)
+		return other != l && other.able() && other.relay().serves(route)
 	})
 }

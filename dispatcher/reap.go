@@ -27,7 +27,9 @@ func (e *engine) reap(ctx context.Context) {
 			}
 			continue
 		}
-		report, err := e.cfg.Queue.Reap(ctx)
+		limited, cancel := context.WithTimeout(ctx, e.cfg.Lease)
+		report, err := e.cfg.Queue.Reap(limited)
+		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return

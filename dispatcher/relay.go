@@ -41,7 +41,8 @@ type Relay struct {
 	Routes []string
 	// Weight is the relay's share of the messages of a route beside those of the other relays that serve it: of two with 3
 	// and 1 the first sends three quarters. A relay that cannot send gives its share to the others, one that is degraded
-	// three quarters of it. Defaults to 1.
+	// three quarters of it. The shares hold under load too, so that relays of very different speed wait for the slowest,
+	// unless it finishes nothing for two seconds: give a slow one a small weight, or routes of its own. Defaults to 1.
 	Weight int
 	// Backup keeps the relay out of a route for as long as a relay that is no backup serves it and can send. Defaults to
 	// false.
@@ -71,7 +72,7 @@ const (
 	FenceAll Fence = "all"
 	// FenceHold records it for messages with [outbox.Hold] only. What else a dispatcher was sending when it died is sent again,
 	// whether or not it had got so far: there are more second copies, each with the same Message-ID. A lease that has lapsed
-	// is recognised by the dispatcher's own clock then, not by the database.
+	// is recognised by the dispatcher's own clock then, not by the database, and not after the host was suspended.
 	FenceHold Fence = "hold"
 )
 

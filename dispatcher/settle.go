@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -62,9 +63,18 @@ func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[out
 	policy := backoff.WithContext(backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
 		backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(s.cfg.Lease*lapses)), ctx)
 	err := backoff.RetryNotify(func() (err error) {
-		limited, cancel := context.WithTimeout(ctx, s.cfg.Lease)
+		// The end of ctx ends the repetition, not a try: an outcome that comes late is recorded all the same.
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Lease)
 		defer cancel()
 		lost, err = s.cfg.Queue.Settle(limited, s.cfg.Name, batch)
+		if _, bad := errors.AsType[*outbox.InvalidError](err); bad {
+			// A notice that the queue does not take must not keep outcomes from being recorded.
+			s.log.ErrorContext(ctx, "notices of failures are refused; the failures are recorded without them", "error", err)
+			for i := range batch {
+				batch[i].Notice = nil
+			}
+			lost, err = s.cfg.Queue.Settle(limited, s.cfg.Name, batch)
+		}
 		return err
 	}, policy, func(err error, _ time.Duration) {
 		if !failing {
@@ -92,6 +102,7 @@ func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[out
 	}
 	if len(gone) > 0 && err == nil {
 		s.log.WarnContext(ctx, "leases were lost before their outcome was recorded", "deliveries", len(gone))
+		notify(ctx, s.engine, "Observer.Lost", s.cfg.Observer.Lost, lost)
 	}
 	return gone
 }

@@ -11,7 +11,7 @@ import (
 // Sender, begins nothing more, hands back what it has not begun, and has what it is sending finished or, after Grace, cut off
 // as when Run stops. Update returns when the Senders that it took out are not used any more, so that they may be closed.
 //
-// A list that cannot be meant is refused, and nothing is changed. Calls wait for one another.
+// A list that cannot be meant is refused, and nothing is changed. Calls wait for one another. A hook or a Sender must not call it.
 func (d *Dispatcher) Update(relays []Relay) error {
 	relays, err := checkRelays(relays, d.cfg.Concurrency)
 	if err != nil {
@@ -29,6 +29,8 @@ func (d *Dispatcher) Update(relays []Relay) error {
 	d.mu.Unlock()
 	for _, l := range out {
 		l.close()
+	}
+	for _, l := range out {
 		grace := time.AfterFunc(d.cfg.Grace, l.cut)
 		<-l.finished
 		grace.Stop()

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -14,7 +15,8 @@ func (e *engine) watch(ctx context.Context) {
 		backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
 	for {
 		began := time.Now()
-		err := e.cfg.Watch(ctx, e.Wake)
+		err := errors.New("it panicked")
+		e.safely(ctx, "Watch", func() { err = e.cfg.Watch(ctx, e.Wake) })
 		if ctx.Err() != nil {
 			return
 		}
