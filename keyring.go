@@ -60,20 +60,21 @@ func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 // MarshalJSON gives the name alone.
 func (k Key) MarshalJSON() ([]byte, error) { return []byte(quote(k.ID)), k.checkID() }
 
-// check checks the name and the secret, of which an error says nothing but the length.
+// check checks the name and the secret, of which an error says nothing but the length. It names neither: what stands in the
+// place of the name may be a secret.
 func (k Key) check() error {
 	if err := k.checkID(); err != nil {
 		return err
 	}
 	if len(k.Secret) != KeySize {
-		return fmt.Errorf("key %s: the secret has %d bytes, not %d", k.ID, len(k.Secret), KeySize)
+		return fmt.Errorf("the secret has %d bytes, not %d", len(k.Secret), KeySize)
 	}
 	for _, b := range k.Secret {
 		if b != 0 {
 			return nil
 		}
 	}
-	return fmt.Errorf("key %s: the secret is all zero", k.ID)
+	return errors.New("the secret is all zero")
 }
 
 func (k Key) checkID() error {
@@ -108,9 +109,9 @@ func NewKeyRing(keys ...Key) (*KeyRing, error) {
 		return nil, errors.New("key ring: there is no key")
 	}
 	r := &KeyRing{current: keys[0].ID, keys: make(map[string]cipher.AEAD, len(keys))}
-	for _, k := range keys {
+	for i, k := range keys {
 		if err := k.check(); err != nil {
-			return nil, fmt.Errorf("key ring: %w", err)
+			return nil, fmt.Errorf("key ring: key %d: %w", i+1, err)
 		}
 		if _, twice := r.keys[k.ID]; twice {
 			return nil, fmt.Errorf("key ring: key %s is there twice", k.ID)
@@ -151,7 +152,7 @@ func ParseKeyRing(text string) (*KeyRing, error) {
 	return NewKeyRing(keys...)
 }
 
-// parseKey reads one key.
+// parseKey reads one key. Its errors do not repeat the name, which is the secret where somebody swapped the two.
 func parseKey(word string) (Key, error) {
 	id, encoded, ok := strings.Cut(word, ":")
 	if !ok {
@@ -163,7 +164,7 @@ func parseKey(word string) (Key, error) {
 		return Key{}, idErr
 	}
 	if err != nil {
-		return Key{}, fmt.Errorf("key %s: the secret is not base64", id)
+		return Key{}, errors.New("the secret is not base64")
 	}
 	return k, k.check()
 }

@@ -227,13 +227,16 @@ func (r *KeyRing) encrypt(id ID, what purpose, plain []byte, compressed bool) ([
 
 // sealBody seals a rendered message, compressed first where it has at least compressFrom bytes and becomes shorter by it.
 func (r *KeyRing) sealBody(id ID, body []byte, compressFrom int64) ([]byte, error) {
-	if compressFrom > 0 && int64(len(body)) >= compressFrom {
+	if compressible(int64(len(body)), compressFrom) {
 		if short, ok := deflate(body); ok {
 			return r.encrypt(id, purposeBody, short, true)
 		}
 	}
 	return r.encrypt(id, purposeBody, body, false)
 }
+
+// compressible says whether a body of n bytes is to be compressed. One that is longer than inflate would make again is not.
+func compressible(n, from int64) bool { return from > 0 && n >= from && n <= maxOpened }
 
 // sealText seals a short value and returns it as text.
 func (r *KeyRing) sealText(id ID, what purpose, plain string) (string, error) {

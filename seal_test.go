@@ -126,6 +126,20 @@ func TestSealedStaysClosed(t *testing.T) {
 	}
 }
 
+// A body that could not be made again from its compressed form is stored without compressing it.
+func TestCompressible(t *testing.T) {
+	for _, test := range []struct {
+		n, from int64
+		want    bool
+	}{
+		{1000, 0, false}, {999, 1000, false}, {1000, 1000, true}, {maxOpened, 1, true}, {maxOpened + 1, 1, false},
+	} {
+		if got := compressible(test.n, test.from); got != test.want {
+			t.Errorf("%d bytes, compressed from %d: %v", test.n, test.from, got)
+		}
+	}
+}
+
 func TestKeyRings(t *testing.T) {
 	one, two := testKey("2026-11").Text(), testKey("old.key_2").Text()
 	for name, text := range map[string]string{
@@ -155,6 +169,8 @@ func TestKeyRings(t *testing.T) {
 		"twice":          {one + "\n" + one, "twice"},
 		"short":          {"k:aHVzaA==", "4 bytes, not 32"},
 		"no base64":      {"k:hush!" + secret[5:], "not base64"},
+		"swapped":        {strings.Repeat("hush", 10) + "abc:2026-11", "line 1: the secret is not base64"},
+		"swapped alike":  {strings.Repeat("hush", 8) + ":name", "line 1: the secret has 3 bytes, not 32"},
 		"zero":           {"k:" + strings.Repeat("A", 43) + "=", "all zero"},
 		"too much":       {strings.Repeat("#", maxKeyFile+1), "more than"},
 	} {

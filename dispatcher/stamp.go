@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -394,11 +393,11 @@ func token(s string) bool {
 	return s != ""
 }
 
-// idempotencyKey names what is sent: the message, by its idempotency key or else its id, and the recipients of this transaction,
-// because those that were deferred are sent to by another. One that is too long, or not plain, is replaced by its hash.
+// idempotencyKey names what is sent: the message by its id, which no other message has in any database, and the recipients of this
+// transaction, because those that were deferred are sent to by another. One that is too long is replaced by its hash.
 func idempotencyKey(c *outbox.Claimed, limit int) string {
 	var b strings.Builder
-	b.WriteString(cmp.Or(c.Key, string(c.ID)))
+	b.WriteString(string(c.ID))
 	seqs := make([]int, len(c.Deliveries))
 	for i, d := range c.Deliveries {
 		seqs[i] = d.Seq
@@ -408,11 +407,6 @@ func idempotencyKey(c *outbox.Claimed, limit int) string {
 		b.WriteString("/" + strconv.Itoa(seq))
 	}
 	key := b.String()
-	for i := range len(key) {
-		if key[i] <= ' ' || key[i] > '~' {
-			limit = 0
-		}
-	}
 	if len(key) > limit {
 		sum := sha256.Sum256([]byte(key))
 		return hex.EncodeToString(sum[:])

@@ -158,28 +158,34 @@ func TestStampKeepsToLimits(t *testing.T) {
 	}
 }
 
+// The provider drops what has the key of another transaction: no two may share one, of any message with any recipients.
 func TestIdempotencyKey(t *testing.T) {
-	key := func(k string, seqs ...int) string {
-		c := &outbox.Claimed{ID: stampID, Key: k}
+	many := make([]int, 100)
+	for i := range many {
+		many[i] = i
+	}
+	key := func(id outbox.ID, k string, seqs ...int) string {
+		c := &outbox.Claimed{ID: id, Key: k}
 		for _, s := range seqs {
 			c.Deliveries = append(c.Deliveries, outbox.ClaimedDelivery{Seq: s})
 		}
 		return idempotencyKey(c, resendKey)
 	}
-	if got := key("order-1", 1); got != "order-1/1" {
+	const other = "01980a5c-7d1f-7cc3-9b3e-3f1d8a6f2b12"
+	if got := key(stampID, "order-1", 1); got != stampID+"/1" {
 		t.Errorf("key %q", got)
 	}
 	seen := map[string]bool{}
 	for _, k := range []string{
-		key("order-1", 1), key("order-1", 1, 2), key("order-1", 2), key("", 1), key("order 1", 1), key("órder-1", 1), key("order-1\r\nX: y", 1),
-		key(strings.Repeat("k", 255), 1), key(strings.Repeat("k", 254), 1),
+		key(stampID, "x", 0, 1), key(other, "x/0", 1), key(stampID, "x", 1), key(other, "x", 0, 1), key(stampID, "x", 11), key(stampID, "x", 1, 1, 1),
+		key(stampID, "", many...), key(stampID, "", many[1:]...), key(other, "", many...),
 	} {
 		if len(k) > resendKey || strings.ContainsFunc(k, func(r rune) bool { return r <= ' ' || r > '~' }) || seen[k] {
 			t.Errorf("%q is too long, not plain, or was there", k)
 		}
 		seen[k] = true
 	}
-	if key("order-1", 2, 1) != key("order-1", 1, 2) {
+	if key(stampID, "", 2, 1) != key(stampID, "", 1, 2) {
 		t.Error("the order of the recipients counts")
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"net/mail"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -106,13 +107,24 @@ func New(c Config) (*Signer, error) {
 	return s, nil
 }
 
+// domains maps international domain names as Enqueue does.
+var domains = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(true))
+
 // asciiDomain returns a domain in lower case and in its ASCII form.
 func asciiDomain(s string) (string, error) {
-	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(s, "."))
-	if err == nil && !isSelector(ascii) {
-		err = errors.New("is not one")
+	ascii := strings.ToLower(strings.TrimSuffix(s, "."))
+	// One that is ASCII already is not judged: there are domains, such as ab--cd.example, that idna would refuse.
+	if strings.ContainsFunc(ascii, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		mapped, err := domains.ToASCII(ascii)
+		if err != nil {
+			return "", err
+		}
+		ascii = mapped
 	}
-	return strings.ToLower(ascii), err
+	if !isSelector(ascii) {
+		return "", errors.New("is not one")
+	}
+	return ascii, nil
 }
 
 // isSelector says whether s is a name in the DNS: labels of letters, digits, '-' and '_'.
@@ -139,9 +151,16 @@ func isFieldName(s string) bool {
 func (s *Signer) Sign(message []byte) ([]byte, error) {
 	head, body := splitMessage(message)
 	fields := parseHeader(head)
-	domain, err := authorDomain(fields)
+	written, err := authorDomain(fields)
 	if err != nil {
 		return nil, fmt.Errorf("dkim: %w", err)
+	}
+	domain, err := asciiDomain(written)
+	if err != nil { // no key can be for it
+		if s.required {
+			return nil, fmt.Errorf("dkim: the author's domain %q: %w", written, err)
+		}
+		return message, nil
 	}
 	keys := s.keysOf(domain)
 	if len(keys) == 0 {
@@ -179,7 +198,7 @@ func (s *Signer) keysOf(domain string) []*keyFile {
 	return nil
 }
 
-// authorDomain is the domain of the first author. There must be exactly one From, or receivers disagree about whose message it is.
+// authorDomain is the domain of the first author as it is written. There must be exactly one From, or receivers disagree about whose message it is.
 func authorDomain(fields []field) (string, error) {
 	var from []string
 	for _, f := range fields {
@@ -201,7 +220,7 @@ func authorDomain(fields []field) (string, error) {
 	if len(list) == 0 {
 		return "", errors.New("the From field has no address")
 	}
-	return asciiDomain(list[0].Address[strings.LastIndexByte(list[0].Address, '@')+1:])
+	return list[0].Address[strings.LastIndexByte(list[0].Address, '@')+1:], nil
 }
 
 // choose lists the names for h= and the fields that they stand for, each name from the bottom of the header upwards

@@ -220,11 +220,14 @@ func TestWhoseKeySigns(t *testing.T) {
 	z := zone{}
 	keys := []Key{
 		z.newKey(t, "ed25519", "example.com", "s"), z.newKey(t, "ed25519", "mail.example.com", "s"), z.newKey(t, "ed25519", "bücher.example", "s"),
+		z.newKey(t, "ed25519", "AB--cd.example.net", "s"),
 	}
 	s, strict := newSigner(t, Config{Keys: keys}), newSigner(t, Config{Keys: keys, Required: true})
 	for from, want := range map[string]string{
 		"a@example.com": "example.com", "A <a@EXAMPLE.com>": "example.com", "a@mail.example.com": "mail.example.com",
 		"a@x.mail.example.com": "mail.example.com", "a@news.example.com": "example.com", "a@xn--bcher-kva.example": "xn--bcher-kva.example",
+		"a@ab--cd.example.net": "ab--cd.example.net", "a@x.ab--CD.example.net": "ab--cd.example.net", "a@BÜCHER.example": "xn--bcher-kva.example",
+		"a@ef--gh.example.org": "", "a@xn--0.example": "", "a@-é.example": "", "a@[192.0.2.1]": "",
 		"a@example.org": "", "a@notexample.com": "", "a@com": "", "a@example.com, b@example.org": "example.com",
 	} {
 		message := []byte("From: " + from + "\r\n\r\nx\r\n")

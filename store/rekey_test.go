@@ -299,11 +299,14 @@ func TestRekeyTwiceAtOnce(t *testing.T) {
 
 func TestReadSuppressions(t *testing.T) {
 	for name, test := range map[string]struct{ in, want string }{
-		"plain":       {"a@Example.org\n b@example.org , gone , bounce \n", "a@example.org|| b@example.org|gone|bounce"},
-		"empty":       {"", ""},
-		"blank lines": {"\n\na@example.org\n\n", "a@example.org||"},
-		"header":      {"Email Address,Created,Reason\r\na@example.org,1,gone\r\n", "a@example.org|gone|"},
-		"mark":        {"\ufeffemail\na@example.org\n", "a@example.org||"},
+		"plain":            {"a@Example.org\n b@example.org , gone , bounce \n", "a@example.org|| b@example.org|gone|bounce"},
+		"empty":            {"", ""},
+		"blank lines":      {"\n\na@example.org\n\n", "a@example.org||"},
+		"header":           {"Email Address,Created,Reason\r\na@example.org,1,gone\r\n", "a@example.org|gone|"},
+		"mark":             {"\ufeffemail\na@example.org\n", "a@example.org||"},
+		"mark and quotes":  {"\ufeff\"reason\",\"email\"\ngone,a@example.org\n", "a@example.org|gone|"},
+		"mark alone":       {"\ufeff", ""},
+		"less than a mark": {"\xef\xbb", `line 1: address "\xef\xbb" has no @`},
 		"header in another order": {
 			"source,reason,recipient\nbounce,\"gone, for good\",a@example.org\n", "a@example.org|gone, for good|bounce",
 		},
@@ -331,6 +334,18 @@ func TestReadSuppressions(t *testing.T) {
 				t.Errorf("%q gives\n%s\nwant\n%s", test.in, all, test.want)
 			}
 		})
+	}
+	for _, err := range store.ReadSuppressions(strings.NewReader("reason\ngone\n")) {
+		if _, isLine := errors.AsType[*store.LineError](err); isLine || !errors.Is(err, store.ErrNoAddresses) {
+			t.Errorf("a header without addresses: %v", err)
+		}
+	}
+	for in, want := range map[string][2]int{"nobody\n": {1, 1}, "a@example.org\n\"b\nc": {2, 3}} {
+		for _, err := range store.ReadSuppressions(strings.NewReader(in)) {
+			if line, isLine := errors.AsType[*store.LineError](err); isLine && [2]int{line.Line, line.Last} != want {
+				t.Errorf("%q: lines %d to %d, want %v", in, line.Line, line.Last, want)
+			}
+		}
 	}
 	broken := errors.New("broken")
 	for s, err := range store.ReadSuppressions(readerFunc(func([]byte) (int, error) { return 0, broken })) {

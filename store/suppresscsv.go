@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ func (e *LineError) Error() string {
 // Unwrap returns Err.
 func (e *LineError) Unwrap() error { return e.Err }
 
+// ErrNoAddresses says that the header of a suppression list names columns, but none of addresses.
+var ErrNoAddresses = errors.New("the header names no column of addresses")
+
 // columnNames are what the columns of a suppression list are called in the exports of providers.
 var columnNames = map[string][]string{
 	"address": {"address", "email", "e-mail", "email address", "emailaddress", "email_address", "recipient", "to"},
@@ -42,10 +46,11 @@ var columnNames = map[string][]string{
 // any order, and others are passed over; there must be one of addresses. Addresses come in the form in which deliveries have
 // them. Blank lines are passed over.
 //
-// A line that cannot be read is a [*LineError] in the sequence, which then goes on; any other error ends it.
+// A line that cannot be read is a [*LineError] in the sequence, which then goes on. Any other error ends it: [ErrNoAddresses] where
+// the first line names columns but none of addresses, or what the reader said.
 func ReadSuppressions(r io.Reader) iter.Seq2[Suppression, error] {
 	return func(yield func(Suppression, error) bool) {
-		lines := csv.NewReader(r)
+		lines := csv.NewReader(afterMark(r))
 		lines.FieldsPerRecord = -1
 		lines.TrimLeadingSpace = true
 		lines.ReuseRecord = true
@@ -68,11 +73,10 @@ func ReadSuppressions(r io.Reader) iter.Seq2[Suppression, error] {
 			}
 			line, _ := lines.FieldPos(0)
 			if first {
-				record[0] = strings.TrimPrefix(record[0], "\ufeff") // as spreadsheets write it
 				var found map[string]int
 				if found, named = header(record); named {
 					if _, ok := found["address"]; !ok {
-						yield(Suppression{}, &LineError{Line: line, Err: errors.New("the header names no column of addresses")})
+						yield(Suppression{}, fmt.Errorf("line %d: %w", line, ErrNoAddresses))
 						return
 					}
 					columns = found
@@ -81,13 +85,23 @@ func ReadSuppressions(r io.Reader) iter.Seq2[Suppression, error] {
 			}
 			s, err := suppressionOf(record, columns, named)
 			if err != nil {
-				err = &LineError{Line: line, Err: err}
+				err = &LineError{Line: line, Last: line, Err: err}
 			}
 			if !yield(s, err) {
 				return
 			}
 		}
 	}
+}
+
+// afterMark passes over the byte order mark that spreadsheets write in front of what they encode in UTF-8.
+func afterMark(r io.Reader) io.Reader {
+	const mark = "\ufeff"
+	in := bufio.NewReader(r)
+	if start, _ := in.Peek(len(mark)); string(start) == mark { // an error comes again with the next read
+		_, _ = in.Discard(len(mark))
+	}
+	return in
 }
 
 // header finds the columns by name. It is false for a line that is data: one with an address, or without a known name.

@@ -8,10 +8,6 @@ UPDATE outbox_relays SET tokens = tokens - $2 WHERE name = $1;
 -- $1 id.
 SELECT body FROM outbox_messages WHERE id = $1;
 
--- name: body_start
--- $1 id, $2 bytes at most.
-SELECT substr(body, 1, CAST($2 AS integer)) FROM outbox_messages WHERE id = $1;
-
 -- name: message
 -- $1 id.
 SELECT CAST(id AS text) AS id, message_id AS rfc_id, coalesce(idempotency_key, '') AS idempotency_key, route, priority, sender,

@@ -1,18 +1,13 @@
 package storetest
 
 import (
-	"bytes"
 	"errors"
-	"strings"
 	"sync"
 
-	"github.com/google/uuid"
-
 	"github.com/outboxmail/outbox"
-	"github.com/outboxmail/outbox/store"
 )
 
-// enqueueRules are about messages that the store itself enqueues, and about what a notice needs to know of the original.
+// enqueueRules are about messages that the store itself enqueues.
 func enqueueRules() []rule {
 	return []rule{
 		{"stores", "Messages that the store enqueues are stored together and can be claimed.", func(w *world) {
@@ -69,37 +64,6 @@ func enqueueRules() []rule {
 			wg.Wait()
 			want(w, "stored", fresh, 1)
 			want(w, "messages", w.number("SELECT count(*) FROM outbox_messages"), 1)
-		}},
-		{"header", "The header of a message is read without its body, however long either is.", func(w *world) {
-			long, err := outbox.New(outbox.Config{MaxHeaderSize: 1 << 20, Schema: w.schema})
-			w.must(err)
-			fields := strings.Repeat("X-Note: "+strings.Repeat("x", 70)+"\r\n", 1500)
-			for _, m := range []*outbox.Message{
-				mail(), mail(text(strings.Repeat("0123456789 ", 20_000))),
-				mail(raw("From: a@example.com\r\nTo: b@example.org\r\n" + fields + "\r\nBody.\r\n\r\nMore.\r\n")),
-			} {
-				tx, err := w.db.BeginTxx(w.Context(), nil)
-				w.must(err)
-				receipt, err := long.Enqueue(w.Context(), tx, m)
-				w.must(err)
-				w.must(tx.Commit())
-				body, err := w.store.Body(w.Context(), receipt.ID)
-				w.must(err)
-				header, err := w.store.Header(w.Context(), receipt.ID)
-				w.must(err)
-				before, _, _ := bytes.Cut(body, []byte("\r\n\r\n"))
-				if string(header) != string(before)+"\r\n\r\n" {
-					w.violatedf("of a message of %d bytes with a header of %d, %d were read", len(body), len(before)+4, len(header))
-				}
-			}
-		}},
-		{"no-header", "The header of a message that is not there, or was scrubbed, is named as such.", func(w *world) {
-			_, err := w.store.Header(w.Context(), outbox.ID(uuid.NewString()))
-			want(w, "not found", errors.Is(err, store.ErrNotFound), true)
-			id := w.enqueue(mail())
-			w.exec("UPDATE outbox_messages SET body = NULL")
-			_, err = w.store.Header(w.Context(), id)
-			want(w, "scrubbed", errors.Is(err, store.ErrNoBody), true)
 		}},
 	}
 }

@@ -208,7 +208,6 @@ func checkUnmigrated(w *world) {
 		"Due":         func() error { _, err := s.Due(ctx, nil); return err },
 		"Claim":       func() error { _, err := s.Claim(ctx, request()); return err },
 		"Enqueue":     func() error { _, err := s.Enqueue(ctx, mail()); return err },
-		"Header":      func() error { _, err := s.Header(ctx, id); return err },
 		"Body":        func() error { _, err := s.Body(ctx, id); return err },
 		"CommitStage": func() error { _, err := s.CommitStage(ctx, []outbox.Staging{{Ref: ref}}); return err },
 		"Renew":       func() error { _, err := s.Renew(ctx, []outbox.Ref{ref}, time.Minute); return err },
