@@ -11,8 +11,8 @@ import (
 )
 
 // Observer is told what a dispatcher does. Its functions may be nil. They are called concurrently, from the goroutines that
-// do the work, and should return soon and not call [Dispatcher.Update], which would wait for them; a panic in one of them is logged and changes nothing. The zero value observes
-// nothing.
+// do the work. They should return soon, and must not call [Dispatcher.Update], which would wait for them. A panic in one of them
+// is logged and changes nothing. The zero value observes nothing.
 type Observer struct {
 	// Claimed is called after each claim that found something.
 	Claimed func(ctx context.Context, e ClaimedEvent)

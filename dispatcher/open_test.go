@@ -79,7 +79,6 @@ type raw struct {
 func (q *queue) raw(id outbox.ID) raw {
 	q.t.Helper()
 	var r raw
-	//nolint:musttag // sqlx finds the columns by the names of the fields
 	err := q.db.GetContext(context.WithoutCancel(q.t.Context()), &r,
 		"SELECT body, subject, coalesce(CAST(metadata AS text), '') AS metadata, body_key_id, size FROM outbox_messages WHERE id = $1", string(id))
 	if err != nil {

@@ -143,13 +143,13 @@ func TestARelayThatIsAddedTakesItsShare(t *testing.T) {
 
 // A message that no relay takes does not go round among many of them without a pause.
 func TestFailoverDoesNotGoRound(t *testing.T) {
+	t.Parallel()
 	for name, e := range map[string]*smtpx.Error{
 		"sender":      reply(smtpx.StageMail, smtpx.ClassConfig, 550, "sender not allowed"),
 		"unreachable": refused,
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			bubbled2(t, func(t *testing.T, q *shelf) {
+			bubbled(t, func(t *testing.T, q *shelf) {
 				a, b, c := &line{answer: always(e)}, &line{answer: always(e)}, &line{answer: always(e)}
 				running(t, dispatcher.Config{Queue: q, Relays: relays(a, b, c)})
 				q.add(50, nil)
@@ -161,12 +161,6 @@ func TestFailoverDoesNotGoRound(t *testing.T) {
 			})
 		})
 	}
-}
-
-// bubbled2 is bubbled for a test that says itself that it is parallel.
-func bubbled2(t *testing.T, test func(t *testing.T, q *shelf)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, newShelf()) })
 }
 
 // pausing is a shelf that shares the pauses of relays.
