@@ -49,6 +49,9 @@ func Do(ctx context.Context, db Beginner, fn func(tx *sql.Tx) error, wake ...fun
 	}
 	ended = true // a commit that fails ends the transaction, too
 	if err := tx.Commit(); err != nil {
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil { // database/sql has rolled it back when ctx ended
+			err = ctx.Err()
+		}
 		return fmt.Errorf("commit: %w", err)
 	}
 	for _, w := range wake {
