@@ -58,8 +58,8 @@ func newEnqueue(a *app, runF func(context.Context, *enqueueOptions) error) *cobr
 		Use:   "enqueue",
 		Short: "Store a message to be sent",
 		Long: `Store a message to be sent, composed from flags or complete from a file, and print its receipt. It is sent by
-"outboxctl run" or "outboxctl flush", or by the application's own dispatcher. With keys (--key-file) its body is encrypted, and with --seal-details also its subject and
-its metadata.`,
+"outboxctl run" or "outboxctl flush", or by the application's own dispatcher. With keys (--key-file) its body is
+encrypted, and with --seal-details also its subject and its metadata.`,
 		Example: `  outboxctl enqueue --from shop@example.com --to ann@example.net --subject Hello --text 'Hi Ann!'
   outboxctl enqueue … --text-file - --attach report.pdf < text
   outboxctl enqueue --eml message.eml --key invoice-4711

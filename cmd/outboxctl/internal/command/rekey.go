@@ -44,9 +44,9 @@ func newRekey(a *app, runF func(context.Context, *rekeyOptions) error) *cobra.Co
 		Use:   "rekey",
 		Short: "Encrypt again under the current key",
 		Long: `Encrypt what is stored under an older key again, under the current one: the first of the key file. Dispatchers and
-applications may go on meanwhile; they need both keys. The command may be interrupted at any time: what it did stays, and run
-again it does the rest. It exits with 5 when some are left, such as messages that were committed meanwhile. The older
-key can be taken away when all of them enqueue with the new one, and after that --dry-run finds none.
+applications may go on meanwhile; they need both keys. The command may be interrupted at any time: what it did stays,
+and run again it does the rest. It exits with 5 when some are left, such as messages that were committed meanwhile.
+The older key can be taken away when all of them enqueue with the new one, and after that --dry-run finds none.
 
 What cannot be opened, because its key is not in the file, stays as it is and is counted.`,
 		Example: `  outboxctl rekey --key-file /etc/outbox/keys --dry-run
