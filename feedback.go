@@ -34,7 +34,8 @@ type Feedback struct {
 	// ProviderID is the name that the provider gave the message when it accepted it, and MessageID the message's own, with or
 	// without its brackets. One of them is enough; where both are given and nothing has the one, the other counts.
 	ProviderID, MessageID string
-	// Recipient narrows it to one recipient; letter case does not matter. Empty means every recipient of the message that the
+	// Recipient narrows it to one recipient, an international domain in either form. The letter case of ASCII does not matter; of
+	// other letters before the @, SQLite knows none. Empty means every recipient of the message that the
 	// name stands for, which with a ProviderID are those that were sent to together.
 	Recipient string
 	// At is when it happened. Defaults to now, by the clock of the database.

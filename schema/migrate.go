@@ -26,7 +26,7 @@ type VersionError struct {
 func (e *VersionError) Error() string {
 	where, flag := "the database", ""
 	if e.Schema != "" {
-		where, flag = "the schema "+pgschema.Quote(e.Schema), " --schema '"+e.Schema+"'"
+		where, flag = "the schema "+pgschema.Quote(e.Schema), " --schema '"+strings.ReplaceAll(e.Schema, "'", `'\''`)+"'"
 	}
 	switch {
 	case e.Have == 0:

@@ -161,7 +161,7 @@ func rowOf(f outbox.Feedback) feedbackJSON {
 
 // reported finds the deliveries of the one message that a report is about.
 func (s *Store) reported(ctx context.Context, f outbox.Feedback) ([]key, error) {
-	recipient := clean(f.Recipient)
+	recipient := canonicalAddress(clean(f.Recipient))
 	if f.ProviderID != "" {
 		found, err := collect[key](ctx, s.db, s.queries.get("deliveries_by_provider"), clean(f.ProviderID), recipient)
 		if err != nil {

@@ -12,7 +12,8 @@ import (
 
 // Suppression is an address that gets no mail: a delivery to it that is claimed becomes suppressed instead of being sent.
 type Suppression struct {
-	// Address is the recipient. Letter case does not matter; it is kept in lower case.
+	// Address is the recipient, an international domain in either form. It is kept in lower case and with the domain in its ASCII
+	// form. The letter case of ASCII does not matter; of other letters before the @, SQLite knows none.
 	Address string
 	// Reason is told with every delivery that is suppressed. Source says where the entry comes from: "operator" (the
 	// default), "bounce", "complaint" …
@@ -37,7 +38,7 @@ func (s *Store) Suppress(ctx context.Context, list ...Suppression) (int64, error
 	}
 	var subject Filter
 	if len(list) == 1 {
-		subject.To = list[0].Address
+		subject.To = canonicalAddress(list[0].Address)
 	}
 	return s.eachAddress(ctx, "suppress", subject, len(list), func(c conn, i int) (int64, error) {
 		e := list[i]
@@ -49,7 +50,7 @@ func (s *Store) Suppress(ctx context.Context, list ...Suppression) (int64, error
 		if e.MessageID != "" {
 			message = string(e.MessageID)
 		}
-		return affected(ctx, c, s.queries.get("suppress"), e.Address, clean(e.Reason), source, message)
+		return affected(ctx, c, s.queries.get("suppress"), canonicalAddress(e.Address), clean(e.Reason), source, message)
 	})
 }
 
@@ -63,10 +64,10 @@ func (s *Store) Unsuppress(ctx context.Context, addresses ...string) (int64, err
 	}
 	var subject Filter
 	if len(addresses) == 1 {
-		subject.To = addresses[0]
+		subject.To = canonicalAddress(addresses[0])
 	}
 	return s.eachAddress(ctx, "unsuppress", subject, len(addresses), func(c conn, i int) (int64, error) {
-		return affected(ctx, c, s.queries.get("unsuppress"), addresses[i])
+		return affected(ctx, c, s.queries.get("unsuppress"), canonicalAddress(addresses[i]))
 	})
 }
 
@@ -79,6 +80,14 @@ func checkAddress(address string) error {
 		return fmt.Errorf("%q is not an address", address)
 	}
 	return nil
+}
+
+// canonicalAddress returns an address in the form in which deliveries have it. One that no delivery can have stays as it is.
+func canonicalAddress(address string) string {
+	if c, err := outbox.CanonicalAddress(address); err == nil {
+		return c
+	}
+	return address
 }
 
 // cutLast is strings.Cut at the last separator.
@@ -159,7 +168,7 @@ func (s *Store) Suppressed(ctx context.Context, address string) (Suppression, bo
 	if err := checkAddress(address); err != nil {
 		return Suppression{}, false, fmt.Errorf("look up a suppression: %w", err)
 	}
-	rows, err := collect[suppressionRow](ctx, s.db, s.queries.get("suppression"), address)
+	rows, err := collect[suppressionRow](ctx, s.db, s.queries.get("suppression"), canonicalAddress(address))
 	if err != nil {
 		return Suppression{}, false, s.failed(ctx, err, "look up a suppression")
 	}

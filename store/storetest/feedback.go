@@ -101,6 +101,13 @@ func feedbackRules() []rule {
 				none := bounce(func(f *outbox.Feedback) { f.Recipient = "cy@example.org" })
 				want(w, "report of another", w.record(none), outbox.FeedbackReport{Unknown: []outbox.Feedback{none}})
 			}},
+		{"recipient-form", "A recipient with an international domain is the same in either form.", func(w *world) {
+			w.accepted(to("ann@bücher.example", "bob@example.org"))
+			for i, address := range []string{"Ann@BÜCHER.example", "ann@xn--bcher-kva.example"} {
+				f := bounce(func(f *outbox.Feedback) { f.Recipient, f.EventID = address, strings.Repeat("e", i+1) })
+				want(w, "report of "+address, w.record(f), outbox.FeedbackReport{Recorded: 1})
+			}
+		}},
 		{"used-again", "An id that a relay has used again names the newest message.", func(w *world) {
 			old, fresh := w.accepted(), w.accepted()
 			want(w, "report", w.record(bounce()), outbox.FeedbackReport{Recorded: 1})

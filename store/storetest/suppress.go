@@ -60,6 +60,21 @@ func suppressRules() []rule {
 			w.settle(c, outbox.VerbSent)
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
 		}},
+		{"address-form", "An international domain is the same in either form.", func(w *world) {
+			w.suppress(store.Suppression{Address: "Bob@BÜCHER.example"})
+			id := w.enqueue(mail(to("bob@bücher.example")))
+			w.claim()
+			want(w, "states", w.states(id), []outbox.State{outbox.StateSuppressed})
+			for _, address := range []string{"bob@bücher.example", "bob@xn--bcher-kva.example"} {
+				e, found, err := w.store.Suppressed(w.Context(), address)
+				w.must(err)
+				want(w, "found", found, true)
+				want(w, "address", e.Address, "bob@xn--bcher-kva.example")
+			}
+			n, err := w.store.Unsuppress(w.Context(), "bob@Bücher.example")
+			w.must(err)
+			want(w, "taken off", n, int64(1))
+		}},
 		{"by-settling", "A refusal for good may put its recipient on the list, with the relay's words and in the transaction that " +
 			"settles it; what is claimed from then on is not sent.", func(w *world) {
 			c := w.leased(to("Bob@Example.ORG", "cy@example.org"))

@@ -25,9 +25,10 @@ func newCat(a *app, runF func(context.Context, *catOptions) error) *cobra.Comman
 	}
 	return &cobra.Command{
 		Use:   "cat ID",
-		Short: "Print a message as it is sent",
-		Long: `Print a message in the format of RFC 5322, byte by byte as relays get it. On a terminal, characters that would control
-the terminal are replaced. A message that is encrypted needs its key: --key-file or ` + outbox.KeysVariable + `.`,
+		Short: "Print a message",
+		Long: `Print a message in the format of RFC 5322, as it is stored and without its encryption; relays get it with the fields
+of their provider and a signature above it. On a terminal, characters that would control the terminal are replaced. A
+message that is encrypted needs its key: --key-file or ` + outbox.KeysVariable + `.`,
 		Example: `  outboxctl cat 01934a5b > message.eml
   outboxctl cat 01934a5b | less`,
 		Args: needs(1, 1, "the id of a message"),

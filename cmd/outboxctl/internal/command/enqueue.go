@@ -39,6 +39,7 @@ type enqueueOptions struct {
 	onUncertain          string
 	tags                 []string
 	metadata             map[string]string
+	sealDetails          bool
 }
 
 // receiptJSON is the JSON of `outboxctl enqueue`.
@@ -57,7 +58,8 @@ func newEnqueue(a *app, runF func(context.Context, *enqueueOptions) error) *cobr
 		Use:   "enqueue",
 		Short: "Store a message to be sent",
 		Long: `Store a message to be sent, composed from flags or complete from a file, and print its receipt. It is sent by
-"outboxctl run" or "outboxctl flush", or by the application's own dispatcher. With keys (--key-file) it is encrypted.`,
+"outboxctl run" or "outboxctl flush", or by the application's own dispatcher. With keys (--key-file) its body is
+encrypted, and with --seal-details also its subject and its metadata.`,
 		Example: `  outboxctl enqueue --from shop@example.com --to ann@example.net --subject Hello --text 'Hi Ann!'
   outboxctl enqueue … --text-file - --attach report.pdf < text
   outboxctl enqueue --eml message.eml --key invoice-4711
@@ -93,6 +95,7 @@ func newEnqueue(a *app, runF func(context.Context, *enqueueOptions) error) *cobr
 	fl.StringVar(&opts.onUncertain, "on-uncertain", "", "`POLICY` for an outcome that cannot be known: resend or hold (default resend)")
 	fl.StringArrayVar(&opts.tags, "tag", nil, "`LABEL` for reports; may be repeated")
 	fl.StringToStringVar(&opts.metadata, "metadata", nil, "`KEY=VALUE` to keep with the message; may be repeated")
+	fl.BoolVar(&opts.sealDetails, "seal-details", false, "encrypt the subject and the metadata, too; they cannot be searched then")
 	opts.output.Add(cmd, receiptJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV, output.ID)
 	return cmd
 }
@@ -123,12 +126,15 @@ func enqueueRun(ctx context.Context, opts *enqueueOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if opts.sealDetails && keys == nil {
+		return exit.Usagef(hintKeys, "--seal-details needs keys")
+	}
 	db, err := opts.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	out, err := outbox.New(outbox.Config{Keys: keys, Schema: db.Schema})
+	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: opts.sealDetails, Schema: db.Schema})
 	if err != nil {
 		return err
 	}

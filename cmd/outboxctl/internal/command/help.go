@@ -60,7 +60,7 @@ NAME:SECRET, the secret 32 random bytes in base64, the current key first; what f
   echo "2026-11:$(openssl rand -base64 32)"
 
 To change keys without a stop: give the new key to everybody, behind the current one; put it first everywhere; run
-"outboxctl rekey"; take the older key away.
+"outboxctl rekey" until --dry-run finds none; take the older key away.
 
 A delivery that a dispatcher cannot open, because its key is missing or another, is held and says so. Give the
 dispatcher the key and run "outboxctl release": it is sent then. Nothing is lost but what the lost key alone could

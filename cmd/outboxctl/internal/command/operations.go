@@ -41,7 +41,9 @@ func operations() []operation {
 			short: "Send again what failed, or now what is deferred",
 			long: `Make deliveries due now, with their attempts counted anew: those that failed, expired, were cancelled or suppressed,
 and those that are deferred. Deliveries that were sent are requeued only when they are named, by their id or by
---state sent, and with --accept-risk=` + riskDuplicate + `, because their recipients get a second copy.`,
+--state sent, and with --accept-risk=` + riskDuplicate + `, because their recipients get a second copy. Through Resend they
+presumably get none within 24 hours of the first: it knows the idempotency key of that one, accepts the message, and
+drops it, while it is recorded here as sent.`,
 			example: `  outboxctl requeue 01934a5b
   outboxctl requeue --state failed --class unreachable --dry-run
   outboxctl list -o id --state failed | outboxctl requeue -`,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
 	"github.com/outboxmail/outbox/store"
@@ -22,7 +23,7 @@ type rekeyOptions struct {
 }
 
 // rekeyJSON is the JSON of `outboxctl rekey`, in messages. Matched is how many have another key, by name in Keys, where the empty
-// name is for those in clear.
+// name is for those in clear. Left is how many still have another key at the end.
 type rekeyJSON struct {
 	Key     string           `json:"key"`
 	DryRun  bool             `json:"dry_run"`
@@ -30,6 +31,7 @@ type rekeyJSON struct {
 	Keys    map[string]int64 `json:"keys"`
 	Changed int64            `json:"changed"`
 	Missed  int64            `json:"missed"`
+	Left    int64            `json:"left"`
 	Closed  map[string]int64 `json:"closed"`
 }
 
@@ -42,8 +44,9 @@ func newRekey(a *app, runF func(context.Context, *rekeyOptions) error) *cobra.Co
 		Use:   "rekey",
 		Short: "Encrypt again under the current key",
 		Long: `Encrypt what is stored under an older key again, under the current one: the first of the key file. Dispatchers and
-applications may go on meanwhile; they need both keys. Afterwards the older key can be taken away. The command may be
-interrupted at any time: what it did stays, and run again it does the rest.
+applications may go on meanwhile; they need both keys. The command may be interrupted at any time: what it did stays,
+and run again it does the rest. It exits with 5 when some are left, such as messages that were committed meanwhile.
+The older key can be taken away when all of them enqueue with the new one, and after that --dry-run finds none.
 
 What cannot be opened, because its key is not in the file, stays as it is and is counted.`,
 		Example: `  outboxctl rekey --key-file /etc/outbox/keys --dry-run
@@ -89,14 +92,29 @@ func rekeyRun(ctx context.Context, opts *rekeyOptions) (err error) {
 	report, workErr := db.Store.Rekey(ctx, keys, store.RekeyOptions{Plain: opts.plain, Progress: bar.set})
 	bar.finish()
 	result.Changed, result.Missed, result.Closed = report.Changed, report.Missed, report.Closed
+	var countErr error
+	if workErr == nil {
+		result.Left, countErr = left(ctx, db.Store, keys, opts.plain)
+	} else {
+		result.Left = result.Matched - min(result.Changed, result.Matched)
+	}
 	if err := opts.report(printer, result); err != nil {
 		return err
 	}
-	return rekeyError(report, workErr)
+	return errors.Join(rekeyError(report, result.Left, workErr), countErr)
+}
+
+// left counts what still has another key.
+func left(ctx context.Context, st *store.Store, keys *outbox.KeyRing, plain bool) (n int64, err error) {
+	counts, err := st.Rekeyable(ctx, keys, plain)
+	for _, m := range counts {
+		n += m
+	}
+	return n, err
 }
 
 // rekeyError says what was left undone.
-func rekeyError(report store.RekeyReport, workErr error) error {
+func rekeyError(report store.RekeyReport, left int64, workErr error) error {
 	code := exit.Failed
 	if report.Changed > 0 {
 		code = exit.Partial
@@ -114,6 +132,11 @@ func rekeyError(report store.RekeyReport, workErr error) error {
 		return &exit.Error{
 			Err:  fmt.Errorf("%s not be opened, the first: %w", count(closed, "message could", "messages could"), report.First),
 			Hint: "keep the older keys until nothing is encrypted with them", Code: code,
+		}
+	case left > 0:
+		return &exit.Error{
+			Err:  fmt.Errorf("%s left with another key", count(left, "message is", "messages are")),
+			Hint: "run it again, until --dry-run finds none", Code: exit.Partial,
 		}
 	default:
 		return nil

@@ -39,6 +39,7 @@ type suppressJSON struct {
 
 type badLineJSON struct {
 	Line  int    `json:"line"`
+	Last  int    `json:"last"`
 	Error string `json:"error"`
 }
 
@@ -113,13 +114,14 @@ the last two may be missing. Where the first line names columns, they are found 
 providers, and others are passed over.
 
 Every line is read before anything is written. When some cannot be read, all of them are listed with their numbers,
-and nothing is written unless --skip-bad is given.`,
+and nothing is written unless --skip-bad is given. A quote that is not closed must be closed all the same: it swallows
+the lines after it.`,
 		"  outboxctl suppress import bounces.csv --source bounce --dry-run\n  outboxctl suppress import - < list.csv",
 		needs(1, 1, "a file"), suppressImport)
 	imported.Flags().StringVar(&opts.reason, "reason", "", "`TEXT` for lines without a reason")
 	imported.Flags().StringVar(&opts.source, "source", "", "`NAME` of the source for lines without one (default import)")
 	imported.Flags().BoolVar(&opts.dryRun, "dry-run", false, "read the file, say what is wrong with it, and write nothing")
-	imported.Flags().BoolVar(&opts.skipBad, "skip-bad", false, "write the other lines when some cannot be read")
+	imported.Flags().BoolVar(&opts.skipBad, "skip-bad", false, "write the other lines when some single lines cannot be read")
 	opts.output.Add(imported, suppressJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 	return group
 }
@@ -179,7 +181,7 @@ func (opts *suppressOptions) change(
 	case workErr != nil:
 		return &exit.Error{Err: workErr, Hint: "the same command does the rest", Code: exit.Partial}
 	case len(result.Bad) > 0 && !result.DryRun:
-		return &exit.Error{Err: fmt.Errorf("%s left out", count(int64(len(result.Bad)), "line was", "lines were")), Code: exit.Partial}
+		return &exit.Error{Err: fmt.Errorf("%s left out", count(linesOf(result.Bad), "line was", "lines were")), Code: exit.Partial}
 	case result.Changed == 0 && opts.exitStatus:
 		return exit.Silent(exit.NoMatch)
 	default:
@@ -274,11 +276,11 @@ func suppressImport(ctx context.Context, opts *suppressOptions) error {
 		opts.notef("%s", b.Error)
 	}
 	result := suppressJSON{Operation: "import", DryRun: opts.dryRun, Matched: int64(len(entries)), Bad: bad}
-	if len(bad) > 0 && !opts.skipBad && !opts.dryRun {
-		return &exit.Error{
-			Err:  fmt.Errorf("%s be read; nothing was written", count(int64(len(bad)), "line could not", "lines could not")),
-			Hint: "mend them, or give --skip-bad to leave them out",
+	if refused := opts.refuse(bad); refused != nil && !opts.dryRun {
+		if err := opts.reportRefused(result); err != nil {
+			return err
 		}
+		return refused
 	}
 	err = opts.change(ctx, result, func(ctx context.Context, st *store.Store) (written int64, err error) {
 		bar := newProgress(opts.io, int64(len(entries)))
@@ -294,9 +296,40 @@ func suppressImport(ctx context.Context, opts *suppressOptions) error {
 		return written, nil
 	})
 	if err == nil && opts.dryRun && len(bad) > 0 {
-		return &exit.Error{Err: fmt.Errorf("%s be read", count(int64(len(bad)), "line could not", "lines could not"))}
+		return &exit.Error{Err: fmt.Errorf("%s be read", count(linesOf(bad), "line could not", "lines could not"))}
 	}
 	return err
+}
+
+// refuse says why nothing is written. A quote that is not closed may have swallowed good addresses, so that --skip-bad leaves out
+// only what is one line.
+func (opts *suppressOptions) refuse(bad []badLineJSON) error {
+	hint := "mend them, or give --skip-bad to leave them out"
+	if i := slices.IndexFunc(bad, func(b badLineJSON) bool { return b.Last > b.Line }); i >= 0 {
+		hint = fmt.Sprintf("close the quote in line %d; --skip-bad leaves out single lines only", bad[i].Line)
+	} else if len(bad) == 0 || opts.skipBad {
+		return nil
+	}
+	return &exit.Error{
+		Err: fmt.Errorf("%s be read; nothing was written", count(linesOf(bad), "line could not", "lines could not")), Hint: hint,
+	}
+}
+
+// linesOf counts the lines that cannot be read.
+func linesOf(bad []badLineJSON) (n int64) {
+	for _, b := range bad {
+		n += int64(b.Last - b.Line + 1)
+	}
+	return n
+}
+
+// reportRefused prints the JSON of an import that wrote nothing. Other formats have nothing to say beside the error.
+func (opts *suppressOptions) reportRefused(result suppressJSON) error {
+	printer, err := opts.output.Printer(opts.io)
+	if err != nil || printer.Format() != output.JSON && printer.Format() != output.NDJSON {
+		return err
+	}
+	return printer.Object(result, "", nil)
 }
 
 // readFile reads all entries of a file, or of standard input for "-", and what is wrong with the lines that are none.
@@ -315,7 +348,7 @@ func (opts *suppressOptions) readFile(path string) (entries []store.Suppression,
 		line, isLine := errors.AsType[*store.LineError](err)
 		switch {
 		case isLine:
-			bad = append(bad, badLineJSON{Line: line.Line, Error: line.Error()})
+			bad = append(bad, badLineJSON{Line: line.Line, Last: line.Last, Error: line.Error()})
 		case err != nil:
 			return nil, nil, err
 		default:

@@ -112,7 +112,8 @@ func known(err error) (sentence, hint string, code int) {
 func versionSentence(e *schema.VersionError) (sentence, hint string, code int) {
 	where, migrate := "the database", "run `outboxctl migrate up`"
 	if e.Schema != "" {
-		where, migrate = fmt.Sprintf("the schema %q", e.Schema), fmt.Sprintf("run `outboxctl migrate up --schema '%s'`", e.Schema)
+		where = fmt.Sprintf("the schema %q", e.Schema)
+		migrate = "run `outboxctl migrate up --schema '" + strings.ReplaceAll(e.Schema, "'", `'\''`) + "'`"
 	}
 	switch {
 	case e.Have == 0:

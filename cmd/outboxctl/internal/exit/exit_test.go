@@ -31,6 +31,10 @@ func TestExplain(t *testing.T) {
 		{"partial", &Error{Err: wrap(context.Canceled), Code: Interrupted, Hint: "h"}, "interrupted", "h", Interrupted},
 		{"empty database", wrap(&schema.VersionError{Want: 3}), "the database has no outbox tables", "run `outboxctl migrate up`", Database},
 		{
+			"schema to be quoted for the shell", &schema.VersionError{Want: 3, Schema: "it's; ls"},
+			`the schema "it's; ls" has no outbox tables`, `run ` + "`" + `outboxctl migrate up --schema 'it'\''s; ls'` + "`", Database,
+		},
+		{
 			"old database", wrap(&schema.VersionError{Have: 2, Want: 3}),
 			"the database is at outbox schema version 2, this program needs 3", "run `outboxctl migrate up`", Database,
 		},
