@@ -198,7 +198,8 @@ func (s *Signer) keysOf(domain string) []*keyFile {
 	return nil
 }
 
-// authorDomain is the domain of the first author as it is written. There must be exactly one From, or receivers disagree about whose message it is.
+// authorDomain is the domain of the first author as it is written. There must be exactly one From, or receivers disagree about
+// whose message it is.
 func authorDomain(fields []field) (string, error) {
 	var from []string
 	for _, f := range fields {
