@@ -165,18 +165,22 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 	claimed, err := e.cfg.Queue.Claim(limited, outbox.ClaimRequest{
 		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
 	})
+	took := time.Since(asked)
+	jobs := make([]*job, len(claimed))
 	deliveries := 0
-	for _, c := range claimed { // also beside an error: what was claimed is ours
+	for i, c := range claimed { // also beside an error: what was claimed is ours
 		deliveries += len(c.Deliveries)
-		j := &job{claimed: c, claimedAt: asked}
-		e.held.add(j)
-		e.laneOf(lanes, l, &j.claimed).put(j)
+		jobs[i] = &job{claimed: c, claimedAt: asked}
+		e.held.add(jobs[i])
 	}
 	l.claimedSome(len(claimed))
 	l.hungry = deliveries >= limit
 	if len(claimed) > 0 {
 		notify(ctx, e, "Observer.Claimed", e.cfg.Observer.Claimed,
-			ClaimedEvent{Relay: l.name, Messages: len(claimed), Deliveries: deliveries, Took: time.Since(asked)})
+			ClaimedEvent{Relay: l.name, Messages: len(claimed), Deliveries: deliveries, Took: took})
+	}
+	for _, j := range jobs {
+		e.laneOf(lanes, l, &j.claimed).put(j)
 	}
 	return len(claimed), err
 }
