@@ -23,8 +23,9 @@ var engines = map[string][]string{
 	"plain":    {"none"},
 }
 
-// named are the scripts that also run in a schema in the short form: the statements are the same, only names stand before them.
-var named = map[string]bool{"main_path.txt": true, "operations.txt": true, "encryption.txt": true}
+// named are the scripts that also run in a schema in the short form: the statements are the same, only names stand before
+// them.
+var named = map[string]bool{"main_path.txt": true}
 
 // TestScripts runs every script of every folder; a folder that nobody thought of is a failure.
 func TestScripts(t *testing.T) {
