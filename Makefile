@@ -5,7 +5,7 @@ GO ?= go
 # Tests need a PostgreSQL server; withpostgres starts one for the time of a command and says at the end whether it did.
 # testsum runs go test and ends with a list of what was skipped.
 TEST = bin/withpostgres -- bin/testsum
-TEST_TIMEOUT = 10m
+TEST_TIMEOUT = 20m
 CAMPAIGN_TIMEOUT = 4h
 
 .PHONY: help build test check campaign bench lint fmt FORCE

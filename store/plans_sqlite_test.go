@@ -151,7 +151,7 @@ func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) 
 // pages more. It once read all that was queued to find what was due.
 func TestDepthOnSQLite(t *testing.T) {
 	t.Parallel()
-	n := 20_000 // the race detector makes SQLite slow
+	n := 8_000 // the race detector makes SQLite slow
 	if os.Getenv("OUTBOX_CAMPAIGN") == "1" {
 		n = scheduled
 	}
