@@ -93,8 +93,11 @@ func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
 			return false, cmp.Or(ctx.Err(), err)
 		}
 		routes, ok, err := e.routesOf(ctx, e.snapshot(), l)
-		if err != nil || !ok {
-			return false, err
+		if err != nil {
+			return false, cmp.Or(ctx.Err(), err)
+		}
+		if !ok {
+			continue // a backup that has nothing to do
 		}
 		due, err := e.due(ctx, routes)
 		if err != nil {

@@ -156,6 +156,21 @@ func TestFlushWithARate(t *testing.T) {
 	})
 }
 
+// A backup with a rate of its own, which has nothing to do, does not end a flush that waits for another relay's allowance.
+func TestFlushWithARateBesideABackup(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *queue) {
+		q.enqueue(20, nil)
+		rate := outbox.Rate{PerSecond: 50, Burst: 2}
+		relays := []dispatcher.Relay{
+			{Name: "spare", Sender: &sender{}, Rate: rate, Backup: true}, {Name: "main", Sender: &sender{}, Rate: rate},
+		}
+		if report := flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: relays}, nil)); report.Sent != 20 {
+			t.Errorf("report %+v", report)
+		}
+	})
+}
+
 // A message that was scrubbed while it waited cannot be sent any more, and says so.
 func TestAScrubbedMessageFails(t *testing.T) {
 	t.Parallel()
