@@ -22,10 +22,11 @@ import (
 // stopTimeout bounds how long a server may take to stop before it is killed.
 const stopTimeout = 30 * time.Second
 
-// Options say how a [Cluster] is run. The zero value is fast and forgets its data when the machine fails.
+// Options say how a [Cluster] is run. The zero value is fast and may forget its last commits when the server fails.
 type Options struct {
 	// Durable makes the server write through to the disk at each commit, as one in production does. Defaults to false:
-	// what is committed survives a crash of the server and not of the machine, which no test brings about.
+	// nothing waits for the disk, and a server that is stopped at once loses its last commits. A test that stops one so sets
+	// synchronous_commit in Settings.
 	Durable bool
 	// Settings are further settings of the server, by the names of postgresql.conf. They win over this package's own.
 	Settings map[string]string
