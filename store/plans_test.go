@@ -17,8 +17,15 @@ const (
 	due       = 1000
 )
 
-// load fills the tables with plain SQL; rows is "FROM generate_series(1, n) AS g (n)" in the dialect.
-func load(t *testing.T, db *sqlx.DB, rows func(n int) string, id, blob string) {
+// The parts of a load, which tell their ids apart.
+const (
+	partSent = iota
+	partScheduled
+	partDue
+)
+
+// load fills the tables with n messages of a part by plain SQL; rows is "FROM generate_series(1, n) AS g (n)" in the dialect.
+func load(t *testing.T, db *sqlx.DB, part, n int, rows func(n int) string, id, blob string) {
 	t.Helper()
 	exec := func(query string) {
 		t.Helper()
@@ -26,16 +33,12 @@ func load(t *testing.T, db *sqlx.DB, rows func(n int) string, id, blob string) {
 			t.Fatalf("%s: %v", query, err)
 		}
 	}
-	for i, part := range []struct {
-		n         int
-		notBefore string
-	}{{sent, "'2026-01-01T00:00:00.000Z'"}, {scheduled, "'2090-01-01T00:00:00.000Z'"}, {due, "NULL"}} {
-		exec(fmt.Sprintf(`INSERT INTO outbox_messages (id, message_id, sender, recipients, size, not_before, body)
+	notBefore := [...]string{"'2026-01-01T00:00:00.000Z'", "'2090-01-01T00:00:00.000Z'", "NULL"}[part]
+	exec(fmt.Sprintf(`INSERT INTO outbox_messages (id, message_id, sender, recipients, size, not_before, body)
 SELECT %s, '<m@example.com>', 'shop@example.com', '["ann@example.org"]', 2048, %s, CAST('x' AS %s) %s`,
-			fmt.Sprintf(id, i), part.notBefore, blob, rows(part.n)))
-		if i == 0 {
-			exec(`UPDATE outbox_deliveries SET state = 'sent', finished_at = '2026-01-01T00:00:00.000Z', relay = 'primary', code = 250`)
-		}
+		fmt.Sprintf(id, part), notBefore, blob, rows(n)))
+	if part == partSent {
+		exec(`UPDATE outbox_deliveries SET state = 'sent', finished_at = '2026-01-01T00:00:00.000Z', relay = 'primary', code = 250`)
 	}
 }
 

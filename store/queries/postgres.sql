@@ -3,7 +3,8 @@
 -- and checked by the latter, for a statement may have waited for a lock.
 -- "seq BETWEEN 1 AND 2147483647" is true of every row. The planner takes a range for rare and expects one row or two, so it
 -- looks deliveries up by their key, where its statistics (of a table that was never analysed, or that was empty when it
--- was) could have it read the whole table for a handful of rows.
+-- was) could have it read the whole table for a handful of rows. "state || '' =" is a guard that no index answers: where statistics
+-- are of a time when nothing waited, the planner would go through all that waits, or all that is leased, for each row.
 
 -- name: due
 -- What waits on each (route, priority). It walks from route to route over the index of what is queued, so that neither
@@ -44,7 +45,8 @@ WITH due AS MATERIALIZED (
   FOR UPDATE SKIP LOCKED
 ), sized AS (
   SELECT message_id, size, sum(size) OVER (ORDER BY due_at, message_id) AS total
-  FROM (SELECT message_id, min(due_at) AS due_at, (SELECT m.size FROM outbox_messages m WHERE m.id = due.message_id) AS size
+  FROM (SELECT message_id, min(due_at) AS due_at,
+               CASE WHEN $7::bigint > 0 THEN (SELECT m.size FROM outbox_messages m WHERE m.id = due.message_id) ELSE 0 END AS size
         FROM due GROUP BY message_id) AS x
 ), whole AS MATERIALIZED (
   -- The recipients of a message go together. They are looked up by their key whatever the statistics say: LATERAL loops
@@ -67,7 +69,7 @@ WITH due AS MATERIALIZED (
       lease_owner = CASE WHEN whole.barred IS NULL THEN $6 END,
       finished_at = CASE WHEN whole.barred IS NOT NULL THEN now() END,
       reply       = CASE WHEN whole.barred IS NULL THEN d.reply ELSE 'the recipient is on the suppression list: ' || whole.barred END
-  FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state = 'queued' AND whole.seq BETWEEN 1 AND 2147483647
+  FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state || '' = 'queued' AND whole.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.state, d.recipient, d.attempts, d.due_at, d.deferred_since, d.class, d.relay, d.expires_at
 )
 SELECT l.message_id AS id, l.seq, l.state, l.recipient, l.attempts,
@@ -118,7 +120,7 @@ FROM outbox_relays ORDER BY name;
 -- relay: the update is HOT.
 UPDATE outbox_deliveries d SET stage = 1, relay = x.relay
 FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, relay text)
-WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND d.lease_until > clock_timestamp()
+WHERE d.message_id = x.id AND d.seq = x.seq AND d.state || '' = 'sending' AND d.lease_token = x.token AND d.lease_until > clock_timestamp()
   AND x.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
@@ -126,7 +128,7 @@ RETURNING d.message_id AS id, d.seq;
 -- $1 refs, $2 lease in seconds.
 UPDATE outbox_deliveries d SET lease_until = clock_timestamp() + make_interval(secs => $2::float8)
 FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid)
-WHERE d.message_id = x.id AND d.seq = x.seq AND d.state = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
+WHERE d.message_id = x.id AND d.seq = x.seq AND d.state || '' = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
 -- name: settle
@@ -150,7 +152,7 @@ WITH settled AS (
   FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, verb text, state text, delay float8, uncounted boolean,
        finished boolean, evidence boolean, relay text, stage text, class text, code integer, enhanced text, reply text,
        provider_id text, duration_ms bigint, suppress boolean)
-  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token
+  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state || '' IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token
     AND x.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.recipient, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced,
             x.reply, x.duration_ms, x.suppress
@@ -192,7 +194,7 @@ WITH lapsed AS MATERIALIZED (
       class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, relay = CASE WHEN lapsed.stage = 1 THEN d.relay END,
       code = NULL, enhanced = NULL, provider_id = NULL,
       reply = 'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
-  FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state = 'sending' AND lapsed.seq BETWEEN 1 AND 2147483647
+  FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state || '' = 'sending' AND lapsed.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, lapsed.stage, lapsed.lease_owner, lapsed.lease_until
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, reply)
@@ -208,7 +210,7 @@ WITH doubtful AS MATERIALIZED (
   FOR UPDATE OF d SKIP LOCKED
 )
 UPDATE outbox_deliveries d SET state = 'queued', due_at = now(), doubt_token = NULL
-FROM doubtful WHERE d.message_id = doubtful.message_id AND d.seq = doubtful.seq AND d.state = 'uncertain'
+FROM doubtful WHERE d.message_id = doubtful.message_id AND d.seq = doubtful.seq AND d.state || '' = 'uncertain'
   AND doubtful.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
@@ -221,7 +223,7 @@ WITH overdue AS MATERIALIZED (
   FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox_deliveries d SET state = 'expired', finished_at = now()
-FROM overdue WHERE d.message_id = overdue.message_id AND d.seq = overdue.seq AND d.state IN ('queued', 'held')
+FROM overdue WHERE d.message_id = overdue.message_id AND d.seq = overdue.seq AND d.state || '' IN ('queued', 'held')
   AND overdue.seq BETWEEN 1 AND 2147483647
 RETURNING d.message_id AS id, d.seq;
 
