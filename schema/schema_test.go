@@ -113,7 +113,7 @@ func TestMigrateBringsAnEmptyDatabaseToLatest(t *testing.T) {
 	})
 }
 
-func TestMigrateFromManyProcessesAtOnce(t *testing.T) {
+func TestMigrateOverManyConnectionsAtOnce(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, d schema.Dialect, connect func() *sql.DB) {
 		var wg sync.WaitGroup
