@@ -19,6 +19,13 @@ import (
 // busyTimeout is how long a writer waits for another.
 const busyTimeout = 10 * time.Second
 
+// database/sql keeps two idle connections; each further one would be opened anew for every statement, with its statements
+// to compile.
+const (
+	idleConns = 8
+	idleTime  = time.Minute
+)
+
 // Option changes how [Open] opens the file.
 type Option func(*settings)
 
@@ -45,7 +52,8 @@ func RelaxedSync() Option { return func(s *settings) { s.synchronous = "NORMAL" 
 //     another wrote in between, and no timeout helps against that;
 //   - foreign keys are enforced.
 //
-// It does not touch the file: what is not an SQLite database is refused by the first statement, with an error that names it.
+// The pool keeps eight idle connections for a minute. Open does not touch the file: what is not an SQLite database is refused by the
+// first statement, with an error that names it.
 //
 // The path is a file name, not a DSN, and must not lie on a network file system, where WAL does not work. Databases in
 // memory are refused: each connection would see its own.
@@ -85,5 +93,7 @@ func Open(path string, opts ...Option) (*sqlx.DB, error) {
 		return nil, fmt.Errorf("open SQLite file %s: %w", path, err)
 	}
 	db := sql.OpenDB(&gatedConnector{Connector: connector, path: path, gate: gateOf(path), wait: busyTimeout})
+	db.SetMaxIdleConns(idleConns)
+	db.SetConnMaxIdleTime(idleTime)
 	return sqlx.NewDb(db, "sqlite"), nil
 }
