@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/schema"
 )
 
 // key names a delivery in the answer of a statement.
@@ -116,6 +117,12 @@ func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, rela
 		return refs, nil
 	}
 	done := make(map[refJSON]bool, len(list))
+	if s.dialect == schema.SQLite {
+		if err := s.fencedOneByOne(ctx, name, list, done, args); err != nil {
+			return nil, err
+		}
+		return notIn(done, refs), nil
+	}
 	for _, part := range apart(list, fencedJSON.key) {
 		text, err := json.Marshal(part)
 		if err != nil {
@@ -130,13 +137,33 @@ func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, rela
 			done[row.refJSON] = answered[row.key()]
 		}
 	}
-	var lost []outbox.Ref
+	return notIn(done, refs), nil
+}
+
+// fencedOneByOne runs a statement for each row, in one transaction; see [Store.settleSQLite].
+func (s *Store) fencedOneByOne(ctx context.Context, name string, list []fencedJSON, done map[refJSON]bool, args []any) error {
+	query := s.queries.get(name)
+	return s.atomically(ctx, func(c conn) error {
+		return eachRow(ctx, list, func(ctx context.Context, row fencedJSON) error {
+			own := []any{row.ID, row.Seq, row.Token}
+			if name == "commit_stage" {
+				own = append(own, row.Relay)
+			}
+			n, err := affected(ctx, c, query, append(own, args...)...)
+			done[row.refJSON] = n == 1
+			return err
+		})
+	})
+}
+
+// notIn returns those refs that a statement did not change.
+func notIn(done map[refJSON]bool, refs []outbox.Ref) (lost []outbox.Ref) {
 	for _, r := range refs {
 		if ref, ok := canonical(r); !ok || !done[ref] {
 			lost = append(lost, r)
 		}
 	}
-	return lost, nil
+	return lost
 }
 
 // apart sorts what belongs to deliveries by their keys and divides it so that no key comes twice in a part. A statement

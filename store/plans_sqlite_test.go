@@ -41,7 +41,7 @@ func TestPlansOnSQLite(t *testing.T) {
 		t.Helper()
 		t.Log(when)
 		for name, n := range map[string]int{
-			"due": 2, "claim": 8, "claimed_messages": 2, "commit_stage": 1, "renew": 2, "settle": 1, "lapsed": 1, "resend_uncertain": 1, "expire": 1,
+			"due": 2, "claim": 8, "claimed_messages": 2, "commit_stage": 4, "renew": 4, "settle": 16, "lapsed": 1, "resend_uncertain": 1, "expire": 1,
 			"deliveries_by_provider": 2, "deliveries_of": 2, "record_feedback": 1, "suppress_bounced": 1, "feedback": 1, "forget_feedback": 1,
 			"reapable": 0, "is_old": 2, "purge_old": 3, "finished": 6, "scrub": 2,
 		} {
@@ -78,9 +78,9 @@ func TestPlansOnSQLite(t *testing.T) {
 		}
 	}
 	check("never analysed")
-	load(t, db, func(n int) string {
-		return fmt.Sprintf("FROM (WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < %d) SELECT n FROM g) AS g", n/100)
-	}, "'0189000%d-0000-7000-8000-' || printf('%%012x', g.n)", "blob")
+	for part, n := range [...]int{sent / 100, scheduled / 100, due / 100} {
+		loadSQLite(t, db, part, n)
+	}
 	if _, err := db.ExecContext(t.Context(), "ANALYZE"); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,15 @@ const (
 	sqliteChange     = `UPDATE outbox_deliveries SET %s FROM (SELECT value ->> 'id' AS id FROM json_each($1)) AS x WHERE message_id = x.id AND seq = 1`
 )
 
-// sqlitePages counts the pages that a statement touches, in the cache or not, after prepare. Its changes are undone.
+func loadSQLite(t *testing.T, db *sqlx.DB, part, n int) {
+	t.Helper()
+	load(t, db, part, n, func(n int) string {
+		return fmt.Sprintf("FROM (WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < %d) SELECT n FROM g) AS g", n)
+	}, "'0189000%d-0000-7000-8000-' || printf('%%012x', g.n)", "blob")
+}
+
+// sqlitePages counts the pages that a statement touches, in the cache or not, after prepare, and the rows that it returns or
+// changes. Its changes are undone.
 func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) (pages, rows int) {
 	t.Helper()
 	conn, err := db.Connx(t.Context())
@@ -136,7 +144,12 @@ func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) 
 		}))
 		return n
 	}
-	before := touched()
+	changes := func() (n int) {
+		t.Helper()
+		must(conn.GetContext(t.Context(), &n, "SELECT total_changes()"))
+		return n
+	}
+	changed, before := changes(), touched()
 	found, err := stmt.QueryxContext(t.Context(), args...)
 	must(err)
 	defer func() { _ = found.Close() }()
@@ -144,7 +157,8 @@ func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) 
 		rows++
 	}
 	must(found.Err())
-	return touched() - before, rows
+	pages = touched() - before
+	return pages, max(rows, changes()-changed)
 }
 
 // Deep in a database with statistics (ANALYZE), what a dispatcher does with 100 rows costs what these rows cost, and fewer than 100
@@ -156,9 +170,9 @@ func TestDepthOnSQLite(t *testing.T) {
 		n = scheduled
 	}
 	db, s := openForPlans(t)
-	load(t, db, func(rows int) string {
-		return fmt.Sprintf("FROM (WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < %d) SELECT n FROM g) AS g", min(rows, n))
-	}, "'0189000%d-0000-7000-8000-' || printf('%%012x', g.n)", "blob")
+	for part, rows := range [...]int{sent, scheduled, due} {
+		loadSQLite(t, db, part, min(rows, n))
+	}
 	for _, state := range []string{"never analysed", "analysed"} {
 		if state == "analysed" {
 			if _, err := db.ExecContext(t.Context(), "ANALYZE"); err != nil {
@@ -189,6 +203,11 @@ func sqliteDepth(t *testing.T, db *sqlx.DB, s *Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	one := refs[0]
+	alone, err := json.Marshal(refs[:1])
+	if err != nil {
+		t.Fatal(err)
+	}
 	lease := strings.ReplaceAll(fmt.Sprintf(sqliteChange, claim), "$1", "'"+string(list)+"'")
 	doubt := lease + "; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL, lease_until = NULL, lease_owner = NULL WHERE state = 'sending'"
 	overdue := strings.ReplaceAll(fmt.Sprintf(sqliteChange, "expires_at = "+ago), "$1", "'"+string(list)+"'")
@@ -207,9 +226,11 @@ func sqliteDepth(t *testing.T, db *sqlx.DB, s *Store) {
 		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", 0, "primary"}, 100, claim, message + 2*delivery + suppressed},
 		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", 10_000_000, "primary"}, 100, claim, message + 2*delivery + suppressed},
 		{"claim", "", []any{"default", "bulk", 100, token, "+60.000 seconds", "d1", 0, "primary"}, 0, "", 0},
-		{"commit_stage", lease, []any{string(list)}, 100, "stage = 1", 0},
-		{"renew", lease, []any{string(list), "+60.000 seconds"}, 100, "lease_until = '2090-01-01T00:00:00.000Z'", 0},
-		{"settle", lease, []any{string(list)}, 100, back, 0},
+		{"commit_stage", lease, []any{one.ID, 1, token, "primary"}, 1, "stage = 1", 0},
+		{"renew", lease, []any{one.ID, 1, token, "+60.000 seconds"}, 1, "lease_until = '2090-01-01T00:00:00.000Z'", 0},
+		{"settle", lease, []any{
+			one.ID, 1, token, one.Verb, one.State, one.Delay, false, false, true, nil, one.Class, nil, nil, nil, nil, nil,
+		}, 1, back, 0},
 		{"lapsed", lease, []any{500}, 0, "", delivery}, // it looks at what is leased
 		{"reapable", lease, nil, 1, "", delivery},
 		{"resend_uncertain", doubt, []any{500}, 100, "state = 'queued'", message + delivery},
@@ -217,7 +238,11 @@ func sqliteDepth(t *testing.T, db *sqlx.DB, s *Store) {
 	} {
 		rows := p.own
 		if p.set != "" {
-			n, _ := sqlitePages(t, db, p.prepare, fmt.Sprintf(sqliteChange, p.set), string(list))
+			keys := list
+			if p.rows == 1 {
+				keys = alone
+			}
+			n, _ := sqlitePages(t, db, p.prepare, fmt.Sprintf(sqliteChange, p.set), string(keys))
 			rows += n
 		}
 		touched, found := sqlitePages(t, db, p.prepare, s.queries.get(p.name), p.args...)

@@ -100,7 +100,7 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 			}
 			if l.Stage == 1 {
 				j.State, j.Class, j.Stage = outbox.StateUncertain, optional("ambiguous"), optional("dot")
-				j.Relay, j.Doubt, j.Delay = optional(l.Relay), l.Token, s.interval(DoubtDelay)
+				j.Relay, j.Doubt, j.Delay = optional(l.Relay), optional(l.Token), s.interval(DoubtDelay)
 				uncertain++
 			} else {
 				requeued++

@@ -28,8 +28,7 @@ type settlementJSON struct {
 	DurationMS int64        `json:"duration_ms"`
 	Suppress   bool         `json:"suppress"`
 	Owner      string       `json:"owner"`
-	Attempt    int          `json:"attempt"`         // known once the statement ran; SQLite only
-	Doubt      string       `json:"doubt,omitempty"` // the token that may still settle what is uncertain; SQLite only
+	Doubt      *string      `json:"doubt,omitempty"` // the token that may still settle what is uncertain; SQLite only
 }
 
 // verbReap is the verb that the store itself gives to a lapsed lease.
@@ -118,14 +117,14 @@ func (s *Store) settle(
 	}
 	err := s.atomically(ctx, func(c conn) error {
 		clear(done)
-		for _, part := range parts {
-			var err error
-			if s.dialect == schema.Postgres {
-				err = s.settlePostgres(ctx, c, owner, part, done)
-			} else {
-				err = s.settleSQLite(ctx, c, part, done)
+		if s.dialect == schema.SQLite {
+			if err := s.settleSQLite(ctx, c, rows, done); err != nil {
+				return err
 			}
-			if err != nil {
+			return s.enqueueNotices(ctx, c, notices, done)
+		}
+		for _, part := range parts {
+			if err := s.settlePostgres(ctx, c, owner, part, done); err != nil {
 				return err
 			}
 		}
@@ -187,42 +186,32 @@ func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows [
 	return nil
 }
 
-// settleSQLite settles, and then notes the attempts and suppresses; c is a transaction. No key comes twice in rows.
+// settleSQLite settles one after the other, which costs SQLite less than to read a list, and then notes the attempts and
+// suppresses; c is a transaction.
 func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON, done map[refJSON]bool) error {
-	list, err := json.Marshal(rows)
-	if err != nil {
-		return err
-	}
-	type settled struct {
-		key
-		Attempts int
-	}
-	changed, err := collect[settled](ctx, c, s.queries.get("settle"), string(list))
-	if err != nil {
-		return err
-	}
-	attempts := make(map[key]int, len(changed))
-	answered := make(map[key]bool, len(changed))
-	for _, r := range changed {
-		attempts[r.key], answered[r.key] = r.Attempts, true
-	}
 	var notes, bounced []settlementJSON
-	for _, r := range rows {
-		done[r.refJSON] = answered[r.key()]
-		if done[r.refJSON] && r.Suppress {
+	query := s.queries.get("settle")
+	err := eachRow(ctx, rows, func(ctx context.Context, r settlementJSON) error {
+		n, err := affected(ctx, c, query, r.ID, r.Seq, r.Token, r.Verb, r.State, r.Delay, r.Uncounted, r.Finished, r.Evidence,
+			r.Relay, r.Class, r.Code, r.Enhanced, r.Reply, r.ProviderID, r.Doubt)
+		if err != nil {
+			return err
+		}
+		done[r.refJSON] = n == 1
+		if n == 1 && r.Suppress {
 			bounced = append(bounced, r)
 		}
-		if !done[r.refJSON] || !r.Evidence || r.Verb == outbox.VerbSent {
-			continue
+		if n == 1 && r.Evidence && r.Verb != outbox.VerbSent {
+			notes = append(notes, r)
 		}
-		r.Attempt = attempts[r.key()]
-		if r.Uncounted {
-			r.Attempt++
-		}
-		notes = append(notes, r)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if len(bounced) > 0 {
-		if list, err = json.Marshal(bounced); err != nil {
+		list, err := json.Marshal(bounced)
+		if err != nil {
 			return err
 		}
 		if _, err := c.ExecContext(ctx, s.queries.get("suppress_bounced"), string(list)); err != nil {
@@ -232,7 +221,8 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 	if len(notes) == 0 {
 		return nil
 	}
-	if list, err = json.Marshal(notes); err != nil {
+	list, err := json.Marshal(notes)
+	if err != nil {
 		return err
 	}
 	n, err := affected(ctx, c, s.queries.get("note_attempts"), string(list))
@@ -240,4 +230,19 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 		err = fmt.Errorf("%d attempts noted instead of %d", n, len(notes))
 	}
 	return err
+}
+
+// eachRow calls fn for each row, with a context that does not end: a driver that has to watch for its end takes longer for that
+// than SQLite for the row. The end is looked for in between.
+func eachRow[T any](ctx context.Context, rows []T, fn func(ctx context.Context, row T) error) error {
+	detached := context.WithoutCancel(ctx)
+	for _, r := range rows {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := fn(detached, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }

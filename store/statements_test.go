@@ -91,8 +91,8 @@ func TestDialectsHaveTheSameStatements(t *testing.T) {
 	}
 }
 
-// Statements do not depend on a clause that may match under one plan and not under another: states are literals, but for
-// the finished ones, whose index is told by finished_at.
+// Statements do not depend on a clause that may match under one plan and not under another: the states that they look for are
+// literals, but for the finished ones, whose index is told by finished_at. The state that one sets is of no concern to a plan.
 func TestStatesAreLiterals(t *testing.T) {
 	t.Parallel()
 	for _, d := range []schema.Dialect{schema.SQLite, schema.Postgres} {
@@ -102,6 +102,9 @@ func TestStatesAreLiterals(t *testing.T) {
 		}
 		for name, text := range q {
 			for line := range strings.Lines(text) {
+				if strings.HasPrefix(line, "SET state = $") {
+					continue
+				}
 				if !strings.Contains(line, "finished_at") && (strings.Contains(line, "state = $") || strings.Contains(line, "state IN ($")) {
 					t.Errorf("%s, statement %s: a state is a parameter: %s", d, name, strings.TrimSpace(line))
 				}

@@ -106,48 +106,34 @@ SELECT name, coalesce((julianday(paused_until) - julianday('now')) * 86400.0, 0.
 FROM outbox_relays ORDER BY name;
 
 -- name: commit_stage
--- $1 refs and relays. Written before the final dot may leave; what it does not return must not be sent.
-UPDATE outbox_deliveries SET stage = 1, relay = x.relay
-FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token, value ->> 'relay' AS relay FROM json_each($1)) AS x
-WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +state = 'sending' AND lease_token = x.token
-  AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-RETURNING message_id AS id, seq;
+-- $1 id, $2 seq, $3 token, $4 relay. Written before the final dot may leave; what it does not change must not be sent.
+UPDATE outbox_deliveries SET stage = 1, relay = $4
+WHERE message_id = $1 AND seq = $2 AND +state = 'sending' AND lease_token = $3 AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now');
 
 -- name: renew
--- $1 refs, $2 lease as '+60.000 seconds'.
-UPDATE outbox_deliveries SET lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2)
-FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token FROM json_each($1)) AS x
-WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +state = 'sending' AND lease_token = x.token
-RETURNING message_id AS id, seq;
+-- $1 id, $2 seq, $3 token, $4 lease as '+60.000 seconds'.
+UPDATE outbox_deliveries SET lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $4)
+WHERE message_id = $1 AND seq = $2 AND +state = 'sending' AND lease_token = $3;
 
 -- name: settle
--- $1 settlements. Evidence that is not given leaves the last outcome as it is. The attempts are noted by another statement,
--- in the same transaction, because RETURNING cannot see x. A delivery is either leased or in doubt, and has the token of the one
--- or of the other.
+-- $1 id, $2 seq, $3 token, $4 verb, $5 state, $6 delay as '+60.000 seconds', $7 uncounted, $8 finished, $9 evidence, $10 relay, $11 class,
+-- $12 code, $13 enhanced, $14 reply, $15 provider id, $16 the token that may still settle what is uncertain. Evidence that is not given
+-- leaves the last outcome as it is. A delivery is either leased or in doubt, and has the token of the one or of the other.
 UPDATE outbox_deliveries
-SET state = x.state, stage = 0,
-    lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = x.doubt,
-    attempts = attempts - CASE WHEN x.uncounted AND attempts > 0 THEN 1 ELSE 0 END,
-    due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', x.delay) ELSE due_at END,
-    deferred_since = CASE WHEN x.verb IN ('recycle', 'reap') THEN deferred_since
-                          WHEN x.verb = 'defer' AND x.uncounted THEN coalesce(deferred_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) END,
-    finished_at = CASE WHEN x.finished THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END,
-    relay       = CASE WHEN x.evidence THEN x.relay       ELSE outbox_deliveries.relay       END,
-    class       = CASE WHEN x.evidence THEN x.class       ELSE outbox_deliveries.class       END,
-    code        = CASE WHEN x.evidence THEN x.code        ELSE outbox_deliveries.code        END,
-    enhanced    = CASE WHEN x.evidence THEN x.enhanced    ELSE outbox_deliveries.enhanced    END,
-    reply       = CASE WHEN x.evidence THEN x.reply       ELSE outbox_deliveries.reply       END,
-    provider_id = CASE WHEN x.evidence THEN x.provider_id ELSE outbox_deliveries.provider_id END
-FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, value ->> 'token' AS token, value ->> 'verb' AS verb,
-             value ->> 'state' AS state, value ->> 'delay' AS delay, value ->> 'uncounted' AS uncounted,
-             value ->> 'finished' AS finished, value ->> 'evidence' AS evidence, value ->> 'relay' AS relay,
-             value ->> 'class' AS class, value ->> 'code' AS code, value ->> 'enhanced' AS enhanced,
-             value ->> 'reply' AS reply, value ->> 'provider_id' AS provider_id,
-             value ->> 'doubt' AS doubt
-      FROM json_each($1)) AS x
-WHERE message_id = x.id AND outbox_deliveries.seq = x.seq AND +outbox_deliveries.state IN ('sending', 'uncertain')
-  AND coalesce(lease_token, doubt_token) = x.token
-RETURNING message_id AS id, seq, attempts;
+SET state = $5, stage = 0,
+    lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = $16,
+    attempts = attempts - ($7 AND attempts > 0),
+    due_at = CASE WHEN $5 IN ('queued', 'uncertain') THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $6) ELSE due_at END,
+    deferred_since = CASE WHEN $4 IN ('recycle', 'reap') THEN deferred_since
+                          WHEN $4 = 'defer' AND $7 THEN coalesce(deferred_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) END,
+    finished_at = CASE WHEN $8 THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END,
+    relay       = CASE WHEN $9 THEN $10 ELSE relay       END,
+    class       = CASE WHEN $9 THEN $11 ELSE class       END,
+    code        = CASE WHEN $9 THEN $12 ELSE code        END,
+    enhanced    = CASE WHEN $9 THEN $13 ELSE enhanced    END,
+    reply       = CASE WHEN $9 THEN $14 ELSE reply       END,
+    provider_id = CASE WHEN $9 THEN $15 ELSE provider_id END
+WHERE message_id = $1 AND seq = $2 AND +state IN ('sending', 'uncertain') AND coalesce(lease_token, doubt_token) = $3;
 
 -- name: suppress_bounced
 -- $1 settlements that took effect and that put their recipient on the suppression list.
@@ -166,12 +152,12 @@ WHERE TRUE ON CONFLICT (message_id, seq, event_id) DO NOTHING
 RETURNING message_id AS id, seq, event_id;
 
 -- name: note_attempts
--- $1 settlements that took effect, with their owner and the number of their attempt.
+-- $1 settlements that took effect, with their owner. One that is not counted is noted with the number that it would have had.
 INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, code, enhanced, reply)
-SELECT value ->> 'id', value ->> 'seq', value ->> 'attempt', value ->> 'verb',
+SELECT d.message_id, d.seq, d.attempts + (value ->> 'uncounted'), value ->> 'verb',
        strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (-(value ->> 'duration_ms') / 1000.0) || ' seconds'), value ->> 'duration_ms', value ->> 'owner',
        value ->> 'relay', value ->> 'stage', value ->> 'class', value ->> 'code', value ->> 'enhanced', value ->> 'reply'
-FROM json_each($1);
+FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'id' AND d.seq = value ->> 'seq';
 
 -- name: lapsed
 -- $1 rows at most. Read and settled in one transaction, so that no holder renews in between. A lease that lapsed after its
