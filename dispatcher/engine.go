@@ -14,8 +14,8 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// engine is one Run or Flush. Its goroutines are: the claimer, which is the caller's; a lane for each relay, with one goroutine
-// for each message that it sends, and for Run one that looks after the relay when it is offline; the stager; the settler;
+// engine is one Run or Flush. Its goroutines are: the claimer, which is the caller's; a lane for each relay, with a goroutine
+// for each message that it sends at once, and for Run one that looks after the relay when it is offline; the stager; the settler;
 // the keeper; and for Run the reaper, the janitor, the heart and the watcher. They stop in that order, so that whatever was
 // sent is recorded.
 type engine struct {
@@ -30,6 +30,8 @@ type engine struct {
 	kick    chan struct{}       // a slot was freed, or an outcome recorded
 	beatNow chan struct{}       // the state of a relay changed
 	sending atomic.Int64        // messages that a sender has and whose stage is not asked for yet
+
+	underway atomic.Int64 // messages whose outcome is not known yet
 
 	mu       sync.Mutex
 	lanes    []*lane

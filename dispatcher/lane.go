@@ -14,7 +14,7 @@ import (
 
 const (
 	// prefetch is the most messages that wait in a lane for each that it sends at once, so that one claim serves many.
-	prefetch = 3
+	prefetch = 7
 	// ahead is how much work a lane holds besides what it is sending. A slow relay has less waiting, so that what is urgent
 	// and comes later does not queue behind it.
 	ahead = 250 * time.Millisecond
@@ -52,8 +52,8 @@ func (j *job) domains() []string {
 	return j.to
 }
 
-// lane sends what was claimed for one relay: it starts messages as fast as pace and breaker allow, each in a goroutine of its
-// own, and waits for all of them before it ends.
+// lane sends what was claimed for one relay: it starts messages as fast as pace and breaker allow, in as many goroutines as there
+// are messages at once, and waits for all of them before it ends.
 type lane struct {
 	*engine
 	name     string
@@ -137,6 +137,8 @@ func (l *lane) free() int {
 // run sends until the lane is closed, and returns when nothing is being sent any more.
 func (l *lane) run(ctx context.Context) {
 	var sends sync.WaitGroup
+	work := make(chan *job) // a goroutine takes one message after the other: its stack has grown to what a send needs
+	workers := 0
 	for {
 		l.pace.wait(l.closing)
 		j, ok := l.jobs.next()
@@ -147,15 +149,30 @@ func (l *lane) run(ctx context.Context) {
 			l.handBack(l.jobs.take())
 			continue
 		}
-		sends.Go(func() {
-			l.settler.put(l.deliver(ctx, j)...)
-			l.lastDone.Store(time.Now().UnixNano())
-			l.jobs.done(j)
-			l.kicked()
-		})
+		l.underway.Add(1)
+		if _, active := l.jobs.count(); workers < active {
+			workers++
+			sends.Go(func() {
+				for j := range work {
+					l.handle(ctx, j)
+				}
+			})
+		}
+		work <- j // there are as many goroutines as messages: one of them is free, or about to be
 	}
+	close(work)
 	l.handBack(l.jobs.take())
 	sends.Wait()
+}
+
+// handle sends one message and hands over its outcome.
+func (l *lane) handle(ctx context.Context, j *job) {
+	list := l.deliver(ctx, j)
+	l.underway.Add(-1)
+	l.settler.put(list...)
+	l.lastDone.Store(time.Now().UnixNano())
+	l.jobs.done(j)
+	l.kicked()
 }
 
 // close has the lane begin nothing more; run hands back what has not begun.

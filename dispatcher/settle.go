@@ -11,10 +11,17 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// settleBatch is how many outcomes share one statement.
-const settleBatch = 500
+const (
+	// settleBatch is how many outcomes share one statement.
+	settleBatch = 500
+	// settlePatience is how long the first of them waits for others, and settleFor how many it waits for, for each message that is
+	// under way: nothing waits for an outcome but the end of its lease.
+	settlePatience = 20 * time.Millisecond
+	settleFor      = 4
+)
 
-// settler records outcomes. While one statement runs, further outcomes gather and share the next.
+// settler records outcomes. While one statement runs, further outcomes gather and share the next, and where many messages are
+// under way they gather for a moment longer. That of a message which is alone is recorded at once.
 type settler struct {
 	*engine
 	outcomes chan outbox.Settlement
@@ -39,7 +46,7 @@ func (s *settler) close() { close(s.outcomes) }
 // run records outcomes until it is closed.
 func (s *settler) run(ctx context.Context) {
 	for first := range s.outcomes {
-		batch := gather([]outbox.Settlement{first}, s.outcomes, settleBatch)
+		batch := gather(first, s.outcomes, settleBatch, settlePatience, func() int { return settleFor * int(s.underway.Load()) })
 		lost := s.record(ctx, batch)
 		refs := make([]outbox.Ref, len(batch))
 		for i, o := range batch {

@@ -78,25 +78,7 @@ func (s *stager) run(ctx context.Context) {
 // gatherLonger gathers requests; where many messages are under way it waits a moment for half of them, because one
 // statement for ten costs little more than one for one. Alone, a message waits for nobody.
 func (s *stager) gatherLonger(first *stageRequest) []*stageRequest {
-	batch := gather([]*stageRequest{first}, s.requests, stageBatch)
-	expected := min(int(s.sending.Load()/2), stageBatch)
-	if len(batch) >= expected {
-		return batch
-	}
-	patience := time.NewTimer(stagePatience)
-	defer patience.Stop()
-	for len(batch) < expected {
-		select {
-		case next, ok := <-s.requests:
-			if !ok {
-				return batch
-			}
-			batch = append(batch, next)
-		case <-patience.C:
-			return batch
-		}
-	}
-	return batch
+	return gather(first, s.requests, stageBatch, stagePatience, func() int { return int(s.sending.Load() / 2) })
 }
 
 func answer(r *stageRequest, lost map[outbox.Ref]bool, err error) error {
@@ -111,8 +93,11 @@ func answer(r *stageRequest, lost map[outbox.Ref]bool, err error) error {
 	return nil
 }
 
-// gather adds to a batch what already waits, up to limit.
-func gather[T any](batch []T, more <-chan T, limit int) []T {
+// gather makes a batch of what already waits, up to limit, and then of what comes within patience, while the batch is smaller
+// than expected says.
+func gather[T any](first T, more <-chan T, limit int, patience time.Duration, expected func() int) []T {
+	batch := []T{first}
+	var timer *time.Timer
 	for len(batch) < limit {
 		select {
 		case next, ok := <-more:
@@ -120,7 +105,23 @@ func gather[T any](batch []T, more <-chan T, limit int) []T {
 				return batch
 			}
 			batch = append(batch, next)
+			continue
 		default:
+		}
+		if len(batch) >= expected() {
+			return batch
+		}
+		if timer == nil {
+			timer = time.NewTimer(patience)
+			defer timer.Stop()
+		}
+		select {
+		case next, ok := <-more:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, next)
+		case <-timer.C:
 			return batch
 		}
 	}

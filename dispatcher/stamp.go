@@ -35,7 +35,7 @@ const outboxID = "outbox_id"
 // changes; what the message has already, or what one of its signatures lists, is not added. The same arguments give the same
 // bytes.
 func stamp(p *smtpx.Profile, c *outbox.Claimed, body []byte) []byte {
-	s := stamper{taken: fieldNames(body)}
+	s := stamper{taken: fieldsOf(body)}
 	s.add(idField, string(c.ID))
 	var tags, metadata, idempotency string
 	if p.Tags.Sure() {
@@ -108,28 +108,28 @@ const (
 // stamper collects the fields to add.
 type stamper struct {
 	head  bytes.Buffer
-	taken map[string]bool // lower-case names that must not be added
+	taken fields // must not be added
 }
 
 // add adds a field, folded at its blanks, unless it has no value, a word of it is longer than a line, or the message has the
 // field. Values are made here and are printable ASCII; whatever is not is dropped, so that none can begin another field.
 func (s *stamper) add(name, value string) {
-	if value == "" || s.taken[strings.ToLower(name)] {
+	if value == "" || s.taken.has(name) {
 		return
 	}
-	s.taken[strings.ToLower(name)] = true
+	s.taken.bar(name)
 	s.write(name, value)
 }
 
 // repeat adds a field for each value.
 func (s *stamper) repeat(name string, values []string) {
-	if s.taken[strings.ToLower(name)] {
+	if s.taken.has(name) {
 		return
 	}
 	for _, v := range values {
 		s.write(name, v)
 	}
-	s.taken[strings.ToLower(name)] = true
+	s.taken.bar(name)
 }
 
 func (s *stamper) write(name, value string) {
@@ -162,52 +162,64 @@ func printable(v string) string {
 	}, v)
 }
 
-// fieldNames lists the fields of a message, and those that its DKIM signatures (RFC 6376 §3.5, h=) cover, also where they are
-// not there: adding one of them would break the signature. Names are in lower case.
-func fieldNames(message []byte) map[string]bool {
-	names := make(map[string]bool)
+// fields are the names that a message has in its header, those that its DKIM signatures cover, and those that were added.
+type fields struct {
+	there  [][]byte // within the message
+	barred []string
+}
+
+// has says whether a name is one of them, in whatever case.
+func (f *fields) has(name string) bool {
+	return slices.ContainsFunc(f.there, func(n []byte) bool { return len(n) == len(name) && strings.EqualFold(string(n), name) }) ||
+		slices.ContainsFunc(f.barred, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// bar adds a name.
+func (f *fields) bar(name string) { f.barred = append(f.barred, name) }
+
+// fieldsOf lists the fields of a message, and those that its DKIM signatures (RFC 6376 §3.5, h=) cover, also where they are
+// not there: adding one of them would break the signature.
+func fieldsOf(message []byte) fields {
+	f := fields{there: make([][]byte, 0, 24)}
 	head := message
 	if i := bytes.Index(message, []byte("\r\n\r\n")); i >= 0 {
 		head = message[:i+2]
 	}
-	name, value := "", ""
-	end := func() {
-		if name == "dkim-signature" {
-			for _, covered := range signedFields(value) {
-				names[covered] = true
-			}
-		}
-	}
+	var signature []byte // the one that is being read
 	for line := range bytes.Lines(head) {
 		if line[0] == ' ' || line[0] == '\t' {
-			value += string(line)
+			if signature != nil {
+				signature = append(signature, line...)
+			}
 			continue
 		}
-		end()
-		before, after, ok := strings.Cut(string(line), ":")
+		f.cover(signature)
+		signature = nil
+		before, after, ok := bytes.Cut(line, []byte(":"))
 		if !ok {
-			name, value = "", ""
 			continue
 		}
-		name, value = strings.ToLower(strings.TrimRight(before, " \t")), after
-		names[name] = true
+		name := bytes.TrimRight(before, " \t")
+		f.there = append(f.there, name)
+		if strings.EqualFold(string(name), "DKIM-Signature") {
+			signature = append([]byte{}, after...)
+		}
 	}
-	end()
-	return names
+	f.cover(signature)
+	return f
 }
 
-// signedFields reads the h= of a DKIM-Signature.
-func signedFields(value string) (names []string) {
-	for tag := range strings.SplitSeq(value, ";") {
+// cover bars the fields in the h= of a DKIM-Signature.
+func (f *fields) cover(signature []byte) {
+	for tag := range strings.SplitSeq(string(signature), ";") {
 		key, list, _ := strings.Cut(tag, "=")
 		if strings.TrimSpace(key) != "h" {
 			continue
 		}
 		for name := range strings.SplitSeq(list, ":") {
-			names = append(names, strings.ToLower(strings.TrimSpace(name)))
+			f.bar(strings.TrimSpace(name))
 		}
 	}
-	return names
 }
 
 // sesTags are pairs of letters, digits, '_' and '-': every other character becomes '_'. The tags have no names there, so that they
@@ -375,7 +387,7 @@ func (s *stamper) postmark(prefix string, c *outbox.Claimed) {
 	for _, e := range pairs(c.Metadata, outboxID) {
 		name, value := e[0], oneTag(e[1], postmarkValue+1)
 		if left == 0 || !token(name) || len(name) > postmarkName || value == "" || len(value) > postmarkValue ||
-			s.taken[strings.ToLower(prefix+name)] {
+			s.taken.has(prefix+name) {
 			continue
 		}
 		s.add(prefix+name, value)
