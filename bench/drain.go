@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,13 @@ import (
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 	"github.com/outboxmail/outbox/store/sqlite"
+)
+
+// Connections to the relay, and messages that a dispatcher sends at once: those without a connection have theirs begin behind the
+// final dot of another.
+const (
+	drainConns = 50
+	atOnce     = 3 * drainConns
 )
 
 // site is a database with a backlog and a relay that takes everything.
@@ -58,7 +66,7 @@ func (b *bench) newSite(name string) (*site, error) {
 		return nil, err
 	}
 	s.close = append(s.close, func() { _ = s.relay.Close() })
-	s.url = s.relay.URL("conns=50")
+	s.url = s.relay.URL(fmt.Sprintf("conns=%d", drainConns))
 	return s, nil
 }
 
@@ -99,7 +107,7 @@ func (s *site) dispatcher(q dispatcher.Queue) (*dispatcher.Dispatcher, *smtpx.Cl
 		return nil, nil, err
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Queue: q, Relays: []dispatcher.Relay{{Name: "main", Sender: client}}, Concurrency: 50, Logger: slog.New(slog.DiscardHandler),
+		Queue: q, Relays: []dispatcher.Relay{{Name: "main", Sender: client}}, Concurrency: atOnce, Logger: slog.New(slog.DiscardHandler),
 	})
 	return d, client, err
 }
@@ -122,7 +130,11 @@ func (s *site) drain(ctx context.Context, n, dispatchers int, q dispatcher.Queue
 		}
 		defer func() { _ = client.Close() }()
 		wg.Go(func() {
-			report, flushErr := d.Flush(ctx)
+			var (
+				report   dispatcher.Report
+				flushErr error
+			)
+			pprof.Do(ctx, pprof.Labels("drain", "outbox"), func(ctx context.Context) { report, flushErr = d.Flush(ctx) })
 			mu.Lock()
 			defer mu.Unlock()
 			sent += report.Sent

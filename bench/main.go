@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -66,6 +67,7 @@ func main() {
 	only := flag.String("only", "", "comma-separated measurements, such as P1,P6; empty for all")
 	seconds := flag.Float64("seconds", 3, "length of a round of each contender")
 	scale := flag.Float64("scale", 1, "share of the messages to load, for a trial")
+	profile := flag.String("cpuprofile", "", "file for a CPU profile; the drains of outbox carry the label drain=outbox")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -77,10 +79,28 @@ func main() {
 		}
 		return
 	}
-	if err := run(ctx, *only, *seconds, *scale); err != nil {
+	err := profiled(*profile, func() error { return run(ctx, *only, *seconds, *scale) })
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// profiled runs fn and writes the profile of it, if a file is named.
+func profiled(name string, fn func() error) (err error) {
+	if name == "" {
+		return fn()
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = fn()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 func run(ctx context.Context, only string, seconds, scale float64) error {

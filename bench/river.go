@@ -199,8 +199,9 @@ func (b *bench) drainPostgres() error {
 	defer r.pool.Close()
 	n := b.share(20_000)
 	rates := make([][]float64, 3)
+	statements := &counted{Queue: s.store}
 	for range rounds {
-		rate, _, err := s.drain(b.ctx, n, 1, s.store)
+		rate, _, err := s.drain(b.ctx, n, 1, statements)
 		if err != nil {
 			return err
 		}
@@ -223,6 +224,7 @@ func (b *bench) drainPostgres() error {
 	}
 	ours, kept, dialled := median(rates[0]), median(rates[1]), median(rates[2])
 	best := max(kept, dialled)
+	b.perMessage("P3 statements for each message", statements)
 	b.report(result{
 		"P3 drain to smtp-sink in clear, PostgreSQL, one dispatcher",
 		fmt.Sprintf("outbox %.0f/s, River + go-mail over open connections %.0f/s, dialling for each %.0f/s", ours, kept, dialled),

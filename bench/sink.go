@@ -92,4 +92,4 @@ func startSink(ctx context.Context) (*sink, error) {
 }
 
 // url names the sink for smtpx.Open.
-func (s *sink) url() string { return "smtp://" + s.addr + "?tls=none&conns=50" }
+func (s *sink) url() string { return fmt.Sprintf("smtp://%s?tls=none&conns=%d", s.addr, drainConns) }

@@ -41,8 +41,9 @@ func (b *bench) drainSQLite() error {
 	// The generator is faster with few connections, so it is given the number that suits it best.
 	n, few := b.share(20_000), 4
 	var ours, theirs, theirsFew []float64
+	transactions := &counted{Queue: s.store}
 	for range rounds {
-		rate, _, err := s.drain(b.ctx, n, 1, s.store)
+		rate, _, err := s.drain(b.ctx, n, 1, transactions)
 		if err != nil {
 			return err
 		}
@@ -57,6 +58,7 @@ func (b *bench) drainSQLite() error {
 		theirsFew = append(theirsFew, rate)
 	}
 	best := max(median(theirs), median(theirsFew))
+	b.perMessage("P4 transactions for each message", transactions)
 	b.report(result{
 		"P4 drain to smtp-sink in clear, SQLite, one dispatcher",
 		fmt.Sprintf("outbox %.0f/s, smtp-source over %d connections %.0f/s, over %d %.0f/s", median(ours), peers, median(theirs), few, median(theirsFew)),
