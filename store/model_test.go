@@ -138,7 +138,9 @@ func (m *model) reap() (report outbox.ReapReport) {
 			d.doubt, d.later = token, true
 			report.Uncertain++
 		} else {
-			d.class, d.relay = "unreachable", ""
+			if d.class != "ambiguous" { // an older doubt stays
+				d.class, d.relay = "unreachable", ""
+			}
 			d.end(outbox.StateQueued)
 			report.Requeued++
 		}

@@ -67,6 +67,9 @@ func (s *Store) reapable(ctx context.Context) (reapable, error) {
 	return found[0], nil
 }
 
+// ambiguous is the class of a doubt: the relay may or may not have accepted the message.
+const ambiguous = "ambiguous"
+
 // reapLapsed takes back one batch of lapsed leases.
 func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err error) {
 	if s.dialect == schema.Postgres {
@@ -85,6 +88,7 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 			Stage int
 			Owner string
 			Relay string
+			Class string
 		}
 		requeued, uncertain = 0, 0
 		lapsed, err := collect[row](ctx, c, s.queries.get("lapsed"), reapBatch)
@@ -98,8 +102,11 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 				Delay: s.interval(time.Duration(0)), Evidence: true, Class: optional("unreachable"),
 				Reply: optional("the lease of dispatcher " + l.Owner + " lapsed"), Owner: l.Owner,
 			}
+			if l.Stage == 0 && l.Class == ambiguous { // an attempt that sent nothing does not resolve an older doubt
+				j.Class, j.Relay, j.Reply = optional(ambiguous), optional(l.Relay), optional("still in doubt; "+*j.Reply)
+			}
 			if l.Stage == 1 {
-				j.State, j.Class, j.Stage = outbox.StateUncertain, optional("ambiguous"), optional("dot")
+				j.State, j.Class, j.Stage = outbox.StateUncertain, optional(ambiguous), optional("dot")
 				j.Relay, j.Doubt, j.Delay = optional(l.Relay), optional(l.Token), s.interval(DoubtDelay)
 				uncertain++
 			} else {

@@ -68,6 +68,9 @@ func Schema(name string) Option {
 
 // New returns a Store for db, whose dialect it takes from the name of the driver: "sqlite" (modernc.org/sqlite) or
 // "sqlite3", "postgres" (lib/pq) or "pgx" (pgx/stdlib). It does not touch the database; see [Store.Check].
+//
+// A dispatcher uses three connections and more at once, each for a moment. The pools that store/sqlite and store/postgres open keep
+// them; of a pool of your own, raise SetMaxIdleConns to 8 or more, for database/sql keeps two and opens the others anew for every call.
 func New(db *sqlx.DB, opts ...Option) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("store: no database given")

@@ -181,7 +181,8 @@ RETURNING message_id AS id, seq, event_id;
 
 -- name: reap_lapsed
 -- $1 rows at most, $2 seconds until doubt may be resolved by its policy. A lease that lapsed after its stage was committed leaves
--- a message in doubt with the relay that the stage names, any other goes back. Who held the lease may still know the answer.
+-- a message in doubt with the relay that the stage names, any other goes back. Who held the lease may still know the answer. An older
+-- doubt stays with its relay: an attempt that sent nothing does not resolve it.
 WITH lapsed AS MATERIALIZED (
   SELECT message_id, seq, stage, lease_owner, lease_until FROM outbox_deliveries
   WHERE state = 'sending' AND lease_until <= now() LIMIT $1
@@ -191,9 +192,11 @@ WITH lapsed AS MATERIALIZED (
   SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0,
       due_at = CASE WHEN lapsed.stage = 1 THEN now() + make_interval(secs => $2::float8) ELSE now() END,
       doubt_token = CASE WHEN lapsed.stage = 1 THEN d.lease_token END, lease_token = NULL, lease_until = NULL, lease_owner = NULL,
-      class = CASE WHEN lapsed.stage = 1 THEN 'ambiguous' ELSE 'unreachable' END, relay = CASE WHEN lapsed.stage = 1 THEN d.relay END,
+      class = CASE WHEN lapsed.stage = 1 OR d.class = 'ambiguous' THEN 'ambiguous' ELSE 'unreachable' END,
+      relay = CASE WHEN lapsed.stage = 1 OR d.class = 'ambiguous' THEN d.relay END,
       code = NULL, enhanced = NULL, provider_id = NULL,
-      reply = 'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
+      reply = CASE WHEN lapsed.stage = 0 AND d.class = 'ambiguous' THEN 'still in doubt; ' ELSE '' END ||
+              'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
   FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state || '' = 'sending' AND lapsed.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, lapsed.stage, lapsed.lease_owner, lapsed.lease_until
 ), noted AS (

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,6 +26,17 @@ func doubtRules() []rule {
 			d := w.one(c.ID)
 			want(w, "state and reply", [2]any{d.State, d.Reply}, [2]any{outbox.StateUncertain, "connection reset"})
 			w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
+		}},
+		{"older", "An attempt whose lease lapsed before it sent anything leaves an older doubt as it was, with its relay.", func(w *world) {
+			c := w.doubtful()
+			want(w, "report", w.reapDoubt(), outbox.ReapReport{Resent: 1})
+			before := w.claimOne().Deliveries[0]
+			want(w, "class of the doubt", before.Class, "ambiguous")
+			w.lapse(c.ID)
+			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1})
+			after := w.claimOne().Deliveries[0]
+			want(w, "class and relay", [2]string{after.Class, after.Relay}, [2]string{before.Class, before.Relay})
+			want(w, "reply", strings.HasPrefix(w.get(c.ID).Deliveries[0].Reply, "still in doubt; the lease of dispatcher"), true)
 		}},
 		{"own-doubt", "A holder that itself reported a doubt has nothing more to say.", func(w *world) {
 			c := w.leased(holding)
