@@ -23,7 +23,8 @@ type Config struct {
 	// part.
 	Name string
 	// Concurrency is how many messages each relay is sent at once. Defaults to 10. A smtpx.Client with fewer connections
-	// than this makes the rest wait.
+	// than this makes the rest wait; two or three times its connections are of use, because the next message then begins behind
+	// the final dot of the one before.
 	Concurrency int
 	// MaxBytes bounds the summed size of the large bodies, of more than 64 KiB, that are in memory at once; a larger one goes
 	// alone. What waits its turn is fetched when that has come. Opening, stamping and signing make copies besides, up to three of
