@@ -73,7 +73,11 @@ func (e *engine) claimLoop(ctx context.Context) error {
 			barren = 0
 		}
 		wait := e.cfg.Poll
-		if err == nil {
+		switch {
+		case err != nil:
+		case got > 0:
+			wait = min(wait, shortestWait) // what was claimed goes first: the question what else is due can wait
+		default:
 			wait = e.untilDue(ctx, barren)
 		}
 		timer.Reset(wait)
