@@ -118,7 +118,7 @@ func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, rela
 	}
 	done := make(map[refJSON]bool, len(list))
 	if s.dialect == schema.SQLite {
-		if err := s.fencedOneByOne(ctx, name, list, done, args); err != nil {
+		if err := s.fencedOneByOne(ctx, name, list, relays != nil, done, args); err != nil {
 			return nil, err
 		}
 		return notIn(done, refs), nil
@@ -140,13 +140,16 @@ func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, rela
 	return notIn(done, refs), nil
 }
 
-// fencedOneByOne runs a statement for each row, in one transaction; see [Store.settleSQLite].
-func (s *Store) fencedOneByOne(ctx context.Context, name string, list []fencedJSON, done map[refJSON]bool, args []any) error {
+// fencedOneByOne runs a statement for each row, with its relay where the statement takes one, in one transaction; see
+// [Store.settleSQLite].
+func (s *Store) fencedOneByOne(
+	ctx context.Context, name string, list []fencedJSON, withRelay bool, done map[refJSON]bool, args []any,
+) error {
 	query := s.queries.get(name)
 	return s.atomically(ctx, func(c conn) error {
 		return eachRow(ctx, list, func(ctx context.Context, row fencedJSON) error {
 			own := []any{row.ID, row.Seq, row.Token}
-			if name == "commit_stage" {
+			if withRelay {
 				own = append(own, row.Relay)
 			}
 			n, err := affected(ctx, c, query, append(own, args...)...)
