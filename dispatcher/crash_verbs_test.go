@@ -3,7 +3,9 @@ package dispatcher_test
 import (
 	"context"
 	"math/rand/v2"
+	"net/url"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,10 +123,11 @@ func TestCrashDuringAVerb(t *testing.T) {
 						q.enqueue(n, nil)
 						q.exec(verb.ready)
 					}
-					p := spawn(t, child{Database: database, Verb: name})
+					p := spawn(t, child{Database: doomed(database), Verb: name})
 					timer := time.NewTimer(rand.N(60 * time.Millisecond)) // anywhere in what it does, or behind it
 					<-timer.C
 					p.kill()
+					until(t, "the server has ended what the dead had asked of it", func() bool { return orphans(t, db) == 0 })
 					if q == nil {
 						if err := verb.do(t.Context(), db); err != nil {
 							t.Fatal(err)
@@ -159,6 +162,35 @@ func TestCrashDuringAVerb(t *testing.T) {
 			})
 		}
 	}
+}
+
+// doomed names the connections of a process that will be killed.
+func doomed(database string) string {
+	if !strings.HasPrefix(database, "postgres://") {
+		return database
+	}
+	u, err := url.Parse(database)
+	if err != nil {
+		panic(err) // the tests make it
+	}
+	v := u.Query()
+	v.Set("application_name", "doomed")
+	u.RawQuery = v.Encode()
+	return u.String()
+}
+
+// orphans counts the connections to PostgreSQL that outlive such a process: a statement that was under way when its client
+// died goes on to its end, and may commit.
+func orphans(t *testing.T, db *sqlx.DB) (n int) {
+	t.Helper()
+	if dialectOf(db) != schema.Postgres {
+		return 0
+	}
+	const query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'doomed'"
+	if err := db.GetContext(t.Context(), &n, query); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // inState counts the deliveries in a state, or all when it is "".
