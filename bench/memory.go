@@ -11,12 +11,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 	"github.com/outboxmail/outbox/store/sqlite"
@@ -98,9 +100,16 @@ func peakMemory() (int64, error) {
 	return 0, errors.New("/proc/self/status has no VmHWM")
 }
 
+// memoryLoad is a backlog of messages of one size. The relay answers each after a pause, as those that scan what is large do: without it
+// some messages would be gone before others are fetched.
+type memoryLoad struct {
+	count, size int
+	pause       time.Duration
+}
+
 // memory is P8.
 func (b *bench) memory() error {
-	for _, load := range []struct{ count, size int }{{b.share(100_000), 100 << 10}, {b.share(40), 25 << 20}} {
+	for _, load := range []memoryLoad{{b.share(100_000), 100 << 10, 0}, {b.share(40), 25 << 20, 2 * time.Second}} {
 		dsn, drop, err := b.database()
 		if err != nil {
 			return err
@@ -108,7 +117,7 @@ func (b *bench) memory() error {
 		for _, engine := range []struct{ name, database string }{
 			{"SQLite", filepath.Join(b.dir, fmt.Sprintf("memory%d.db", load.size))}, {"PostgreSQL", dsn},
 		} {
-			if err = b.memoryOn(engine.name, engine.database, load.count, load.size); err != nil {
+			if err = b.memoryOn(engine.name, engine.database, load); err != nil {
 				break
 			}
 		}
@@ -121,7 +130,8 @@ func (b *bench) memory() error {
 }
 
 // memoryOn measures one backlog on one database and removes an SQLite file afterwards: it is as large as the backlog.
-func (b *bench) memoryOn(name, database string, count, size int) error {
+func (b *bench) memoryOn(name, database string, load memoryLoad) error {
+	count, size := load.count, load.size
 	s, err := b.newSite(database)
 	if err != nil {
 		return err
@@ -137,11 +147,23 @@ func (b *bench) memoryOn(name, database string, count, size int) error {
 	if err := s.large(b.ctx, count, size); err != nil {
 		return err
 	}
+	relay, err := smtptest.Start(smtptest.Config{
+		TLS: smtptest.NoTLS, Discard: true, Hook: func(_ context.Context, e smtptest.Event) smtptest.Action {
+			if e.Stage == smtptest.StageDot {
+				return smtptest.Action{Delay: load.pause}
+			}
+			return smtptest.Action{}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = relay.Close() }()
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(childOrders{Database: database, Relay: s.relay.URL(), Messages: count})
+	text, err := json.Marshal(childOrders{Database: database, Relay: relay.URL(), Messages: count})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -144,7 +145,7 @@ func (q *shelf) Claim(_ context.Context, req outbox.ClaimRequest) ([]outbox.Clai
 func (q *shelf) Body(_ context.Context, id outbox.ID) ([]byte, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.rows[id].claimed.Body, nil
+	return bytes.Clone(q.rows[id].claimed.Body), nil
 }
 
 func (q *shelf) holds(ref outbox.Ref) bool {

@@ -27,8 +27,10 @@ type Config struct {
 	// the final dot of the one before.
 	Concurrency int
 	// MaxBytes bounds the summed size of the large bodies, of more than 64 KiB, that are in memory at once; a larger one goes
-	// alone. What waits its turn is fetched when that has come. Opening, stamping and signing make copies besides, up to three of
-	// a body at a time. Defaults to 256 MiB.
+	// alone. What waits its turn is fetched when that has come. A body is there once, for a moment once more where it is opened
+	// or signed. Beside what is alive Go lets as much pile up before it collects, unless GOGC or GOMEMLIMIT say otherwise: the
+	// process may need twice as much. Defaults to 96 MiB, which is three messages of 25 MB at a time; raise it where many are as
+	// large and relays take long over them.
 	MaxBytes int64
 	// Poll is how often the queue is looked at when nothing else wakes the dispatcher. Defaults to 1 s. It is also woken
 	// by Wake, by Watch, and when something it saw becomes due.
@@ -73,7 +75,7 @@ type Config struct {
 // The defaults of [Config], and what bounds memory.
 const (
 	defaultConcurrency = 10
-	defaultMaxBytes    = 256 << 20
+	defaultMaxBytes    = 96 << 20
 	defaultPoll        = time.Second
 	defaultLease       = time.Minute
 	defaultGrace       = 30 * time.Second
@@ -83,6 +85,9 @@ const (
 	minLease = time.Second
 	// inlineBytes is the largest body that waits in memory for its turn.
 	inlineBytes = 64 << 10
+	// fetchBytes bounds the summed size of the large bodies that are being fetched at once; a larger one is fetched alone. While it
+	// hands a body over, a driver has copies of it that nobody else accounts for.
+	fetchBytes = 32 << 20
 )
 
 // complete checks the configuration and fills in what was left out.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,16 +109,22 @@ func (l *lane) outcomes(ctx context.Context, j *job, res smtpx.Result, err error
 // release ends its stay there.
 func (l *lane) body(ctx context.Context, j *job) (body []byte, release func(), err error) {
 	if j.claimed.Body != nil {
-		return j.claimed.Body, func() {}, nil
+		return slices.Clip(j.claimed.Body), func() {}, nil // others see it: what is added makes a copy
 	}
 	size := min(max(j.claimed.Size, 1), l.cfg.MaxBytes)
 	if err := l.memory.Acquire(ctx, size); err != nil {
 		return nil, func() {}, err
 	}
+	release = func() { l.memory.Release(size) }
+	passing := min(size, fetchBytes)
+	if err := l.fetching.Acquire(ctx, passing); err != nil {
+		return nil, release, err
+	}
+	defer l.fetching.Release(passing)
 	limited, cancel := context.WithTimeout(ctx, l.cfg.Lease)
 	defer cancel()
 	body, err = l.cfg.Queue.Body(limited, j.claimed.ID)
-	return body, func() { l.memory.Release(size) }, err
+	return body, release, err
 }
 
 // passStage records that the message passes the point of no return, as far as the relay's fence asks for it. It fails when

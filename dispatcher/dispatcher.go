@@ -34,7 +34,8 @@ type Queue interface {
 	Due(ctx context.Context, routes []string) ([]outbox.Due, error)
 	// Claim leases deliveries that are due.
 	Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error)
-	// Body returns a rendered message that was too large to come with its claim.
+	// Body returns a rendered message that was too large to come with its claim. The dispatcher writes into the bytes and into
+	// the capacity behind them.
 	Body(ctx context.Context, id outbox.ID) ([]byte, error)
 	// CommitStage marks deliveries as past the point of no return, with the relay that is about to get them, and returns those
 	// whose lease is lost.

@@ -20,16 +20,17 @@ import (
 // sent is recorded.
 type engine struct {
 	*Dispatcher
-	drain   bool // stop when nothing is due
-	log     *slog.Logger
-	stager  *stager
-	settler *settler
-	held    *held
-	memory  *semaphore.Weighted // bytes of large bodies
-	wake    chan struct{}       // the dispatcher's, or none when draining
-	kick    chan struct{}       // a slot was freed, or an outcome recorded
-	beatNow chan struct{}       // the state of a relay changed
-	sending atomic.Int64        // messages that a sender has and whose stage is not asked for yet
+	drain    bool // stop when nothing is due
+	log      *slog.Logger
+	stager   *stager
+	settler  *settler
+	held     *held
+	memory   *semaphore.Weighted // bytes of large bodies
+	fetching *semaphore.Weighted // bytes of those that are being fetched
+	wake     chan struct{}       // the dispatcher's, or none when draining
+	kick     chan struct{}       // a slot was freed, or an outcome recorded
+	beatNow  chan struct{}       // the state of a relay changed
+	sending  atomic.Int64        // messages that a sender has and whose stage is not asked for yet
 
 	underway atomic.Int64 // messages whose outcome is not known yet
 
@@ -48,7 +49,8 @@ type engine struct {
 func newEngine(d *Dispatcher, drain bool) *engine {
 	e := &engine{
 		Dispatcher: d, drain: drain, log: d.cfg.Logger.With("dispatcher", d.cfg.Name), held: newHeld(),
-		memory: semaphore.NewWeighted(d.cfg.MaxBytes), kick: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
+		memory: semaphore.NewWeighted(d.cfg.MaxBytes), fetching: semaphore.NewWeighted(fetchBytes),
+		kick: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
 	if !drain {
 		e.wake = d.wake // a drain beside it must not take Run's

@@ -377,22 +377,3 @@ func TestOrderInTheLane(t *testing.T) {
 		}
 	})
 }
-
-// Large bodies are in memory one after the other, within what is allowed.
-func TestMaxBytes(t *testing.T) {
-	bubbled(t, func(t *testing.T, q *shelf) {
-		a := &line{takes: time.Second}
-		running(t, dispatcher.Config{Queue: q, Relays: relays(a), MaxBytes: 1 << 20})
-		q.add(20, func(i int, c *outbox.Claimed) {
-			c.Body = make([]byte, 400<<10)
-			if i == 0 {
-				c.Body = make([]byte, 3<<20) // larger than all that may be there: it goes alone
-			}
-			c.Size = int64(len(c.Body))
-		})
-		time.Sleep(time.Minute)
-		if a.mostAtOnce() != 2 || a.accepted() != 20 {
-			t.Errorf("%d were sent, %d large messages at once", a.accepted(), a.mostAtOnce())
-		}
-	})
-}

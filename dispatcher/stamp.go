@@ -33,7 +33,7 @@ const outboxID = "outbox_id"
 // stamp puts header fields before a message: its id, and tags, metadata and idempotency key in the form that the provider of
 // the profile reads. Only facts that are sure are built upon. The fields stand on top, so that nothing that a signature covers
 // changes; what the message has already, or what one of its signatures lists, is not added. The same arguments give the same
-// bytes.
+// bytes. Where the body has the capacity, it is moved within it and not copied.
 func stamp(p *smtpx.Profile, c *outbox.Claimed, body []byte) []byte {
 	s := stamper{taken: fieldsOf(body)}
 	s.add(idField, string(c.ID))
@@ -79,7 +79,7 @@ func stamp(p *smtpx.Profile, c *outbox.Claimed, body []byte) []byte {
 	if p.Name == postmark {
 		s.add("X-PM-KeepID", "true")
 	}
-	return slices.Concat(s.head.Bytes(), body)
+	return slices.Insert(body, 0, s.head.Bytes()...)
 }
 
 // The limits of providers, as their documents give them; what is over them is left out, for a provider may refuse the message.

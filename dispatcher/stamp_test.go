@@ -259,3 +259,12 @@ func checkJSON(t *testing.T, name, value string) {
 		}
 	}
 }
+
+// A body with room behind it is stamped where it is, so that a large one is not in memory twice.
+func TestStampCopiesNoLargeBody(t *testing.T) {
+	body := append(make([]byte, 0, len(stampBody)+8<<10), stampBody...)
+	out := stamp(profile(t, "sendgrid"), claimedFor([]string{"welcome"}, map[string]string{"order": "17"}), body)
+	if &out[0] != &body[0] || !strings.HasSuffix(string(out), stampBody) || len(out) == len(stampBody) {
+		t.Errorf("stamped elsewhere, or to %q", out)
+	}
+}

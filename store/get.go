@@ -239,33 +239,6 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 	return m, nil
 }
 
-// Body returns the rendered message. It is [ErrNotFound] when there is no such message and [ErrNoBody] when its body
-// was scrubbed.
-func (s *Store) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
-	body, err := s.body(ctx, id)
-	if err != nil {
-		return nil, s.failed(ctx, err, "read the body of %s", id)
-	}
-	return body, nil
-}
-
-func (s *Store) body(ctx context.Context, id outbox.ID) ([]byte, error) {
-	canonical, err := outbox.ParseID(string(id))
-	if err != nil {
-		return nil, err
-	}
-	bodies, err := collect[[]byte](ctx, s.db, s.queries.get("body"), string(canonical))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(bodies) == 0:
-		return nil, ErrNotFound
-	case bodies[0] == nil:
-		return nil, ErrNoBody
-	}
-	return bodies[0], nil
-}
-
 // listPage is how many deliveries [Store.All] reads at a time.
 const listPage = 500
 

@@ -4,10 +4,6 @@
 -- $1 relay, $2 how many were claimed.
 UPDATE outbox_relays SET tokens = tokens - $2 WHERE name = $1;
 
--- name: body
--- $1 id.
-SELECT body FROM outbox_messages WHERE id = $1;
-
 -- name: message
 -- $1 id.
 SELECT CAST(id AS text) AS id, message_id AS rfc_id, coalesce(idempotency_key, '') AS idempotency_key, route, priority, sender,

@@ -334,3 +334,9 @@ DROP TRIGGER IF EXISTS outbox_notify ON outbox_messages;
 -- $1 ids.
 SELECT CAST(id AS text) AS id, coalesce(body_key_id, '') AS key_id, body, subject, coalesce(CAST(metadata AS text), '') AS metadata
 FROM outbox_messages WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)::uuid));
+
+-- name: body
+-- $1 id, $2 bytes of a part. A body that is NULL has one part, which is NULL.
+SELECT octet_length(m.body) AS size, part.at, substring(m.body FROM part.at + 1 FOR $2) AS part
+FROM outbox_messages m CROSS JOIN LATERAL generate_series(0, greatest(coalesce(octet_length(m.body), 0) - 1, 0), $2) AS part(at)
+WHERE m.id = $1;

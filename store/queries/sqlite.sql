@@ -273,3 +273,12 @@ SELECT id FROM outbox_messages WHERE message_id = $1 AND instr(message_id, id) =
 -- $1 ids.
 SELECT m.id, coalesce(m.body_key_id, '') AS key_id, m.body, m.subject, coalesce(m.metadata, '') AS metadata
 FROM json_each($1) AS x CROSS JOIN outbox_messages m ON m.id = x.value;
+
+-- name: body
+-- $1 id, $2 bytes of a part. A body that is NULL has one part, which is NULL. The message is the outer loop, so that SQLite loads the
+-- body once and cuts all parts from it.
+WITH RECURSIVE part(at) AS (
+  SELECT 0 UNION ALL SELECT at + $2 FROM part WHERE at + $2 < (SELECT length(body) FROM outbox_messages WHERE id = $1)
+)
+SELECT length(m.body) AS size, part.at, substr(m.body, part.at + 1, $2) AS part
+FROM outbox_messages m CROSS JOIN part WHERE m.id = $1;

@@ -1,8 +1,10 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -36,6 +38,28 @@ func readRules() []rule {
 				w.violatedf("the body is %q", body)
 			}
 			want(w, "size", int64(len(body)), w.get(id).Size)
+		}},
+		{"body-in-parts", "Body returns a body of many megabytes as it was enqueued, and its bytes are the caller's.", func(w *world) {
+			message := []byte("From: a@example.com\r\nTo: b@example.org\r\nSubject: x\r\n\r\n")
+			for i := range 110_000 { // no two lines are the same, so that none can take the place of another
+				message = fmt.Appendf(message, "line %d of a long letter, with \x80\xff in it, which is as binary as it gets\r\n", i)
+			}
+			for _, length := range []int{len(message), 4 << 20} { // some parts of 4 MiB and a rest, and one part
+				raw := bytes.Clone(message[:length])
+				copy(raw[length-2:], "\r\n")
+				id := w.enqueue(&outbox.Message{Raw: raw})
+				body, err := w.store.Body(w.Context(), id)
+				w.must(err)
+				want(w, "size", int64(len(body)), w.get(id).Size)
+				if _, after, _ := bytes.Cut(raw, []byte("\r\n\r\n")); !bytes.HasSuffix(body, after) {
+					w.violatedf("a body of %d bytes came back as another", length)
+				}
+				clear(body[:cap(body)])
+				again, err := w.store.Body(w.Context(), id)
+				w.must(err)
+				want(w, "size once more", len(again), len(body))
+				want(w, "what the caller wrote is there", bytes.Equal(again, body), false)
+			}
 		}},
 		{"no-body", "Body tells a scrubbed message from an unknown one.", func(w *world) {
 			id := w.enqueue(mail())
