@@ -50,6 +50,11 @@ type ClaimRequest struct {
 	// not claimed. A message with more recipients than the allowance has is claimed all the same, and the allowance owes.
 	Relay string
 	Rate  Rate
+	// Staged promises that the stage of every delivery is recorded before it is sent. PostgreSQL then does not wait until
+	// the claim is on its disk or its standby: the record of the stage, which it waits for, comes behind it and brings it along.
+	// When the server breaks down before that, everything that the claim did is undone: the deliveries are queued, and were not
+	// sent, recipients that it suppressed are so at the next claim, and the allowance has what it had.
+	Staged bool
 }
 
 // Claimed is one message with those of its deliveries that one claim took.

@@ -38,24 +38,25 @@ func (q *tallied) Settle(ctx context.Context, owner string, list []outbox.Settle
 	return q.shelf.Settle(ctx, owner, list)
 }
 
-// Outcomes share a statement while other messages are under way, and none waits for longer than 20 ms. That of a message which is
-// alone waits for nobody.
+// Outcomes share a statement while many other messages are under way, and none waits for longer than 20 ms. That of a message
+// which is alone, or nearly so, waits for nobody.
 func TestOutcomesGather(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name           string
-		messages, most int
-		longest        time.Duration
+		name                        string
+		concurrency, messages, most int
+		longest                     time.Duration
 	}{
-		{"alone", 1, 1, 0},
-		{"under load", 400, 40, 20 * time.Millisecond},
+		{"alone", 10, 1, 1, 0},
+		{"few", 3, 40, 40, 0},
+		{"under load", 10, 400, 40, 20 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubbled(t, func(t *testing.T, q *shelf) {
 				counted := &tallied{shelf: q, known: make(map[outbox.Ref]time.Time)}
 				q.add(c.messages, nil)
 				d, err := dispatcher.New(dispatcher.Config{
-					Queue: counted, Relays: relays(&line{takes: 7 * time.Millisecond}), Logger: slog.New(slog.DiscardHandler),
+					Queue: counted, Concurrency: c.concurrency, Relays: relays(&line{takes: 7 * time.Millisecond}), Logger: slog.New(slog.DiscardHandler),
 					Observer: dispatcher.Observer{Outcome: counted.observe},
 				})
 				if err != nil {

@@ -171,13 +171,14 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 	defer cancel()
 	claimed, err := e.cfg.Queue.Claim(limited, outbox.ClaimRequest{
 		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
+		Staged: r.Fence == FenceAll,
 	})
 	took := time.Since(asked)
 	jobs := make([]*job, len(claimed))
 	deliveries := 0
 	for i, c := range claimed { // also beside an error: what was claimed is ours
 		deliveries += len(c.Deliveries)
-		jobs[i] = &job{claimed: c, claimedAt: asked}
+		jobs[i] = &job{claimed: c, claimedAt: asked, staged: r.Fence == FenceAll}
 		e.held.add(jobs[i])
 	}
 	l.claimedSome(len(claimed))

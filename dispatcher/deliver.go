@@ -70,6 +70,11 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 	res, err := l.contained(ctx, &Sending{Relay: l.name, Message: c, Envelope: env, Body: body}, committed.Load)
 	took := time.Since(began)
 	l.timed(took)
+	if !committed.Load() && slices.ContainsFunc(res.Outcomes, func(o smtpx.Outcome) bool { return o.Accepted }) {
+		l.heedless.Do(func() {
+			l.log.ErrorContext(ctx, "the sender or middleware sent without calling Envelope.Commit; a crash may bring copies", "relay", l.name)
+		})
+	}
 	switch {
 	case errors.Is(err, errExpired):
 		return l.every(ctx, j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
@@ -141,7 +146,7 @@ func (l *lane) passStage(ctx context.Context, j *job) error {
 
 // unfenced says whether the message goes without its stage being recorded.
 func (l *lane) unfenced(j *job) bool {
-	return l.relay().Fence == FenceHold && j.claimed.OnUncertain != outbox.Hold
+	return l.relay().Fence == FenceHold && j.claimed.OnUncertain != outbox.Hold && !j.staged
 }
 
 // learn takes what a message says about the relay. That it was rejected for itself shows that the relay works.

@@ -551,30 +551,3 @@ func TestRoutes(t *testing.T) {
 	}
 	q.wantStates(nobody, outbox.StateQueued)
 }
-
-// What may have been accepted by one relay is never sent through another, as long as there is the one.
-func TestWhatIsUncertainStaysWithItsRelay(t *testing.T) {
-	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
-		const n = 40
-		q.enqueue(n, nil)
-		first, second := &sender{}, &sender{}
-		doubt := func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
-			return refuse(env, lost(smtpx.StageDot, smtpx.ClassAmbiguous))
-		}
-		first.send = doubt
-		relays := []dispatcher.Relay{{Name: "first", Sender: first}, {Name: "second", Sender: second}}
-		report := flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: relays, Concurrency: 2}, nil))
-		if report.Uncertain == 0 {
-			t.Fatalf("nothing went through the first relay: %+v", report)
-		}
-		before := len(second.messages())
-		q.exec("UPDATE outbox_deliveries SET due_at = '" + past + "' WHERE state = 'uncertain'")
-		first.send = nil
-		report2 := flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: relays, Concurrency: 2}, nil))
-		if report2.Sent != report.Uncertain || len(first.messages()) != report.Uncertain || len(second.messages()) != before {
-			t.Errorf("%d were uncertain; then %+v, %d through the first relay and %d through the second",
-				report.Uncertain, report2, len(first.messages()), len(second.messages())-before)
-		}
-	})
-}

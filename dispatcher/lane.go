@@ -28,6 +28,7 @@ type job struct {
 	claimedAt time.Time // before the claim was asked for
 	to        []string  // domains, once they are asked for
 	sealed    bool      // it is encrypted at rest
+	staged    bool      // the claim counts on its stage being recorded
 }
 
 // expired says whether the deadline of the message has passed, by the time since the claim.
@@ -68,6 +69,7 @@ type lane struct {
 	again    chan struct{} // of one: what it waits for is over
 	cut      context.CancelFunc
 	unsigned sync.Once // says that the provider would break signatures
+	heedless sync.Once // says that the sender does not ask for the stage
 
 	took     atomic.Int64 // moving average of a send, in nanoseconds
 	lastDone atomic.Int64 // when a message was last finished, in Unix nanoseconds
@@ -137,7 +139,9 @@ func (l *lane) free() int {
 // run sends until the lane is closed, and returns when nothing is being sent any more.
 func (l *lane) run(ctx context.Context) {
 	var sends sync.WaitGroup
-	work := make(chan *job) // a goroutine takes one message after the other: its stack has grown to what a send needs
+	// A goroutine takes one message after the other, because its stack has grown to what a send needs; there are as many as messages
+	// ever were under way at once, and they stay until the lane ends.
+	work := make(chan *job)
 	workers := 0
 	for {
 		l.pace.wait(l.closing)

@@ -17,7 +17,8 @@ type Sending struct {
 	// Message is what was claimed; it must not be changed.
 	Message *outbox.Claimed
 	// Envelope and Body are what the Sender gets. Envelope.To has the recipients of Message.Deliveries in their order, and
-	// Envelope.Commit must stay. A Body that is changed must be the same at each attempt of a message.
+	// Envelope.Commit must stay. A Body is replaced and not written into; what takes its place must be the same at each attempt
+	// of a message.
 	Envelope smtpx.Envelope
 	Body     []byte
 }

@@ -31,7 +31,7 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	}
 	if errors.Is(e, errStage) {
 		s.Verb, s.Uncounted, s.Delay = outbox.VerbDefer, true, stageRetry
-		return s
+		return l.withDoubt(s, d)
 	}
 	switch e.Class {
 	case smtpx.ClassRecipient, smtpx.ClassMessage:
@@ -39,7 +39,8 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		s.Suppress = e.Class == smtpx.ClassRecipient && l.cfg.suppresses(c.Route)
 		return s
 	case smtpx.ClassRecycle:
-		if d.Class != string(smtpx.ClassRecycle) { // else new sessions do not help: it waits as through an outage
+		// Where new sessions did not help it waits as through an outage; and so does what is in doubt, whose class cannot tell.
+		if d.Class != string(smtpx.ClassRecycle) && !doubtful(*d) {
 			s.Verb = outbox.VerbRecycle
 			return s
 		}
@@ -71,7 +72,15 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 			s.Delay = 0
 		}
 	}
-	if doubtful(*d) && !counted(e.Class) { // this attempt sent nothing: the older doubt remains, with its relay
+	if !counted(e.Class) {
+		return l.withDoubt(s, d)
+	}
+	return s
+}
+
+// withDoubt keeps an older doubt, with its relay, when an attempt sent nothing.
+func (l *lane) withDoubt(s outbox.Settlement, d *outbox.ClaimedDelivery) outbox.Settlement {
+	if doubtful(*d) {
 		s.Evidence.Class, s.Evidence.Relay = d.Class, d.Relay
 		s.Evidence.Reply = oneLine("still in doubt; relay " + l.name + ": " + s.Evidence.Reply)
 	}

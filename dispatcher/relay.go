@@ -14,7 +14,8 @@ import (
 
 // Sender hands a message to a relay. *smtpx.Client is one. Result.Outcomes must have one entry for each recipient, and
 // an error must be or wrap a *smtpx.Error; of anything else the dispatcher cannot know whether the message was accepted,
-// and treats it as uncertain. Envelope.Commit must be called as package smtpx says. Send is called concurrently.
+// and treats it as uncertain. Envelope.Commit must be called as package smtpx says: where a Sender sends without it, a crash of the
+// database may bring another copy, and the dispatcher logs an error. Send is called concurrently.
 //
 // A Sender with a method Profile() *smtpx.Profile says by it which provider is behind it. Messages then get tags, metadata and
 // an idempotency key in the header fields that the provider reads, beside X-Outbox-ID, which all of them get. What is too long

@@ -15,13 +15,15 @@ const (
 	// settleBatch is how many outcomes share one statement.
 	settleBatch = 500
 	// settlePatience is how long the first of them waits for others, and settleFor how many it waits for, for each message that is
-	// under way: nothing waits for an outcome but the end of its lease.
+	// under way: hardly anything waits for an outcome.
 	settlePatience = 20 * time.Millisecond
 	settleFor      = 4
+	// settleAlone is how few messages under way are not waited for: what they would share saves nothing worth a wait.
+	settleAlone = 3
 )
 
-// settler records outcomes. While one statement runs, further outcomes gather and share the next, and where many messages are
-// under way they gather for a moment longer. That of a message which is alone is recorded at once.
+// settler records outcomes. While one statement runs, further outcomes gather and share the next, and where more than
+// three messages are under way they gather for a moment longer. With fewer each is recorded at once.
 type settler struct {
 	*engine
 	outcomes chan outbox.Settlement
@@ -46,7 +48,7 @@ func (s *settler) close() { close(s.outcomes) }
 // run records outcomes until it is closed.
 func (s *settler) run(ctx context.Context) {
 	for first := range s.outcomes {
-		batch := gather(first, s.outcomes, settleBatch, settlePatience, func() int { return settleFor * int(s.underway.Load()) })
+		batch := gather(first, s.outcomes, settleBatch, settlePatience, s.expected)
 		lost := s.record(ctx, batch)
 		refs := make([]outbox.Ref, len(batch))
 		for i, o := range batch {
@@ -56,6 +58,15 @@ func (s *settler) run(ctx context.Context) {
 		s.held.remove(refs)
 		s.kicked()
 	}
+}
+
+// expected is how many outcomes are worth a wait.
+func (s *settler) expected() int {
+	n := int(s.underway.Load())
+	if n <= settleAlone {
+		return 0
+	}
+	return settleFor * n
 }
 
 // record writes a batch, again and again while the database is away, until ctx ends or all leases must have lapsed for

@@ -267,7 +267,7 @@ func (s *Store) claimRange(
 	token := uuid.NewString()
 	args := []any{d.Route, string(d.Priority), limit, token, s.interval(req.Lease), clean(req.Owner), maxBytes}
 	if s.dialect == schema.Postgres {
-		return s.claimPostgres(ctx, c, token, append(args, req.InlineBytes, clean(req.Relay)))
+		return s.claimPostgres(ctx, c, token, append(args, req.InlineBytes, clean(req.Relay), req.Staged))
 	}
 	return s.claimSQLite(ctx, c, token, append(args, clean(req.Relay)), req.InlineBytes)
 }

@@ -297,7 +297,7 @@ func (m *machine) claim(rt *rapid.T) {
 	}
 	claimed, err := m.store.Claim(rt.Context(), outbox.ClaimRequest{
 		Owner: rapid.SampledFrom([]string{"d1", "d2", "d3"}).Draw(rt, "owner"), Limit: limit, Lease: time.Hour, InlineBytes: 1 << 20,
-		Relay: relay,
+		Relay: relay, Staged: rapid.Bool().Draw(rt, "staged"),
 	})
 	if err != nil {
 		rt.Fatal(err)

@@ -169,7 +169,7 @@ func (l *load) enqueueOne(ctx context.Context) error {
 func (l *load) deliver(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for ctx.Err() == nil {
-		claimed, err := l.store.Claim(ctx, outbox.ClaimRequest{Owner: "d", Limit: 10, Lease: 10 * time.Minute})
+		claimed, err := l.store.Claim(ctx, outbox.ClaimRequest{Owner: "d", Limit: 10, Lease: 10 * time.Minute, Staged: true})
 		l.note(err)
 		if _, err := l.store.Reap(ctx); err != nil {
 			l.note(err)

@@ -3,6 +3,7 @@ package store
 import (
 	"embed"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/outboxmail/outbox/schema"
@@ -13,6 +14,10 @@ var queryFiles embed.FS
 
 // queries holds the named statements of one dialect.
 type queries map[string]string
+
+// numbered is a parameter. In SQLite "$2" is a name, and a driver may give it the second argument or that of its place among
+// the names; "?2" is the second argument with every driver.
+var numbered = regexp.MustCompile(`\$(\d+)`)
 
 // loadQueries reads common.sql and the dialect's own file. Each statement stands under a line "-- name: x".
 func loadQueries(d schema.Dialect) (queries, error) {
@@ -30,7 +35,11 @@ func loadQueries(d schema.Dialect) (queries, error) {
 			if _, twice := all[name]; twice {
 				return nil, fmt.Errorf("statement %s stands twice", name)
 			}
-			all[name] = strings.TrimSuffix(strings.TrimSpace(statement), ";")
+			statement = strings.TrimSuffix(strings.TrimSpace(statement), ";")
+			if d == schema.SQLite {
+				statement = numbered.ReplaceAllString(statement, "?$1")
+			}
+			all[name] = statement
 		}
 	}
 	return all, nil

@@ -112,3 +112,22 @@ func TestStatesAreLiterals(t *testing.T) {
 		}
 	}
 }
+
+// Drivers of SQLite differ in which argument "$2" gets, and not in "?2".
+func TestSQLiteParametersAreNumbers(t *testing.T) {
+	t.Parallel()
+	q, err := loadQueries(schema.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, statement := range q {
+		for line := range strings.Lines(statement) {
+			if code, _, _ := strings.Cut(line, "--"); numbered.MatchString(code) {
+				t.Errorf("%s: %s", name, line)
+			}
+		}
+	}
+	if !strings.Contains(q.get("body"), "substr(m.body, part.at + 1, ?2)") {
+		t.Errorf("the statement is %q", q.get("body"))
+	}
+}

@@ -71,6 +71,8 @@ func Schema(name string) Option {
 //
 // A dispatcher uses three connections and more at once, each for a moment. The pools that store/sqlite and store/postgres open keep
 // them; of a pool of your own, raise SetMaxIdleConns to 8 or more, for database/sql keeps two and opens the others anew for every call.
+// On SQLite a batch of outcomes is recorded row by row, by a statement that the connections of store/sqlite compile once; others
+// compile it for each row.
 func New(db *sqlx.DB, opts ...Option) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("store: no database given")

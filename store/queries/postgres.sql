@@ -35,7 +35,8 @@ ORDER BY place, due_at;
 
 -- name: claim
 -- $1 route, $2 priority, $3 limit, $4 token, $5 lease in seconds, $6 owner, $7 bytes at most (0: no bound),
--- $8 largest body to return at once, $9 relay. A CTE and not a subquery with LIMIT, which a join may run twice and claim too much.
+-- $8 largest body to return at once, $9 relay, $10 whether the commit need not reach the disk by itself.
+-- A CTE and not a subquery with LIMIT, which a join may run twice and claim too much.
 WITH due AS MATERIALIZED (
   SELECT message_id, seq, due_at FROM outbox_deliveries
   WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= now() AND (expires_at IS NULL OR expires_at > now())
@@ -71,6 +72,8 @@ WITH due AS MATERIALIZED (
       reply       = CASE WHEN whole.barred IS NULL THEN d.reply ELSE 'the recipient is on the suppression list: ' || whole.barred END
   FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state || '' = 'queued' AND whole.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.state, d.recipient, d.attempts, d.due_at, d.deferred_since, d.class, d.relay, d.expires_at
+), durability AS MATERIALIZED (
+  SELECT CASE WHEN $10 THEN set_config('synchronous_commit', 'off', true) END -- of this transaction
 )
 SELECT l.message_id AS id, l.seq, l.state, l.recipient, l.attempts,
        coalesce(extract(epoch FROM now() - l.deferred_since)::float8, 0) AS deferred_for,
@@ -80,7 +83,7 @@ SELECT l.message_id AS id, l.seq, l.state, l.recipient, l.attempts,
        m.message_id AS rfc_id, coalesce(m.idempotency_key, '') AS idempotency_key, m.route, m.priority, m.sender, m.subject, m.size,
        m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent, coalesce(m.body_key_id, '') AS key_id,
        CASE WHEN m.size <= $8::bigint AND l.state = 'sending' THEN m.body END AS body
-FROM leased l JOIN outbox_messages m ON m.id = l.message_id
+FROM leased l JOIN outbox_messages m ON m.id = l.message_id CROSS JOIN durability
 ORDER BY l.due_at, l.message_id, l.seq;
 
 -- name: no_time_limit

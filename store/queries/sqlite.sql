@@ -275,8 +275,8 @@ SELECT m.id, coalesce(m.body_key_id, '') AS key_id, m.body, m.subject, coalesce(
 FROM json_each($1) AS x CROSS JOIN outbox_messages m ON m.id = x.value;
 
 -- name: body
--- $1 id, $2 bytes of a part. A body that is NULL has one part, which is NULL. The message is the outer loop, so that SQLite loads the
--- body once and cuts all parts from it.
+-- $1 id, $2 bytes of a part. A body that is NULL has one part, which is NULL. SQLite loads the body anew for
+-- each part, so that parts must not be small.
 WITH RECURSIVE part(at) AS (
   SELECT 0 UNION ALL SELECT at + $2 FROM part WHERE at + $2 < (SELECT length(body) FROM outbox_messages WHERE id = $1)
 )
