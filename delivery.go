@@ -55,6 +55,10 @@ type ClaimRequest struct {
 	// When the server breaks down before that, everything that the claim did is undone: the deliveries are queued, and were not
 	// sent, recipients that it suppressed are so at the next claim, and the allowance has what it had.
 	Staged bool
+	// Expect, where it names a route, is where the caller thinks that something has just become due. PostgreSQL looks there
+	// first, and no further when there is something: that spares the question what else is due. What waits elsewhere, though it be
+	// more urgent, is for the next claim. The route must be one of Routes. SQLite, where a claim locks the file, looks first.
+	Expect Due
 }
 
 // Claimed is one message with those of its deliveries that one claim took.

@@ -25,6 +25,7 @@ type shelf struct {
 	rows   map[outbox.ID]*row
 	queued []*row // in the order of their coming
 	next   int
+	asked  []outbox.ClaimRequest
 }
 
 type row struct {
@@ -112,10 +113,21 @@ func (q *shelf) Due(_ context.Context, routes []string) ([]outbox.Due, error) {
 func (q *shelf) Claim(_ context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.asked = append(q.asked, req)
+	out := q.claim(req, func(r *row) bool {
+		return r.claimed.Route == req.Expect.Route && r.claimed.Priority == req.Expect.Priority
+	})
+	if len(out) == 0 { // what was expected is not there
+		out = q.claim(req, func(*row) bool { return true })
+	}
+	return out, nil
+}
+
+func (q *shelf) claim(req outbox.ClaimRequest, from func(r *row) bool) []outbox.Claimed {
 	var out []outbox.Claimed
 	taken := make(map[*row]bool)
 	q.waiting(req.Routes, func(r *row) bool {
-		if r.due.After(time.Now()) {
+		if r.due.After(time.Now()) || !from(r) {
 			return true
 		}
 		taken[r] = true
@@ -139,7 +151,7 @@ func (q *shelf) Claim(_ context.Context, req outbox.ClaimRequest) ([]outbox.Clai
 	if len(taken) > 0 {
 		q.queued = slices.DeleteFunc(q.queued, func(r *row) bool { return taken[r] })
 	}
-	return out, nil
+	return out
 }
 
 func (q *shelf) Body(_ context.Context, id outbox.ID) ([]byte, error) {

@@ -28,11 +28,12 @@ func (e *engine) claimLoop(ctx context.Context) error {
 	failing, barren := false, 0
 	for {
 		e.turned.Store(time.Now().UnixNano())
-		onlyHungry := false
+		onlyHungry, woken := false, false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.wake:
+			woken = true
 		case <-timer.C:
 		case <-e.kick:
 			onlyHungry = true
@@ -41,7 +42,7 @@ func (e *engine) claimLoop(ctx context.Context) error {
 			}
 		}
 		idle := e.held.empty()
-		got, err := e.claimAll(ctx, onlyHungry)
+		got, err := e.claimAll(ctx, onlyHungry, woken)
 		switch {
 		case err == nil && failing:
 			failing = false
@@ -75,6 +76,8 @@ func (e *engine) claimLoop(ctx context.Context) error {
 		wait := e.cfg.Poll
 		switch {
 		case err != nil:
+		case got > 0 && slices.ContainsFunc(e.snapshot(), func(l *lane) bool { return l.guessed }):
+			wait = min(wait, shortestWait/2) // what is urgent may wait elsewhere
 		case got > 0:
 			wait = min(wait, shortestWait) // what was claimed goes first: the question what else is due can wait
 		default:
@@ -122,12 +125,12 @@ func (e *engine) due(ctx context.Context, routes []string) ([]outbox.Due, error)
 }
 
 // claimAll gives each lane that can send a claim, in their turn, and returns how many messages were claimed.
-func (e *engine) claimAll(ctx context.Context, onlyHungry bool) (int, error) {
+func (e *engine) claimAll(ctx context.Context, onlyHungry, woken bool) (int, error) {
 	total := 0
 	e.outOfTurn = false
 	lanes := e.inTurn()
 	for _, l := range lanes {
-		n, err := e.claimFor(ctx, lanes, l, onlyHungry)
+		n, err := e.claimFor(ctx, lanes, l, onlyHungry, woken)
 		total += n
 		if err != nil {
 			return total, err
@@ -137,8 +140,9 @@ func (e *engine) claimAll(ctx context.Context, onlyHungry bool) (int, error) {
 }
 
 // claimFor claims as much as the lane has room for and its share grants. A lane whose last claim was filled is hungry: there is
-// more, and it is fetched when half of the room is free, so that under load one claim serves many messages.
-func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungry bool) (int, error) {
+// more, and it is fetched when half of the room is free, so that under load one claim serves many messages. One that is idle when
+// the queue has changed expects something where its last message came from, and every other time it looks at the whole queue.
+func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungry, woken bool) (int, error) {
 	if l.hopeful.Swap(false) {
 		l.hungry = true
 	}
@@ -166,12 +170,17 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 		l.hungry, e.outOfTurn = true, true // the others come first
 		return 0, nil
 	}
+	var expect outbox.Due
+	if l.guessed = woken && !l.guessed && free == room && l.last.Route != "" &&
+		(len(routes) == 0 || slices.Contains(routes, l.last.Route)); l.guessed {
+		expect = l.last
+	}
 	asked := time.Now()
 	limited, cancel := e.patient(ctx)
 	defer cancel()
 	claimed, err := e.cfg.Queue.Claim(limited, outbox.ClaimRequest{
 		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
-		Staged: r.Fence == FenceAll,
+		Staged: r.Fence == FenceAll, Expect: expect,
 	})
 	took := time.Since(asked)
 	jobs := make([]*job, len(claimed))
@@ -180,6 +189,7 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 		deliveries += len(c.Deliveries)
 		jobs[i] = &job{claimed: c, claimedAt: asked, staged: r.Fence == FenceAll}
 		e.held.add(jobs[i])
+		l.last = outbox.Due{Route: c.Route, Priority: c.Priority}
 	}
 	l.claimedSome(len(claimed))
 	l.hungry = deliveries >= limit

@@ -80,6 +80,9 @@ type lane struct {
 	served float64   // messages claimed, divided by the weight
 	idled  bool      // it could not take its share at the last turn
 	parted time.Time // when it last put back what crowded it
+
+	last    outbox.Due // where the last message came from
+	guessed bool       // the last claim expected something there
 }
 
 func newLane(e *engine, r Relay) *lane {

@@ -64,6 +64,15 @@ func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Cl
 	if err := checkClaim(req); err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
+	if req.Expect.Route != "" && s.dialect == schema.Postgres {
+		got, err := s.claimOnce(ctx, req, []outbox.Due{req.Expect})
+		if err != nil {
+			return got.list, s.failed(ctx, err, "claim")
+		}
+		if len(got.list) > 0 {
+			return got.list, nil
+		}
+	}
 	due, err := s.due(ctx, req.Routes, req.Relay)
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
@@ -127,6 +136,8 @@ func checkClaim(req outbox.ClaimRequest) error {
 		return fmt.Errorf("the rate must not be negative: %+v", req.Rate)
 	case req.Rate.PerSecond > 0 && req.Relay == "":
 		return errors.New("a rate needs the name of its relay")
+	case req.Expect.Route != "" && len(req.Routes) > 0 && !slices.Contains(req.Routes, req.Expect.Route):
+		return fmt.Errorf("the route %q where something is expected is none of those asked for", req.Expect.Route)
 	default:
 		return nil
 	}

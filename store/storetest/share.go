@@ -1,8 +1,10 @@
 package storetest
 
 import (
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/outboxmail/outbox"
 )
@@ -54,6 +56,31 @@ func shareRules() []rule {
 			}
 			want(w, "claimed by route", perRoute, map[string]int{"a": 9, "b": 1})
 		}},
+		{"expected", "A claim that expects something finds it; what waits elsewhere is for the next, as is what it expected in vain.",
+			func(w *world) {
+				expecting := func(route string, p outbox.Priority) func(*outbox.ClaimRequest) {
+					return func(r *outbox.ClaimRequest) { r.Expect = outbox.Due{Route: route, Priority: p} }
+				}
+				there, elsewhere := w.enqueue(mail(on("a"))), w.enqueue(mail(on("b"), with(outbox.High)))
+				got := claimedIDs(w.claim(expecting("a", outbox.Normal)))
+				want(w, "what was expected is claimed", slices.Contains(got, there), true)
+				got = append(got, claimedIDs(w.claim(expecting("a", outbox.Normal)))...) // in vain
+				slices.Sort(got)
+				both := []outbox.ID{there, elsewhere}
+				slices.Sort(both)
+				want(w, "claimed in all", got, both)
+
+				w.enqueue(mail(on("a")))
+				w.must(w.store.Pause(w.Context(), "a", "test"))
+				want(w, "claimed from a route that is paused", len(w.claim(expecting("a", outbox.Normal))), 0)
+				w.must(w.store.PauseRelay(w.Context(), "main", time.Hour, "test"))
+				w.enqueue(mail(on("b")))
+				want(w, "claimed for a relay that is paused", len(w.claim(expecting("b", outbox.Normal), func(r *outbox.ClaimRequest) { r.Relay = "main" })), 0)
+				req := request()
+				req.Routes, req.Expect.Route = []string{"a"}, "b"
+				_, err := w.store.Claim(w.Context(), req)
+				w.refused(err, "none of those asked for")
+			}},
 		{"bytes-bound", "A claim takes no more messages once their sizes reach its bound on bytes.", func(w *world) {
 			w.many(10, text(strings.Repeat("0123456789 ", 100)))
 			first := w.claimOne(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })
