@@ -58,13 +58,15 @@ func shareRules() []rule {
 		}},
 		{"expected", "A claim that expects something finds it; what waits elsewhere is for the next, as is what it expected in vain.",
 			func(w *world) {
-				expecting := func(route string, p outbox.Priority) func(*outbox.ClaimRequest) {
-					return func(r *outbox.ClaimRequest) { r.Expect = outbox.Due{Route: route, Priority: p} }
+				expecting := func(route string) func(*outbox.ClaimRequest) {
+					return func(r *outbox.ClaimRequest) {
+						r.Relay, r.Expect = "main", outbox.Due{Route: route, Priority: outbox.Normal}
+					}
 				}
 				there, elsewhere := w.enqueue(mail(on("a"))), w.enqueue(mail(on("b"), with(outbox.High)))
-				got := claimedIDs(w.claim(expecting("a", outbox.Normal)))
+				got := claimedIDs(w.claim(expecting("a")))
 				want(w, "what was expected is claimed", slices.Contains(got, there), true)
-				got = append(got, claimedIDs(w.claim(expecting("a", outbox.Normal)))...) // in vain
+				got = append(got, claimedIDs(w.claim(expecting("a")))...) // in vain
 				slices.Sort(got)
 				both := []outbox.ID{there, elsewhere}
 				slices.Sort(both)
@@ -72,10 +74,10 @@ func shareRules() []rule {
 
 				w.enqueue(mail(on("a")))
 				w.must(w.store.Pause(w.Context(), "a", "test"))
-				want(w, "claimed from a route that is paused", len(w.claim(expecting("a", outbox.Normal))), 0)
+				want(w, "claimed from a route that is paused", len(w.claim(expecting("a"))), 0)
 				w.must(w.store.PauseRelay(w.Context(), "main", time.Hour, "test"))
 				w.enqueue(mail(on("b")))
-				want(w, "claimed for a relay that is paused", len(w.claim(expecting("b", outbox.Normal), func(r *outbox.ClaimRequest) { r.Relay = "main" })), 0)
+				want(w, "claimed for a relay that is paused", len(w.claim(expecting("b"))), 0)
 				req := request()
 				req.Routes, req.Expect.Route = []string{"a"}, "b"
 				_, err := w.store.Claim(w.Context(), req)
