@@ -57,7 +57,8 @@ type ClaimRequest struct {
 	Staged bool
 	// Expect, where it names a route, is where the caller thinks that something has just become due. PostgreSQL looks there
 	// first, and no further when there is something: that spares the question what else is due. What waits elsewhere, though it be
-	// more urgent, is for the next claim. The route must be one of Routes. SQLite, where a claim locks the file, looks first.
+	// more urgent, is for the next claim. The route must be one of Routes. SQLite, where a claim locks the file, and a claim with a
+	// Rate, which locks the allowance, look first.
 	Expect Due
 }
 

@@ -66,12 +66,14 @@ func (q *jobs) next() (*job, bool) {
 			return nil, true
 		}
 		if q.active < concurrency {
+			kept := make(map[string]int)
 			for r := range q.waiting {
-				i := slices.IndexFunc(q.waiting[r], func(j *job) bool { return q.fits(j, perDomain) })
+				i := q.first(q.waiting[r], perDomain, kept)
 				if i < 0 {
 					continue
 				}
 				j := q.waiting[r][i]
+				q.passOver(r, i)
 				if i == 0 { // nearly always: what is behind needs not move
 					q.waiting[r][0] = nil
 					q.waiting[r] = q.waiting[r][1:]
@@ -89,8 +91,39 @@ func (q *jobs) next() (*job, bool) {
 	}
 }
 
-func (q *jobs) fits(j *job, perDomain int) bool {
-	return perDomain <= 0 || !slices.ContainsFunc(j.domains(), func(d string) bool { return q.domains[d] >= perDomain })
+// passedOften is how often a message may be passed over because one of its domains has as many as it may. After that a place in
+// each of its domains is kept for it: one to several domains would else have to wait until all of them have room at the same instant.
+const passedOften = 20
+
+// first is the place of the first message that may be sent now, or -1. kept counts the places in domains that are kept for
+// those before.
+func (q *jobs) first(waiting []*job, perDomain int, kept map[string]int) int {
+	if perDomain <= 0 && len(waiting) > 0 {
+		return 0
+	}
+	for i, j := range waiting {
+		if !slices.ContainsFunc(j.domains(), func(d string) bool { return q.domains[d]+kept[d] >= perDomain }) {
+			return i
+		}
+		if j.passed >= passedOften {
+			for _, d := range j.domains() {
+				kept[d]++
+			}
+		}
+	}
+	return -1
+}
+
+// passOver counts for those that wait before place i of rank r that it goes first.
+func (q *jobs) passOver(r, i int) {
+	for _, before := range q.waiting[:r] {
+		for _, j := range before {
+			j.passed++
+		}
+	}
+	for _, j := range q.waiting[r][:i] {
+		j.passed++
+	}
 }
 
 // done says that a message that next gave out is finished.
@@ -143,7 +176,7 @@ func (q *jobs) crowd(spare int) []*job {
 				held[d]++
 				over = over || q.domains[d] >= perDomain && held[d] > spare
 			}
-			if over {
+			if over = over && j.passed < passedOften; over { // one that was passed over often has its turn soon
 				out = append(out, j)
 			}
 			return over

@@ -29,6 +29,7 @@ type job struct {
 	to        []string  // domains, once they are asked for
 	sealed    bool      // it is encrypted at rest
 	staged    bool      // the claim counts on its stage being recorded
+	passed    int       // how often others went before it that came after it
 }
 
 // expired says whether the deadline of the message has passed, by the time since the claim.

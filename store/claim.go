@@ -64,7 +64,7 @@ func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Cl
 	if err := checkClaim(req); err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
-	if req.Expect.Route != "" && s.dialect == schema.Postgres {
+	if req.Expect.Route != "" && s.dialect == schema.Postgres && req.Rate.PerSecond <= 0 { // elsewhere looking is cheaper than a try
 		got, err := s.claimOnce(ctx, req, []outbox.Due{req.Expect})
 		if err != nil {
 			return got.list, s.failed(ctx, err, "claim")

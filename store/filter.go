@@ -21,7 +21,8 @@ type Filter struct {
 	States []outbox.State `json:"states,omitempty"`
 	// Routes are the ways out.
 	Routes []string `json:"routes,omitempty"`
-	// From is the envelope sender and To the recipient: an address, or "@" and a domain. Letter case does not matter.
+	// From is the envelope sender and To the recipient: an address, or "@" and a domain, which may be international. Letter case does
+	// not matter; outside ASCII in a local part SQLite knows no other case than the one that is stored.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
 	// Class and Code are those of the last outcome; see package smtpx.
@@ -113,13 +114,14 @@ func (p *predicate) in(column string, values []string) {
 	p.termf("%s IN (%s)", column, strings.Join(marks, ", "))
 }
 
-// address adds a condition on an address column.
+// address adds a condition on an address column. The database puts both sides in lower case, because its idea of that counts.
 func (p *predicate) address(column, pattern string) {
 	if domain, ok := strings.CutPrefix(pattern, "@"); ok {
-		p.termf(`lower(%s) LIKE %s ESCAPE '\'`, column, p.arg("%@"+escapeLike(strings.ToLower(domain))))
+		_, domain, _ = cutLast(canonicalAddress("x@"+domain), "@")
+		p.termf(`lower(%s) LIKE lower(CAST(%s AS text)) ESCAPE '\'`, column, p.arg("%@"+escapeLike(domain)))
 		return
 	}
-	p.termf("lower(%s) = %s", column, p.arg(strings.ToLower(pattern)))
+	p.termf("lower(%s) = lower(CAST(%s AS text))", column, p.arg(canonicalAddress(pattern)))
 }
 
 func escapeLike(s string) string {

@@ -50,6 +50,15 @@ func filterRules() []rule {
 			w.selects(store.Filter{To: "ann@mail.example"}, a)
 			w.selects(store.Filter{To: "@mail.example"}, a, b)
 		}},
+		{"to-international", "To selects international addresses in the form in which people write them, and in the one that is stored.",
+			func(w *world) {
+				id := w.enqueue(mail(to("Jürgen@bücher.example")))
+				w.enqueue(mail(to("jürgen@buecher.example")))
+				for _, pattern := range []string{"Jürgen@bücher.example", "Jürgen@BÜCHER.example", "Jürgen@xn--bcher-kva.example", "@bücher.example",
+					"@XN--BCHER-kva.example"} {
+					w.selects(store.Filter{To: pattern}, id)
+				}
+			}},
 		{"to-one-recipient", "To selects recipients, not whole messages.", func(w *world) {
 			w.enqueue(mail(to("a@one.example", "b@two.example")))
 			list := w.list(store.Filter{To: "@two.example"})
