@@ -91,12 +91,15 @@ func (q *jobs) next() (*job, bool) {
 	}
 }
 
-// passedOften is how often a message may be passed over because one of its domains has as many as it may. After that a place in
-// each of its domains is kept for it: one to several domains would else have to wait until all of them have room at the same instant.
+// passedOften is how often a message to several domains may be passed over because one of them has as many as it may. After that a
+// place in each is kept for it, for one message at a time: it would else have to wait until all have room at the same instant.
 const passedOften = 20
 
+// passed says whether a message is to be given its turn.
+func passed(j *job) bool { return j.passed >= passedOften && len(j.domains()) > 1 }
+
 // first is the place of the first message that may be sent now, or -1. kept counts the places in domains that are kept for
-// those before.
+// one before.
 func (q *jobs) first(waiting []*job, perDomain int, kept map[string]int) int {
 	if perDomain <= 0 && len(waiting) > 0 {
 		return 0
@@ -105,7 +108,7 @@ func (q *jobs) first(waiting []*job, perDomain int, kept map[string]int) int {
 		if !slices.ContainsFunc(j.domains(), func(d string) bool { return q.domains[d]+kept[d] >= perDomain }) {
 			return i
 		}
-		if j.passed >= passedOften {
+		if len(kept) == 0 && passed(j) {
 			for _, d := range j.domains() {
 				kept[d]++
 			}
@@ -159,7 +162,7 @@ func (q *jobs) take() []*job {
 }
 
 // crowd removes those that wait for a domain which has as many as it may and keep others from being claimed: what is beyond
-// spare of each domain.
+// spare of each domain, but not one that is to be given its turn.
 func (q *jobs) crowd(spare int) []*job {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -169,14 +172,19 @@ func (q *jobs) crowd(spare int) []*job {
 	}
 	var out []*job
 	held := make(map[string]int)
+	turn := false
 	for r := range q.waiting {
 		q.waiting[r] = slices.DeleteFunc(q.waiting[r], func(j *job) bool {
+			if !turn && passed(j) {
+				turn = true
+				return false
+			}
 			over := false
 			for _, d := range j.domains() {
 				held[d]++
 				over = over || q.domains[d] >= perDomain && held[d] > spare
 			}
-			if over = over && j.passed < passedOften; over { // one that was passed over often has its turn soon
+			if over {
 				out = append(out, j)
 			}
 			return over

@@ -60,3 +60,31 @@ func TestAMessageToSeveralDomainsHasItsTurn(t *testing.T) {
 	}
 	t.Errorf("after %d others it still waits", 2*passedOften)
 }
+
+// However often they were passed over, messages to a domain that is full do not keep a lane from claiming others, but for one
+// that is to be given its turn.
+func TestCrowdsAreParted(t *testing.T) {
+	t.Parallel()
+	q := newJobs(func() (concurrency, perDomain int) { return 4, 1 })
+	q.put(jobTo("first", "x.example"))
+	if j, ok := q.next(); !ok || j.claimed.ID != "first" {
+		t.Fatal("nothing may be sent")
+	}
+	for i := range 10 {
+		q.put(jobTo(fmt.Sprintf("x%d", i), "x.example"))
+		q.put(jobTo(fmt.Sprintf("both%d", i), "x.example", "y.example"))
+	}
+	for range passedOften {
+		q.put(jobTo("other", "z.example"))
+		j, ok := q.next()
+		if !ok || j.claimed.ID != "other" {
+			t.Fatalf("%+v goes before the other", j)
+		}
+		q.done(j)
+	}
+	crowd := q.crowd(2)
+	left := q.take()
+	if len(crowd)+len(left) != 20 || len(left) != 3 || left[1].claimed.ID != "both0" {
+		t.Errorf("%d are put back, and %d stay", len(crowd), len(left))
+	}
+}

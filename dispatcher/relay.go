@@ -54,8 +54,8 @@ type Relay struct {
 	// Concurrency is how many messages the relay is sent at once. Defaults to Config.Concurrency.
 	Concurrency int
 	// PerDomain is how many of those may go to recipients of one domain. Messages beyond that which crowd the lane are put
-	// back for a few seconds. One to several domains that was passed over twenty times has a place kept in each of them. Defaults
-	// to no bound.
+	// back for a few seconds. For one to several domains that was passed over twenty times a place is kept in each of them.
+	// Defaults to no bound.
 	PerDomain int
 	// Sign signs every message that goes to the relay, as the last thing before it is sent; see package dkim. It is left out, with
 	// a warning, where the relay's profile says that the provider breaks signatures or replaces what they cover. Defaults to none.

@@ -12,13 +12,18 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// cleanBatch is how many deliveries a cleaning changes in one transaction.
-const cleanBatch = 500
+const (
+	// cleanBatch is how many deliveries a cleaning changes in one transaction.
+	cleanBatch = 100
+	// cleanRest is how long a cleaning rests after each, as a multiple of the time that it took: on SQLite, which has one writer at a
+	// time, everybody else would wait for the end of the whole cleaning.
+	cleanRest = 2
+)
 
 // Clean removes what the retention no longer keeps: finished deliveries, with their attempts, their feedback and every message
 // whose last delivery went, and the body and metadata of messages whose deliveries have all been finished for long enough. It works in
-// short batches and returns what it removed also beside an error: what was removed before stays. When there is nothing to
-// remove it writes nothing. Any number of processes may call it at once.
+// short batches, rests after each for twice as long as it took, and returns what it removed also beside an error: what was removed
+// before stays. When there is nothing to remove it writes nothing. Any number of processes may call it at once.
 func (s *Store) Clean(ctx context.Context, keep outbox.Retention) (outbox.CleanReport, error) {
 	var report outbox.CleanReport
 	if keep.Sent < 0 || keep.Unsent < 0 || keep.Body < 0 {
@@ -59,6 +64,7 @@ func (s *Store) purgeOld(ctx context.Context, state outbox.State, age time.Durat
 			return total, err
 		}
 		var gone []key
+		began := time.Now()
 		err = s.atomically(ctx, func(c conn) (err error) {
 			gone, err = collect[key](ctx, c, s.queries.get("purge_old"), string(state), s.ago(age), cleanBatch)
 			if err != nil || len(gone) == 0 {
@@ -70,6 +76,21 @@ func (s *Store) purgeOld(ctx context.Context, state outbox.State, age time.Durat
 			return total, err
 		}
 		total += len(gone)
+		if err := rest(ctx, began); err != nil {
+			return total, err
+		}
+	}
+}
+
+// rest gives way to others after a batch.
+func rest(ctx context.Context, began time.Time) error {
+	timer := time.NewTimer(cleanRest * time.Since(began))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
 	}
 }
 
@@ -114,9 +135,16 @@ func (s *Store) scrubOld(ctx context.Context, state outbox.State, age time.Durat
 			ids[i] = r.ID
 		}
 		slices.Sort(ids)
+		began := time.Now()
 		n, err := s.scrub(ctx, chore, slices.Compact(ids), age, at.FinishedAt)
 		total += n
 		if err != nil || len(page) < cleanBatch {
+			return total, err
+		}
+		if n == 0 {
+			continue // nothing was written
+		}
+		if err := rest(ctx, began); err != nil {
 			return total, err
 		}
 	}
