@@ -140,8 +140,7 @@ func (e *engine) claimAll(ctx context.Context, onlyHungry, woken bool) (int, err
 }
 
 // claimFor claims as much as the lane has room for and its share grants. A lane whose last claim was filled is hungry: there is
-// more, and it is fetched when half of the room is free, so that under load one claim serves many messages. One that is idle when
-// the queue has changed expects something where its last message came from, and every other time it looks at the whole queue.
+// more, and it is fetched when half of the room is free, so that under load one claim serves many messages.
 func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungry, woken bool) (int, error) {
 	if l.hopeful.Swap(false) {
 		l.hungry = true
@@ -170,24 +169,21 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 		l.hungry, e.outOfTurn = true, true // the others come first
 		return 0, nil
 	}
-	var expect outbox.Due
-	if l.guessed = woken && !l.guessed && free == room && l.last.Route != "" &&
-		(len(routes) == 0 || slices.Contains(routes, l.last.Route)); l.guessed {
-		expect = l.last
-	}
+	expect := l.expected(woken && free == room, routes)
+	staged := r.Fence == FenceAll
 	asked := time.Now()
 	limited, cancel := e.patient(ctx)
 	defer cancel()
 	claimed, err := e.cfg.Queue.Claim(limited, outbox.ClaimRequest{
 		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
-		Staged: r.Fence == FenceAll, Expect: expect,
+		Staged: staged, Expect: expect,
 	})
 	took := time.Since(asked)
 	jobs := make([]*job, len(claimed))
 	deliveries := 0
 	for i, c := range claimed { // also beside an error: what was claimed is ours
 		deliveries += len(c.Deliveries)
-		jobs[i] = &job{claimed: c, claimedAt: asked, staged: r.Fence == FenceAll}
+		jobs[i] = &job{claimed: c, claimedAt: asked, staged: staged}
 		e.held.add(jobs[i])
 		l.last = outbox.Due{Route: c.Route, Priority: c.Priority}
 	}
@@ -201,6 +197,16 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 		e.laneOf(lanes, l, &j.claimed).put(j)
 	}
 	return len(claimed), err
+}
+
+// expected is where a lane thinks that something is due: where its last message came from, when it has nothing to do and the
+// queue has changed. Every other time that is nowhere, so that what is urgent elsewhere does not wait for long.
+func (l *lane) expected(woken bool, routes []string) outbox.Due {
+	l.guessed = woken && !l.guessed && l.last.Route != "" && (len(routes) == 0 || slices.Contains(routes, l.last.Route))
+	if !l.guessed {
+		return outbox.Due{}
+	}
+	return l.last
 }
 
 // stopPatience is how long a claim may go on when the dispatcher is to stop.

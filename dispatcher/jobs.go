@@ -95,8 +95,8 @@ func (q *jobs) next() (*job, bool) {
 // place in each is kept for it, for one message at a time: it would else have to wait until all have room at the same instant.
 const passedOften = 20
 
-// passed says whether a message is to be given its turn.
-func passed(j *job) bool { return j.passed >= passedOften && len(j.domains()) > 1 }
+// owedTurn says whether a message was passed over so often that it is to be given its turn.
+func (j *job) owedTurn() bool { return j.passed >= passedOften && len(j.domains()) > 1 }
 
 // first is the place of the first message that may be sent now, or -1. kept counts the places in domains that are kept for
 // one before.
@@ -108,7 +108,7 @@ func (q *jobs) first(waiting []*job, perDomain int, kept map[string]int) int {
 		if !slices.ContainsFunc(j.domains(), func(d string) bool { return q.domains[d]+kept[d] >= perDomain }) {
 			return i
 		}
-		if len(kept) == 0 && passed(j) {
+		if len(kept) == 0 && j.owedTurn() {
 			for _, d := range j.domains() {
 				kept[d]++
 			}
@@ -175,7 +175,7 @@ func (q *jobs) crowd(spare int) []*job {
 	turn := false
 	for r := range q.waiting {
 		q.waiting[r] = slices.DeleteFunc(q.waiting[r], func(j *job) bool {
-			if !turn && passed(j) {
+			if !turn && j.owedTurn() {
 				turn = true
 				return false
 			}

@@ -15,7 +15,7 @@ import (
 const (
 	// cleanBatch is how many deliveries a cleaning changes in one transaction.
 	cleanBatch = 100
-	// cleanRest is how long a cleaning rests after each, which is longer than one takes: on SQLite, which has one writer at a time,
+	// cleanRest is how long a cleaning rests after each, about as long as one takes on SQLite: there is one writer at a time there, and
 	// everybody else would wait for the end of the whole cleaning.
 	cleanRest = 10 * time.Millisecond
 )

@@ -86,7 +86,7 @@ type predicate struct {
 	args  []any
 }
 
-// arg adds an argument and returns its placeholder.
+// arg adds an argument and returns its placeholder. They stand in the order of their numbers, so that drivers agree; see numbered.
 func (p *predicate) arg(v any) string {
 	p.args = append(p.args, v)
 	return "$" + strconv.Itoa(len(p.args))

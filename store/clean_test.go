@@ -1,0 +1,57 @@
+package store_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/store/sqlite"
+)
+
+// While much is removed from an SQLite file, which has one writer at a time, others that write to it are not held up.
+func TestCleaningGivesWay(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "app.db")
+	db, err := sqlite.Open(name)
+	s := migrated(t, opened(t, db, err))
+	const batches = 15
+	tx := db.MustBeginTx(t.Context(), nil)
+	for range batches * 100 {
+		if _, err := outbox.Enqueue(t.Context(), tx, &outbox.Message{
+			From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ann@example.org"}}, Text: "x",
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	db.MustExecContext(t.Context(), "UPDATE outbox_deliveries SET state = 'sent', finished_at = '2000-01-01T00:00:00.000Z'")
+	other, err := sqlite.Open(name)
+	opened(t, other, err)
+
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Clean(t.Context(), outbox.Retention{Sent: time.Hour})
+		done <- err
+	}()
+	var longest time.Duration
+	for commits := 0; ; commits++ {
+		began := time.Now()
+		enqueueOn(t, other)
+		longest = max(longest, time.Since(began))
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d messages were enqueued meanwhile, the slowest took %v", commits, longest)
+			if commits < 2*batches { // without a rest each has one
+				t.Errorf("%d messages were enqueued while %d batches were removed", commits, batches)
+			}
+			return
+		default:
+		}
+	}
+}
