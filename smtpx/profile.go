@@ -129,6 +129,45 @@ func (p *Profile) IdleLimit() time.Duration {
 	return d
 }
 
+// Endpoint completes a port and a mode of TLS. A port of 0 and the modes "" and [TLSRequired] leave the choice to the profile.
+// Where both are left open, it takes the provider's preferred port. Where one is given, it takes the first port of the provider
+// that fits. Without such a port it takes 465 for [TLSImplicit] and 587 for the others; port 465 means [TLSImplicit], and any other
+// port [TLSStartTLS]. It never chooses [TLSNone], which must be asked for. A nil profile has no ports. The returned mode is never ""
+// or [TLSRequired].
+func (p *Profile) Endpoint(port int, mode TLSMode) (int, TLSMode) {
+	open := mode == "" || mode == TLSRequired
+	if p != nil && p.Ports.Sure() {
+		for _, known := range p.Ports.Value {
+			if (port == 0 || known.Port == port) && (open || serves(known.TLS, mode)) {
+				port = known.Port
+				if open {
+					mode = known.TLS
+				}
+				break
+			}
+		}
+	}
+	if open && mode != TLSImplicit && mode != TLSStartTLS {
+		mode = TLSStartTLS
+		if port == 465 {
+			mode = TLSImplicit
+		}
+	}
+	switch {
+	case port != 0:
+	case mode == TLSImplicit:
+		port = 465
+	default:
+		port = 587
+	}
+	return port, mode
+}
+
+// serves tells whether a port with the mode of a profile takes a session in another mode: all but TLSImplicit begin in clear text.
+func serves(port, mode TLSMode) bool {
+	return port == mode || (port != TLSImplicit && mode != TLSImplicit)
+}
+
 //go:embed profiles/*.json
 var profileFiles embed.FS
 

@@ -48,6 +48,48 @@ func TestDetectProfile(t *testing.T) {
 	}
 }
 
+// Port and mode come from what the provider has, as far as they are left open.
+func TestEndpoint(t *testing.T) {
+	for _, tc := range []struct {
+		provider string
+		port     int
+		mode     smtpx.TLSMode
+		wantPort int
+		want     smtpx.TLSMode
+	}{
+		{"ses", 0, "", 587, smtpx.TLSStartTLS},
+		{"ses", 2465, "", 2465, smtpx.TLSImplicit},
+		{"ses", 2587, smtpx.TLSRequired, 2587, smtpx.TLSStartTLS},
+		{"ses", 0, smtpx.TLSImplicit, 465, smtpx.TLSImplicit},
+		{"ses", 465, smtpx.TLSStartTLS, 465, smtpx.TLSStartTLS}, // what somebody asks for
+		{"resend", 2465, "", 2465, smtpx.TLSImplicit},
+		{"163", 0, "", 465, smtpx.TLSImplicit},
+		{"163", 0, smtpx.TLSStartTLS, 587, smtpx.TLSStartTLS}, // it has none
+		{"mailpit", 0, "", 1025, smtpx.TLSStartTLS},           // clear text must be asked for
+		{"mailpit", 0, smtpx.TLSRequired, 1025, smtpx.TLSStartTLS},
+		{"mailpit", 0, smtpx.TLSImplicit, 465, smtpx.TLSImplicit},
+		{"mailpit", 0, smtpx.TLSNone, 1025, smtpx.TLSNone},
+		{"sendgrid", 0, smtpx.TLSOpportunistic, 587, smtpx.TLSOpportunistic},
+		{"generic", 0, "", 587, smtpx.TLSStartTLS},
+		{"generic", 465, "", 465, smtpx.TLSImplicit},
+		{"generic", 25, "", 25, smtpx.TLSStartTLS},
+		{"generic", 0, smtpx.TLSImplicit, 465, smtpx.TLSImplicit},
+		{"generic", 0, smtpx.TLSNone, 587, smtpx.TLSNone},
+		{"generic", 2525, smtpx.TLSNone, 2525, smtpx.TLSNone},
+	} {
+		p, ok := smtpx.LookupProfile(tc.provider)
+		if !ok {
+			t.Fatalf("no profile %q", tc.provider)
+		}
+		if port, mode := p.Endpoint(tc.port, tc.mode); port != tc.wantPort || mode != tc.want {
+			t.Errorf("%s: port %d and mode %q become %d %s, want %d %s", tc.provider, tc.port, tc.mode, port, mode, tc.wantPort, tc.want)
+		}
+	}
+	if port, mode := (*smtpx.Profile)(nil).Endpoint(0, ""); port != 587 || mode != smtpx.TLSStartTLS {
+		t.Errorf("without a profile: %d %s", port, mode)
+	}
+}
+
 func TestLookupProfileKnowsAliases(t *testing.T) {
 	for alias, want := range map[string]string{"Office365": "m365", "aws": "ses", "126": "163", "workspace": "gmail-relay", "SES": "ses"} {
 		if p, ok := smtpx.LookupProfile(alias); !ok || p.Name != want {
