@@ -4,11 +4,13 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"github.com/outboxmail/outbox/queue"
 )
 
-// ID names one message. It is a UUIDv7 (RFC 9562 §5.7) in its canonical text form, made by the application when it
-// enqueues, so IDs sort by the time at which they were made.
-type ID string
+// ID names one message: a UUIDv7 (RFC 9562 §5.7) in its canonical text form. It is made by the application when it enqueues,
+// so IDs sort by the time at which they were made.
+type ID = queue.ID
 
 // newID makes an ID. The random source of the operating system can fail only where the process cannot go on.
 func newID() (ID, error) {
@@ -27,6 +29,3 @@ func ParseID(s string) (ID, error) {
 	}
 	return ID(u.String()), nil
 }
-
-// String returns the canonical text form.
-func (id ID) String() string { return string(id) }

@@ -1,5 +1,7 @@
 package outbox
 
+import "github.com/outboxmail/outbox/queue"
+
 // State is where a delivery stands. A message has one delivery per recipient and each moves on its own.
 // The values are stored as they are here; new ones are only ever added.
 type State string
@@ -57,29 +59,26 @@ func (s State) Valid() bool {
 }
 
 // Priority orders the deliveries of a route. The zero value means [Normal].
-type Priority string
+type Priority = queue.Priority
 
-// The priorities. A lower one is slowed by a higher one but never starved.
+// The priorities. A higher one goes first but never stops a lower one.
 const (
 	// High is for mail that a person is waiting for, such as a sign-in code.
-	High Priority = "high"
+	High = queue.High
 	// Normal is the default.
-	Normal Priority = "normal"
+	Normal = queue.Normal
 	// Bulk is for newsletters and digests.
-	Bulk Priority = "bulk"
+	Bulk = queue.Bulk
 )
 
-// Priorities lists the priorities, the most urgent first.
-func Priorities() []Priority { return []Priority{High, Normal, Bulk} }
-
-// UncertainPolicy says what happens to a delivery whose outcome cannot be known, because the connection or the process
-// was lost between the final dot and the recorded reply. The zero value means [Resend].
-type UncertainPolicy string
+// UncertainPolicy says what happens to a delivery whose outcome cannot be known: the connection or the process was lost
+// between the final dot and the recorded reply. The zero value means [Resend].
+type UncertainPolicy = queue.UncertainPolicy
 
 // The policies for an uncertain outcome.
 const (
-	// Resend sends again with the same Message-ID and bytes: at worst the recipient gets two copies.
-	Resend UncertainPolicy = "resend"
-	// Hold leaves the delivery uncertain until an operator resolves it: at worst the recipient gets none before that.
-	Hold UncertainPolicy = "hold"
+	// Resend sends again with the same Message-ID and bytes. At worst the recipient gets two copies.
+	Resend = queue.Resend
+	// Hold leaves the delivery uncertain until an operator resolves it. At worst the recipient gets none before that.
+	Hold = queue.Hold
 )

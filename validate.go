@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/outboxmail/outbox/queue"
 )
 
 // Limits of a [Message] that do not depend on [Config].
@@ -98,7 +100,7 @@ func checkOptions(m *Message, now time.Time) (options, error) {
 		o.priority = Normal
 	case High, Normal, Bulk:
 	default:
-		return o, invalid("Priority", "%s is not one of %q", quote(string(o.priority)), Priorities())
+		return o, invalid("Priority", "%s is not one of %q", quote(string(o.priority)), queue.Priorities())
 	}
 	switch o.onUncertain {
 	case "":

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // counted is a queue that counts the calls of those verbs that a message costs, and the time that they take.
@@ -32,23 +32,23 @@ func (t *tally) add(began time.Time, rows int) {
 func (t *tally) each() time.Duration { return time.Duration(t.took.Load() / max(t.calls.Load(), 1)) }
 
 // Claim implements dispatcher.Queue.
-func (q *counted) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
+func (q *counted) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error) {
 	began := time.Now()
 	list, err := q.Queue.Claim(ctx, req)
 	q.claims.add(began, len(list))
 	return list, err
 }
 
-// CommitStage implements dispatcher.Queue.
-func (q *counted) CommitStage(ctx context.Context, list []outbox.Staging) ([]outbox.Ref, error) {
+// Fence implements dispatcher.Queue.
+func (q *counted) Fence(ctx context.Context, list []queue.FencedRef) ([]queue.Ref, error) {
 	began := time.Now()
-	lost, err := q.Queue.CommitStage(ctx, list)
+	lost, err := q.Queue.Fence(ctx, list)
 	q.stages.add(began, len(list))
 	return lost, err
 }
 
 // Settle implements dispatcher.Queue.
-func (q *counted) Settle(ctx context.Context, owner string, list []outbox.Settlement) ([]outbox.Ref, error) {
+func (q *counted) Settle(ctx context.Context, owner string, list []queue.Settlement) ([]queue.Ref, error) {
 	began := time.Now()
 	lost, err := q.Queue.Settle(ctx, owner, list)
 	q.settles.add(began, len(list))

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -75,16 +75,16 @@ func (s *site) cost(ctx context.Context) (time.Duration, error) {
 	costs := make([]time.Duration, 0, batches)
 	for range batches {
 		began := time.Now()
-		claimed, err := s.store.Claim(ctx, outbox.ClaimRequest{Owner: "bench", Limit: batch, InlineBytes: 1 << 16, Lease: time.Minute})
+		claimed, err := s.store.Claim(ctx, queue.ClaimRequest{Owner: "bench", Limit: batch, InlineBytes: 1 << 16, Lease: time.Minute})
 		if err != nil {
 			return 0, err
 		}
 		if len(claimed) != batch {
 			return 0, fmt.Errorf("%d of %d claimed", len(claimed), batch)
 		}
-		list := make([]outbox.Settlement, len(claimed))
+		list := make([]queue.Settlement, len(claimed))
 		for i := range claimed {
-			list[i] = outbox.Settlement{Ref: claimed[i].Ref(0), Verb: outbox.VerbSent, Evidence: outbox.Evidence{Relay: "main", Code: 250, Reply: "Ok"}}
+			list[i] = queue.Settlement{Ref: claimed[i].Ref(0), Outcome: queue.Sent, Evidence: queue.Evidence{Relay: "main", Code: 250, Reply: "Ok"}}
 		}
 		if lost, err := s.store.Settle(ctx, "bench", list); err != nil || len(lost) > 0 {
 			return 0, fmt.Errorf("%d lost: %w", len(lost), err)

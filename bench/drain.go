@@ -17,6 +17,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
@@ -155,8 +156,8 @@ func (s *site) drain(ctx context.Context, n, dispatchers int, q dispatcher.Queue
 // unfenced records no stage before a message is sent.
 type unfenced struct{ *store.Store }
 
-// CommitStage writes nothing.
-func (unfenced) CommitStage(context.Context, []outbox.Staging) ([]outbox.Ref, error) { return nil, nil }
+// Fence writes nothing.
+func (unfenced) Fence(context.Context, []queue.FencedRef) ([]queue.Ref, error) { return nil, nil }
 
 // drained is the backlog of each round of P10 and P11.
 const drained = 5000

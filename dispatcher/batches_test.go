@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // tallied is a shelf that counts how often outcomes are recorded, and for how long they waited.
@@ -16,7 +16,7 @@ type tallied struct {
 	*shelf
 
 	mu      sync.Mutex
-	known   map[outbox.Ref]time.Time
+	known   map[queue.Ref]time.Time
 	settles int
 	longest time.Duration
 }
@@ -28,7 +28,7 @@ func (q *tallied) observe(_ context.Context, e dispatcher.OutcomeEvent) {
 	q.known[e.Settlement.Ref] = time.Now()
 }
 
-func (q *tallied) Settle(ctx context.Context, owner string, list []outbox.Settlement) ([]outbox.Ref, error) {
+func (q *tallied) Settle(ctx context.Context, owner string, list []queue.Settlement) ([]queue.Ref, error) {
 	q.mu.Lock()
 	q.settles++
 	for _, s := range list {
@@ -53,7 +53,7 @@ func TestOutcomesGather(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubbled(t, func(t *testing.T, q *shelf) {
-				counted := &tallied{shelf: q, known: make(map[outbox.Ref]time.Time)}
+				counted := &tallied{shelf: q, known: make(map[queue.Ref]time.Time)}
 				q.add(c.messages, nil)
 				d, err := dispatcher.New(dispatcher.Config{
 					Queue: counted, Concurrency: c.concurrency, Relays: relays(&line{takes: 7 * time.Millisecond}), Logger: slog.New(slog.DiscardHandler),

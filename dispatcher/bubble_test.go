@@ -15,6 +15,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -25,34 +26,34 @@ type shelf struct {
 	rows   map[outbox.ID]*row
 	queued []*row // in the order of their coming
 	next   int
-	asked  []outbox.ClaimRequest
+	asked  []queue.ClaimRequest
 }
 
 type row struct {
 	id      outbox.ID
-	claimed outbox.Claimed
+	claimed queue.Claimed
 	state   outbox.State
 	token   string
 	due     time.Time
 	attempt int
 	since   time.Time // of being deferred
-	last    outbox.Evidence
-	history []outbox.Settlement
+	last    queue.Evidence
+	history []queue.Settlement
 }
 
 func newShelf() *shelf { return &shelf{rows: make(map[outbox.ID]*row)} }
 
 // add enqueues messages with one recipient each.
-func (q *shelf) add(n int, edit func(i int, c *outbox.Claimed)) []outbox.ID {
+func (q *shelf) add(n int, edit func(i int, c *queue.Claimed)) []outbox.ID {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	ids := make([]outbox.ID, n)
 	for i := range ids {
 		q.next++
 		id := outbox.ID(fmt.Sprintf("%08d", q.next))
-		c := outbox.Claimed{
+		c := queue.Claimed{
 			ID: id, Route: "default", Priority: outbox.Normal, Sender: "shop@example.com", Size: 5, Body: []byte("hello"),
-			Deliveries: []outbox.ClaimedDelivery{{Seq: 1, Recipient: "ada@example.org"}},
+			Deliveries: []queue.ClaimedDelivery{{Seq: 1, Recipient: "ada@example.org"}},
 		}
 		if edit != nil {
 			edit(i, &c)
@@ -95,22 +96,22 @@ func (q *shelf) waiting(routes []string, do func(r *row) bool) {
 	}
 }
 
-func (q *shelf) Due(_ context.Context, routes []string) ([]outbox.Due, error) {
+func (q *shelf) Due(_ context.Context, routes []string) ([]queue.Due, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	soonest := make(map[[2]string]outbox.Due)
+	soonest := make(map[[2]string]queue.Due)
 	q.waiting(routes, func(r *row) bool {
 		key := [2]string{r.claimed.Route, string(r.claimed.Priority)}
 		in := time.Until(r.due)
 		if d, ok := soonest[key]; !ok || in < d.In {
-			soonest[key] = outbox.Due{Route: r.claimed.Route, Priority: r.claimed.Priority, In: in}
+			soonest[key] = queue.Due{Route: r.claimed.Route, Priority: r.claimed.Priority, In: in}
 		}
 		return true
 	})
 	return slices.Collect(maps.Values(soonest)), nil
 }
 
-func (q *shelf) Claim(_ context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
+func (q *shelf) Claim(_ context.Context, req queue.ClaimRequest) ([]queue.Claimed, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked = append(q.asked, req)
@@ -123,8 +124,8 @@ func (q *shelf) Claim(_ context.Context, req outbox.ClaimRequest) ([]outbox.Clai
 	return out, nil
 }
 
-func (q *shelf) claim(req outbox.ClaimRequest, from func(r *row) bool) []outbox.Claimed {
-	var out []outbox.Claimed
+func (q *shelf) claim(req queue.ClaimRequest, from func(r *row) bool) []queue.Claimed {
+	var out []queue.Claimed
 	taken := make(map[*row]bool)
 	q.waiting(req.Routes, func(r *row) bool {
 		if r.due.After(time.Now()) || !from(r) {
@@ -160,12 +161,12 @@ func (q *shelf) Body(_ context.Context, id outbox.ID) ([]byte, error) {
 	return bytes.Clone(q.rows[id].claimed.Body), nil
 }
 
-func (q *shelf) holds(ref outbox.Ref) bool {
+func (q *shelf) holds(ref queue.Ref) bool {
 	r := q.rows[ref.ID]
 	return r.state == outbox.StateSending && r.token == ref.Token
 }
 
-func (q *shelf) CommitStage(_ context.Context, list []outbox.Staging) (lost []outbox.Ref, err error) {
+func (q *shelf) Fence(_ context.Context, list []queue.FencedRef) (lost []queue.Ref, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range list {
@@ -176,7 +177,7 @@ func (q *shelf) CommitStage(_ context.Context, list []outbox.Staging) (lost []ou
 	return lost, nil
 }
 
-func (q *shelf) Renew(_ context.Context, refs []outbox.Ref, _ time.Duration) (lost []outbox.Ref, err error) {
+func (q *shelf) Renew(_ context.Context, refs []queue.Ref, _ time.Duration) (lost []queue.Ref, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, ref := range refs {
@@ -187,7 +188,7 @@ func (q *shelf) Renew(_ context.Context, refs []outbox.Ref, _ time.Duration) (lo
 	return lost, nil
 }
 
-func (q *shelf) Settle(_ context.Context, _ string, list []outbox.Settlement) (lost []outbox.Ref, err error) {
+func (q *shelf) Settle(_ context.Context, _ string, list []queue.Settlement) (lost []queue.Ref, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range list {
@@ -197,27 +198,27 @@ func (q *shelf) Settle(_ context.Context, _ string, list []outbox.Settlement) (l
 		}
 		r := q.rows[s.Ref.ID]
 		r.history = append(r.history, s)
-		if s.Uncounted || s.Verb == outbox.VerbRecycle {
+		if s.Uncounted || s.Outcome == queue.Recycled {
 			r.attempt--
 		}
-		if s.Evidence != (outbox.Evidence{}) {
+		if s.Evidence != (queue.Evidence{}) {
 			r.last = s.Evidence
 		}
-		switch s.Verb {
-		case outbox.VerbSent:
+		switch s.Outcome {
+		case queue.Sent:
 			r.state = outbox.StateSent
-		case outbox.VerbFail:
+		case queue.Failed:
 			r.state = outbox.StateFailed
-		case outbox.VerbUncertain:
+		case queue.Uncertain:
 			r.state = outbox.StateUncertain
-		case outbox.VerbExpire:
+		case queue.Expired:
 			r.state = outbox.StateExpired
-		case outbox.VerbHold:
+		case queue.Held:
 			r.state = outbox.StateHeld
 		default:
 			r.state, r.due = outbox.StateQueued, time.Now().Add(s.Delay)
 			q.queued = append(q.queued, r)
-			if s.Verb == outbox.VerbDefer && s.Uncounted && r.since.IsZero() {
+			if s.Outcome == queue.Deferred && s.Uncounted && r.since.IsZero() {
 				r.since = time.Now()
 			}
 		}
@@ -225,7 +226,7 @@ func (q *shelf) Settle(_ context.Context, _ string, list []outbox.Settlement) (l
 	return lost, nil
 }
 
-func (q *shelf) Reap(context.Context) (outbox.ReapReport, error) { return outbox.ReapReport{}, nil }
+func (q *shelf) Reap(context.Context) (queue.ReapReport, error) { return queue.ReapReport{}, nil }
 
 // bubbled runs a test in a bubble, whose time is not real.
 func bubbled(t *testing.T, test func(t *testing.T, q *shelf)) {

@@ -107,7 +107,7 @@ func (c *otherClock) set(t *testing.T, hours int) {
 }
 
 // now asks the server.
-func (q *queue) now() time.Time {
+func (q *testQueue) now() time.Time {
 	q.t.Helper()
 	var now time.Time
 	if err := q.db.GetContext(q.t.Context(), &now, "SELECT now()"); err != nil {
@@ -117,7 +117,7 @@ func (q *queue) now() time.Time {
 }
 
 // wantOff fails unless the clock of the database is off by so many hours.
-func (q *queue) wantOff(hours int) {
+func (q *testQueue) wantOff(hours int) {
 	q.t.Helper()
 	if off := time.Until(q.now()) - time.Duration(hours)*time.Hour; off.Abs() > time.Minute {
 		q.t.Fatalf("the clock of the database is off by %v more than %d hours", off, hours)
@@ -137,13 +137,13 @@ func TestClocksADayApart(t *testing.T) { // not beside others, which would start
 			// A dispatcher is killed with leases in hand: they lapse after their length and not a day later, or at once.
 			dead := employ(t, orders{Name: "dead", Database: k.database, Relay: k.relay.URL(), Lease: campaignLease, Hold: true})
 			k.place(20)
-			f := &fleet{queue: k.queue}
+			f := &fleet{testQueue: k.testQueue}
 			f.leased("dead")
 			dead.kill()
 			k.killed["dead"] = true
 			took := time.Now()
 			stop := start(t, newDispatcher(t, dispatcher.Config{
-				Queue: k.queue, Name: "alive", Lease: campaignLease, Poll: 20 * time.Millisecond,
+				Queue: k.testQueue, Name: "alive", Lease: campaignLease, Poll: 20 * time.Millisecond,
 			}, openRelay(t, k.relay)))
 			defer stop()
 			ctx := t.Context()
@@ -191,7 +191,7 @@ func TestTheClockJumps(t *testing.T) { // not beside others
 			t.Fatal(err)
 		}
 		defer func() { _ = client.Close() }()
-		defer start(t, newDispatcher(t, dispatcher.Config{Queue: k.queue, Name: name, Lease: campaignLease, Poll: 20 * time.Millisecond}, client))()
+		defer start(t, newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Name: name, Lease: campaignLease, Poll: 20 * time.Millisecond}, client))()
 	}
 	app := employ(t, orders{Name: "app-0", Database: k.database, Pace: 20 * time.Millisecond})
 	jumps := 3

@@ -112,7 +112,7 @@ func TestPostgresFailsUnderLoad(t *testing.T) {
 		}
 		defer func() { _ = client.Close() }()
 		stop := start(t, newDispatcher(t, dispatcher.Config{
-			Queue: k.queue, Name: name, Lease: campaignLease, Poll: 50 * time.Millisecond, Logger: log.logger(),
+			Queue: k.testQueue, Name: name, Lease: campaignLease, Poll: 50 * time.Millisecond, Logger: log.logger(),
 		}, client))
 		defer stop()
 	}
@@ -170,7 +170,7 @@ func TestPostgresTakesNoMoreConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log logBook
-	d := newDispatcher(t, dispatcher.Config{Queue: k.queue, Lease: campaignLease, Poll: 50 * time.Millisecond, Logger: log.logger()}, openRelay(t, k.relay))
+	d := newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Lease: campaignLease, Poll: 50 * time.Millisecond, Logger: log.logger()}, openRelay(t, k.relay))
 	defer start(t, d)()
 	k.place(20)
 	k.progressFrom(0, 20)
@@ -265,7 +265,7 @@ func TestTheApplicationTakesThePool(t *testing.T) {
 			t.Parallel()
 			k := newKilling(t, engine)
 			k.db.SetMaxOpenConns(3)
-			d := newDispatcher(t, dispatcher.Config{Queue: k.queue, Lease: time.Second, Poll: 20 * time.Millisecond}, openRelay(t, k.relay))
+			d := newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Lease: time.Second, Poll: 20 * time.Millisecond}, openRelay(t, k.relay))
 			defer start(t, d)()
 			rounds := 2
 			if campaign() {
@@ -330,7 +330,7 @@ func TestSQLiteBusyStorm(t *testing.T) {
 			}
 		})
 	}
-	d := newDispatcher(t, dispatcher.Config{Queue: k.queue, Lease: campaignLease, Poll: 20 * time.Millisecond}, openRelay(t, k.relay))
+	d := newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Lease: campaignLease, Poll: 20 * time.Millisecond}, openRelay(t, k.relay))
 	defer start(t, d)()
 	app := employ(t, orders{Name: "app-0", Database: k.database, Pace: 100 * time.Millisecond})
 	messages := 60

@@ -102,7 +102,7 @@ func TestTheDiskIsFull(t *testing.T) {
 func diskFull(t *testing.T, k *killing, disk string) {
 	t.Helper()
 	var log logBook
-	d := newDispatcher(t, dispatcher.Config{Queue: k.queue, Lease: campaignLease, Poll: 20 * time.Millisecond, Logger: log.logger()}, openRelay(t, k.relay))
+	d := newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Lease: campaignLease, Poll: 20 * time.Millisecond, Logger: log.logger()}, openRelay(t, k.relay))
 	defer start(t, d)()
 	k.place(100)
 	k.progressFrom(0, 10)

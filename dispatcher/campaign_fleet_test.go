@@ -107,7 +107,7 @@ func (c *cable) plug() {
 
 // fleet is a PostgreSQL database and a relay that dispatchers in processes of their own share.
 type fleet struct {
-	*queue
+	*testQueue
 	dsn    string
 	relay  *smtptest.Server
 	ledger *ledger
@@ -120,7 +120,7 @@ func newFleet(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.queue = newQueue(t, db)
+	f.testQueue = newQueue(t, db)
 	f.relay = smtptest.New(t, smtptest.Config{TLS: smtptest.NoTLS, Discard: true, Hook: f.ledger.hook})
 	return f
 }
@@ -157,7 +157,7 @@ func (f *fleet) settled() {
 }
 
 // awaitNone waits until nothing is left that the filter selects.
-func (q *queue) awaitNone(what string, f store.Filter) {
+func (q *testQueue) awaitNone(what string, f store.Filter) {
 	q.t.Helper()
 	q.await(what, func() (bool, error) {
 		n, err := q.Count(q.t.Context(), f)
@@ -166,7 +166,7 @@ func (q *queue) awaitNone(what string, f store.Filter) {
 }
 
 // await asks again every few milliseconds, for two minutes at the most.
-func (q *queue) await(what string, done func() (bool, error)) {
+func (q *testQueue) await(what string, done func() (bool, error)) {
 	q.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

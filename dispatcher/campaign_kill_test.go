@@ -90,7 +90,7 @@ func (l *ledger) expect(name string, begin func()) {
 
 // killing is the campaign on one database.
 type killing struct {
-	*queue
+	*testQueue
 	database string
 	relay    *smtptest.Server
 	ledger   *ledger
@@ -148,7 +148,7 @@ func newKillingOn(t *testing.T, database string) *killing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.queue = newQueue(t, db)
+	k.testQueue = newQueue(t, db)
 	k.exec("CREATE TABLE campaign_orders (number text PRIMARY KEY)")
 	k.relay = smtptest.New(t, smtptest.Config{TLS: smtptest.NoTLS, Discard: true, Hook: k.ledger.hook})
 	return k
@@ -250,7 +250,7 @@ func (k *killing) believe(w *worker) {
 // drain lets one more dispatcher finish what the dead have left.
 func (k *killing) drain() {
 	k.t.Helper()
-	stop := start(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.queue, Name: "last", Lease: campaignLease}, openRelay(k.t, k.relay)))
+	stop := start(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.testQueue, Name: "last", Lease: campaignLease}, openRelay(k.t, k.relay)))
 	defer stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 	"github.com/outboxmail/outbox/store"
@@ -57,7 +58,7 @@ func (o *orders) soak(ctx context.Context, db *sqlx.DB) error {
 	d, err := dispatcher.New(dispatcher.Config{
 		Queue: st, Name: o.Name, Relays: []dispatcher.Relay{{Name: "main", Sender: client}}, Logger: slog.New(slog.DiscardHandler),
 		Poll: 100 * time.Millisecond, Lease: 10 * time.Second, Retry: dispatcher.Backoff{Base: 200 * time.Millisecond},
-		Retention: outbox.Retention{Sent: time.Minute, Unsent: time.Minute},
+		Retention: queue.Retention{Sent: time.Minute, Unsent: time.Minute},
 	})
 	if err != nil {
 		return err
@@ -231,7 +232,7 @@ func TestSoakAtHalfSpeed(t *testing.T) { //nolint:tparallel // in the long form 
 				t.Fatalf("the worker: %v: %s", err, &w.stderr)
 			}
 			// What is left over is sent without haste.
-			stop := start(t, newDispatcher(t, dispatcher.Config{Queue: k.queue, Lease: campaignLease, Retry: dispatcher.Backoff{Base: 200 * time.Millisecond}}, openRelay(t, relay)))
+			stop := start(t, newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Lease: campaignLease, Retry: dispatcher.Backoff{Base: 200 * time.Millisecond}}, openRelay(t, relay)))
 			k.awaitNone("all is finished", store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateUncertain}})
 			stop()
 			tellf(t, "%v at %.0f messages a second, half of the maximum; %d faults, of which %d left a doubt\n%s", length, rate, r.faults, r.doubtful, table(samples))
@@ -252,11 +253,11 @@ func (k *killing) half(r *soakRelay, relay *smtptest.Server) float64 {
 			k.t.Fatal(err)
 		}
 	}
-	flush(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.queue}, client))
+	flush(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.testQueue}, client))
 	rate := n / time.Since(began).Seconds() / 2
 	// What a fault deferred is sent now: it is not the worker's.
 	k.exec("UPDATE outbox_deliveries SET due_at = '" + past + "' WHERE state IN ('queued', 'uncertain')")
-	stop := start(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.queue, Retry: dispatcher.Backoff{Base: time.Millisecond}}, client))
+	stop := start(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.testQueue, Retry: dispatcher.Backoff{Base: time.Millisecond}}, client))
 	k.awaitNone("the trial is over", store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateUncertain}})
 	stop()
 	r.mu.Lock()

@@ -160,7 +160,7 @@ func descriptors(t *testing.T) int {
 }
 
 // meet sends one message into a fault and again into none.
-func (q *queue) meet(c stageCell, name string) {
+func (q *testQueue) meet(c stageCell, name string) {
 	id := q.enqueue(1, func(m *outbox.Message) { *m, m.Route = *crashMessage(outbox.Hold, c.lines), name })[0]
 	server, err := smtptest.Start(smtptest.Config{User: "shop", Password: "secret", Hook: smtptest.At(c.stage, 1, c.action)})
 	if err != nil {
@@ -214,7 +214,7 @@ func (q *queue) meet(c stageCell, name string) {
 }
 
 // through delivers what is due on a route through a relay of the same name.
-func (q *queue) through(server *smtptest.Server, brief bool, name string) {
+func (q *testQueue) through(server *smtptest.Server, brief bool, name string) {
 	q.t.Helper()
 	client, err := smtpx.Open(server.URL(), func(c *smtpx.Config) {
 		if brief {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
 )
@@ -207,7 +208,7 @@ func (o *orders) dispatch(ctx context.Context, db *sqlx.DB, goOn <-chan struct{}
 		}}
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Queue: q, Name: o.Name, Relays: []dispatcher.Relay{{Name: "main", Sender: client, Rate: outbox.Rate{PerSecond: o.Rate}}}, Logger: slog.New(slog.DiscardHandler),
+		Queue: q, Name: o.Name, Relays: []dispatcher.Relay{{Name: "main", Sender: client, Rate: queue.Rate{PerSecond: o.Rate}}}, Logger: slog.New(slog.DiscardHandler),
 		Poll: 50 * time.Millisecond, Lease: o.Lease,
 	})
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -110,7 +110,7 @@ func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, cmp.Or(ctx.Err(), err)
 		}
-		if slices.ContainsFunc(due, func(d outbox.Due) bool { return !d.Paused && d.In <= 0 }) {
+		if slices.ContainsFunc(due, func(d queue.Due) bool { return !d.Paused && d.In <= 0 }) {
 			return true, nil
 		}
 	}
@@ -118,7 +118,7 @@ func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
 }
 
 // due asks what waits. A queue that does not answer within a lease does not answer.
-func (e *engine) due(ctx context.Context, routes []string) ([]outbox.Due, error) {
+func (e *engine) due(ctx context.Context, routes []string) ([]queue.Due, error) {
 	limited, cancel := context.WithTimeout(ctx, e.cfg.Lease)
 	defer cancel()
 	return e.cfg.Queue.Due(limited, routes)
@@ -174,9 +174,9 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 	asked := time.Now()
 	limited, cancel := e.patient(ctx)
 	defer cancel()
-	claimed, err := e.cfg.Queue.Claim(limited, outbox.ClaimRequest{
+	claimed, err := e.cfg.Queue.Claim(limited, queue.ClaimRequest{
 		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
-		Staged: staged, Expect: expect,
+		Fenced: staged, Expect: expect,
 	})
 	took := time.Since(asked)
 	jobs := make([]*job, len(claimed))
@@ -185,7 +185,7 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 		deliveries += len(c.Deliveries)
 		jobs[i] = &job{claimed: c, claimedAt: asked, staged: staged}
 		e.held.add(jobs[i])
-		l.last = outbox.Due{Route: c.Route, Priority: c.Priority}
+		l.last = queue.Due{Route: c.Route, Priority: c.Priority}
 	}
 	l.claimedSome(len(claimed))
 	l.hungry = deliveries >= limit
@@ -201,10 +201,10 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 
 // expected is where a lane thinks that something is due: where its last message came from, when it has nothing to do and the
 // queue has changed. Every other time that is nowhere, so that what is urgent elsewhere does not wait for long.
-func (l *lane) expected(woken bool, routes []string) outbox.Due {
+func (l *lane) expected(woken bool, routes []string) queue.Due {
 	l.guessed = woken && !l.guessed && l.last.Route != "" && (len(routes) == 0 || slices.Contains(routes, l.last.Route))
 	if !l.guessed {
-		return outbox.Due{}
+		return queue.Due{}
 	}
 	return l.last
 }
@@ -245,14 +245,14 @@ func (l *lane) uncrowd() {
 	}
 	l.parted = time.Now()
 	for _, j := range l.jobs.crowd(perDomain) {
-		l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: crowdDelay})...)
+		l.settler.put(all(j, queue.Settlement{Outcome: queue.Deferred, Uncounted: true, Delay: crowdDelay})...)
 	}
 }
 
 // laneOf is the lane for a message that l claimed. What a relay left in doubt goes to the same one again: that one may
 // recognise the copy, any other would make it certain. What l itself could not send a moment ago goes to another that can,
 // if there is one whose allowance need not be asked.
-func (e *engine) laneOf(lanes []*lane, l *lane, c *outbox.Claimed) *lane {
+func (e *engine) laneOf(lanes []*lane, l *lane, c *queue.Claimed) *lane {
 	failed := true
 	for _, d := range c.Deliveries {
 		if d.Class == string(smtpx.ClassAmbiguous) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // Config says what a [Dispatcher] works with. Queue and Relays must be given; the rest has defaults.
@@ -60,7 +61,7 @@ type Config struct {
 	Notice Notice
 	// Retention says how long what is finished is kept; Run removes the rest every minute. The queue must be a [Cleaner] then.
 	// Defaults to keeping everything.
-	Retention outbox.Retention
+	Retention queue.Retention
 	// Keys open the bodies that are encrypted at rest. One that they do not open is held, with a reason that names the key: add
 	// the key and release it. Defaults to none.
 	Keys *outbox.KeyRing
@@ -154,7 +155,7 @@ func (c *Config) complete() (err error) {
 	if c.Retention.Sent < 0 || c.Retention.Unsent < 0 || c.Retention.Body < 0 {
 		return errors.New("retention: must not be negative")
 	}
-	if _, ok := c.Queue.(Cleaner); !ok && c.Retention != (outbox.Retention{}) {
+	if _, ok := c.Queue.(Cleaner); !ok && c.Retention != (queue.Retention{}) {
 		return fmt.Errorf("retention: a queue of type %T cannot clean", c.Queue)
 	}
 	if c.Logger == nil {

@@ -168,7 +168,7 @@ func (p *process) signal(s os.Signal) {
 
 // crashSite is a database that outlives its users, and a relay.
 type crashSite struct {
-	*queue
+	*testQueue
 	database string
 	relay    *smtptest.Server
 	reached  chan struct{} // the first session has come to the stage
@@ -191,7 +191,7 @@ func eachSite(t *testing.T, stage smtptest.Stage, action smtptest.Action, test f
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.queue = newQueue(t, db)
+			s.testQueue = newQueue(t, db)
 			s.relay = smtptest.New(t, smtptest.Config{Hook: func(ctx context.Context, e smtptest.Event) smtptest.Action {
 				if e.Session.ID != 1 || e.Stage != stage {
 					return smtptest.Action{}
@@ -219,7 +219,7 @@ func (s *crashSite) restart() {
 		s.t.Fatal(err)
 	}
 	s.exec("UPDATE outbox_deliveries SET due_at = '" + past + "' WHERE state = 'uncertain'")
-	flush(s.t, newDispatcher(s.t, dispatcher.Config{Queue: s.queue, Name: "next"}, openRelay(s.t, s.relay)))
+	flush(s.t, newDispatcher(s.t, dispatcher.Config{Queue: s.testQueue, Name: "next"}, openRelay(s.t, s.relay)))
 }
 
 // onDisk fails unless the delivery is in this state and stage.

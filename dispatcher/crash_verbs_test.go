@@ -13,6 +13,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
@@ -55,12 +56,12 @@ var crashVerbs = map[string]crashVerb{
 	"renew": {
 		ready: leaseAll, before: outbox.StateSending, after: outbox.StateSending,
 		do: withStore(func(ctx context.Context, s *store.Store) error {
-			var refs []outbox.Ref
+			var refs []queue.Ref
 			for d, err := range s.All(ctx, store.Filter{States: []outbox.State{outbox.StateSending}}) {
 				if err != nil {
 					return err
 				}
-				refs = append(refs, outbox.Ref{ID: d.ID, Seq: d.Seq, Token: string(d.ID)})
+				refs = append(refs, queue.Ref{ID: d.ID, Seq: d.Seq, Token: string(d.ID)})
 			}
 			_, err := s.Renew(ctx, refs, time.Hour)
 			return err
@@ -117,7 +118,7 @@ func TestCrashDuringAVerb(t *testing.T) {
 						t.Fatal(err)
 					}
 					defer func() { _ = db.Close() }()
-					var q *queue
+					var q *testQueue
 					if name != "migrate" {
 						q = newQueue(t, db)
 						q.enqueue(n, nil)
@@ -194,7 +195,7 @@ func orphans(t *testing.T, db *sqlx.DB) (n int) {
 }
 
 // inState counts the deliveries in a state, or all when it is "".
-func (q *queue) inState(state outbox.State) int {
+func (q *testQueue) inState(state outbox.State) int {
 	q.t.Helper()
 	var f store.Filter
 	if state != "" {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -21,24 +22,24 @@ var (
 )
 
 // deliver sends one message and says what became of each of its deliveries.
-func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
+func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 	c := &j.claimed
 	if j.expired() {
-		return l.every(ctx, j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
+		return l.every(ctx, j, queue.Settlement{Outcome: queue.Expired, Uncounted: true})
 	}
 	body, release, err := l.body(ctx, j)
 	defer release()
 	switch {
-	case errors.Is(err, outbox.ErrNoBody):
+	case errors.Is(err, queue.ErrNoBody):
 		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassMessage, Err: err}, nil, 0)
 	case err != nil && ctx.Err() != nil:
-		return all(j, outbox.Settlement{Verb: outbox.VerbRecycle})
+		return all(j, queue.Settlement{Outcome: queue.Recycled})
 	case err != nil:
 		l.log.ErrorContext(ctx, "cannot read a message; it is put back", "id", c.ID, "error", err)
 		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, nil, 0)
 	}
 
-	j.sealed = c.KeyID != "" || outbox.IsSealed(body)
+	j.sealed = c.BodyKeyID != "" || outbox.IsSealed(body)
 	if body, err = l.prepare(ctx, c, body); err != nil {
 		return l.notReady(ctx, j, err)
 	}
@@ -77,11 +78,11 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 	}
 	switch {
 	case errors.Is(err, errExpired):
-		return l.every(ctx, j, outbox.Settlement{Verb: outbox.VerbExpire, Uncounted: true})
+		return l.every(ctx, j, queue.Settlement{Outcome: queue.Expired, Uncounted: true})
 	case errors.Is(err, errLeaseLost):
 		// Whoever took a lease over settles it; what is still ours, such as the other recipients, is handed back.
 		l.log.WarnContext(ctx, "lease lost; not sent", "id", c.ID, "relay", l.name)
-		return l.every(ctx, j, outbox.Settlement{Verb: outbox.VerbRecycle})
+		return l.every(ctx, j, queue.Settlement{Outcome: queue.Recycled})
 	}
 	if len(res.Outcomes) != len(env.To) {
 		return l.failed(ctx, j, verdictOf(err), body, took)
@@ -91,12 +92,12 @@ func (l *lane) deliver(ctx context.Context, j *job) []outbox.Settlement {
 }
 
 // outcomes settles each delivery by its own outcome.
-func (l *lane) outcomes(ctx context.Context, j *job, res smtpx.Result, err error, body []byte, took time.Duration) []outbox.Settlement {
-	list := make([]outbox.Settlement, len(res.Outcomes))
+func (l *lane) outcomes(ctx context.Context, j *job, res smtpx.Result, err error, body []byte, took time.Duration) []queue.Settlement {
+	list := make([]queue.Settlement, len(res.Outcomes))
 	for i, o := range res.Outcomes {
 		switch {
 		case o.Accepted:
-			list[i] = outbox.Settlement{Verb: outbox.VerbSent, Evidence: outbox.Evidence{
+			list[i] = queue.Settlement{Outcome: queue.Sent, Evidence: queue.Evidence{
 				Relay: l.name, Stage: string(smtpx.StageDot), Code: res.Reply.Code, Enhanced: res.Reply.Enhanced,
 				Reply: oneLine(res.Reply.Text()), ProviderID: oneLine(res.ProviderID), Duration: took,
 			}}
@@ -199,9 +200,9 @@ func verdictOf(err error) *smtpx.Error {
 }
 
 // failed settles every delivery of a job by the same verdict.
-func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, body []byte, took time.Duration) []outbox.Settlement {
+func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, body []byte, took time.Duration) []queue.Settlement {
 	l.learn(ctx, j, smtpx.Result{}, e)
-	list := make([]outbox.Settlement, len(j.claimed.Deliveries))
+	list := make([]queue.Settlement, len(j.claimed.Deliveries))
 	for i := range list {
 		list[i] = l.settlement(ctx, j, i, e, took)
 		list[i].Ref = j.claimed.Ref(i)
@@ -210,6 +211,6 @@ func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, body []byte, 
 }
 
 // every gives every delivery the same settlement, and tells of it.
-func (l *lane) every(ctx context.Context, j *job, s outbox.Settlement) []outbox.Settlement {
+func (l *lane) every(ctx context.Context, j *job, s queue.Settlement) []queue.Settlement {
 	return l.concluded(ctx, j, all(j, s), nil)
 }

@@ -25,27 +25,28 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // Queue is where deliveries wait. *store.Store is one; its methods say what each of these promises. All of them are called
 // concurrently.
 type Queue interface {
 	// Due lists what is queued on the routes, or on every route when none is given, without writing.
-	Due(ctx context.Context, routes []string) ([]outbox.Due, error)
+	Due(ctx context.Context, routes []string) ([]queue.Due, error)
 	// Claim leases deliveries that are due.
-	Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error)
+	Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error)
 	// Body returns a rendered message that was too large to come with its claim. The dispatcher writes into the bytes and into
 	// the capacity behind them.
 	Body(ctx context.Context, id outbox.ID) ([]byte, error)
-	// CommitStage marks deliveries as past the point of no return, with the relay that is about to get them, and returns those
+	// Fence marks deliveries as past the point of no return, with the relay that is about to get them, and returns those
 	// whose lease is lost.
-	CommitStage(ctx context.Context, list []outbox.Staging) (lost []outbox.Ref, err error)
+	Fence(ctx context.Context, list []queue.FencedRef) (lost []queue.Ref, err error)
 	// Renew extends leases and returns those that are lost.
-	Renew(ctx context.Context, refs []outbox.Ref, lease time.Duration) (lost []outbox.Ref, err error)
+	Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) (lost []queue.Ref, err error)
 	// Settle records outcomes and returns those whose lease is lost, for which it changed nothing.
-	Settle(ctx context.Context, owner string, list []outbox.Settlement) (lost []outbox.Ref, err error)
+	Settle(ctx context.Context, owner string, list []queue.Settlement) (lost []queue.Ref, err error)
 	// Reap takes back what lapsed, resends what is uncertain where the message asks for it, and expires the overdue.
-	Reap(ctx context.Context) (outbox.ReapReport, error)
+	Reap(ctx context.Context) (queue.ReapReport, error)
 }
 
 // ErrRunning is returned by Run while another Run of the same Dispatcher goes on.

@@ -48,7 +48,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 
 func TestFlushDeliversWhatIsDue(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		ids := q.enqueue(120, nil)
 		later := q.enqueue(1, func(m *outbox.Message) { m.NotBefore = time.Now().Add(time.Hour) })[0]
 		s := &sender{}
@@ -75,7 +75,7 @@ func TestFlushDeliversWhatIsDue(t *testing.T) {
 // Every class leads where package smtpx's table says.
 func TestOutcomesByClass(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		for i, test := range []struct {
 			err      *smtpx.Error
 			state    outbox.State
@@ -117,7 +117,7 @@ func TestOutcomesByClass(t *testing.T) {
 // A session that is used up costs the message nothing: it goes again at once.
 func TestRecycleGoesAgainAtOnce(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, nil)[0]
 		s, first := &sender{}, failFirst(1, errors.New("first"))
 		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
@@ -139,7 +139,7 @@ func TestRecycleGoesAgainAtOnce(t *testing.T) {
 // Recipients have their own outcomes: only those that were not accepted go again.
 func TestOnlyTheRefusedRecipientsGoAgain(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, func(m *outbox.Message) {
 			m.To = []outbox.Address{{Address: "a@example.org"}, {Address: "b@example.org"}, {Address: "c@example.org"}}
 		})[0]
@@ -253,7 +253,7 @@ func TestTheDatabaseComesBack(t *testing.T) {
 // With a poll of an hour only what should wake the dispatcher can.
 func TestWakeUps(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		arrived := make(chan string, 10)
 		s := &sender{}
 		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
@@ -280,7 +280,7 @@ func TestWakeUps(t *testing.T) {
 // Messages past their deadline are not sent, not even when they were claimed before it.
 func TestExpired(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		waiting := q.enqueue(1, func(m *outbox.Message) { m.Expires = time.Now().Add(time.Hour) })[0]
 		q.exec("UPDATE outbox_deliveries SET expires_at = '" + past + "'")
 		s := &sender{}
@@ -310,7 +310,7 @@ func TestExpired(t *testing.T) {
 // A message is given up when it has been due for longer than MaxAge, but never at its first refusal.
 func TestMaxAge(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, nil)[0]
 		q.exec("UPDATE outbox_messages SET created_at = '" + past + "'")
 		s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
@@ -328,7 +328,7 @@ func TestMaxAge(t *testing.T) {
 // Several dispatchers on one queue: every message goes once.
 func TestDispatchersShareAQueue(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		const n = 300
 		ids := q.enqueue(n, nil)
 		s := &sender{}

@@ -15,7 +15,7 @@ import (
 // What may have been accepted by one relay is never sent through another, as long as there is the one.
 func TestWhatIsUncertainStaysWithItsRelay(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		const n = 40
 		q.enqueue(n, nil)
 		first, second := &sender{}, &sender{}
@@ -54,7 +54,7 @@ func TestAnAttemptThatSentNothingKeepsTheDoubt(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			eachQueue(t, func(t *testing.T, q *queue) {
+			eachQueue(t, func(t *testing.T, q *testQueue) {
 				id := q.enqueue(1, nil)[0]
 				first, second := &sender{}, &sender{}
 				relays := []dispatcher.Relay{{Name: "first", Sender: first}}

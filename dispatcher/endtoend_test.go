@@ -30,7 +30,7 @@ func openRelay(t *testing.T, server *smtptest.Server) *smtpx.Client {
 // and sixteen goroutines commit and roll back.
 func TestExactlyWhatCommittedArrives(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		const (
 			workers      = 16
 			transactions = 1000
@@ -117,7 +117,7 @@ func TestExactlyWhatCommittedArrives(t *testing.T) {
 }
 
 // order is a business transaction: a row of the application and the mail that belongs to it.
-func (q *queue) order(ctx context.Context, number int, commit bool) (outbox.Receipt, error) {
+func (q *testQueue) order(ctx context.Context, number int, commit bool) (outbox.Receipt, error) {
 	tx, err := q.db.BeginTx(ctx, nil)
 	if err != nil {
 		return outbox.Receipt{}, err

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // engine is one Run or Flush. Its goroutines are: the claimer, which is the caller's; a lane for each relay, with a goroutine
@@ -81,7 +81,7 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 		if e.cfg.Watch != nil {
 			others.Go(func() { e.watch(ctx) })
 		}
-		if q, ok := e.cfg.Queue.(Cleaner); ok && e.cfg.Retention != (outbox.Retention{}) {
+		if q, ok := e.cfg.Queue.(Cleaner); ok && e.cfg.Retention != (queue.Retention{}) {
 			others.Go(func() { e.clean(ctx, q) })
 		}
 		if q, ok := e.cfg.Queue.(Heartbeater); ok {

@@ -37,7 +37,7 @@ func Example() {
 			{Name: "ses", Sender: open("smtp://user:secret@email-smtp.eu-west-1.amazonaws.com:587"), Routes: []string{"default"}, Weight: 3},
 			{Name: "postmark", Sender: open("smtp://token:token@smtp.postmarkapp.com:587"), Routes: []string{"default"}},
 			{Name: "own", Sender: open("smtp://relay.example.com:587"), Routes: []string{"default"}, Backup: true},
-			{Name: "bulk", Sender: open("smtp://apikey:secret@smtp.sendgrid.net:587"), Routes: []string{"news"}, Rate: outbox.Rate{PerSecond: 20}},
+			{Name: "bulk", Sender: open("smtp://apikey:secret@smtp.sendgrid.net:587"), Routes: []string{"news"}, Rate: dispatcher.Rate{PerSecond: 20}},
 		},
 		Suppress: []string{"news"},
 		Notice:   dispatcher.Notice{From: outbox.Address{Address: "mailer-daemon@example.com"}, To: []outbox.Address{{Address: "ops@example.com"}}},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // A dispatcher that is idle and woken claims first where the last message came from; what is urgent and waits elsewhere is sent
@@ -28,7 +29,7 @@ func TestWhatIsExpected(t *testing.T) {
 			}},
 		})
 		enqueue := func(list ...outbox.Priority) time.Time { // in one transaction
-			q.add(len(list), func(i int, c *outbox.Claimed) { c.Priority = list[i] })
+			q.add(len(list), func(i int, c *queue.Claimed) { c.Priority = list[i] })
 			d.Wake()
 			return time.Now()
 		}
@@ -38,17 +39,17 @@ func TestWhatIsExpected(t *testing.T) {
 			defer mu.Unlock()
 			return sent[p].Sub(since)
 		}
-		lastAsked := func() outbox.Due {
+		lastAsked := func() queue.Due {
 			q.mu.Lock()
 			defer q.mu.Unlock()
 			return q.asked[len(q.asked)-1].Expect
 		}
 		time.Sleep(time.Second)
-		if took := latency(outbox.Normal, enqueue(outbox.Normal)); took != 0 || lastAsked() != (outbox.Due{}) {
+		if took := latency(outbox.Normal, enqueue(outbox.Normal)); took != 0 || lastAsked() != (queue.Due{}) {
 			t.Errorf("the first message took %v, expected at %+v", took, lastAsked())
 		}
 		time.Sleep(time.Second)
-		if took := latency(outbox.Normal, enqueue(outbox.Normal)); took != 0 || lastAsked() != (outbox.Due{Route: "default", Priority: outbox.Normal}) {
+		if took := latency(outbox.Normal, enqueue(outbox.Normal)); took != 0 || lastAsked() != (queue.Due{Route: "default", Priority: outbox.Normal}) {
 			t.Errorf("the second message took %v, expected at %+v", took, lastAsked())
 		}
 		time.Sleep(time.Second)

@@ -10,6 +10,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
@@ -29,9 +30,9 @@ func until(t *testing.T, what string, done func() bool) {
 // Three dispatchers share the rate of a relay: together they never send more than one alone might.
 func TestAFleetKeepsTheRate(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		const n = 150
-		rate := outbox.Rate{PerSecond: 100, Burst: 10}
+		rate := queue.Rate{PerSecond: 100, Burst: 10}
 		q.enqueue(n, nil)
 		var sent atomic.Int64
 		done := make(chan struct{})
@@ -78,7 +79,7 @@ func TestWatchWakes(t *testing.T) {
 	})
 }
 
-func wakes(t *testing.T, q *queue, watch func(ctx context.Context, wake func()) error) {
+func wakes(t *testing.T, q *testQueue, watch func(ctx context.Context, wake func()) error) {
 	t.Helper()
 	arrived := make(chan struct{}, 10)
 	s := &sender{}
@@ -105,7 +106,7 @@ func wakes(t *testing.T, q *queue, watch func(ctx context.Context, wake func()) 
 // A dispatcher is seen while it lives, and no longer when it stopped.
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		list := func() []store.Dispatcher {
 			live, err := q.Dispatchers(context.WithoutCancel(t.Context()))
 			if err != nil {
@@ -128,12 +129,12 @@ func TestHeartbeat(t *testing.T) {
 // Run removes what the retention no longer keeps; a queue that cannot is refused.
 func TestRetention(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		old := q.enqueue(1, nil)[0]
 		flush(t, newDispatcher(t, dispatcher.Config{Queue: q}, &sender{}))
 		q.exec("UPDATE outbox_deliveries SET finished_at = '" + past + "'")
 		recent := q.enqueue(1, nil)[0]
-		keep := outbox.Retention{Sent: time.Hour}
+		keep := queue.Retention{Sent: time.Hour}
 		start(t, newDispatcher(t, dispatcher.Config{Queue: q, Retention: keep}, &sender{}))
 		until(t, "the old message is gone", func() bool {
 			n, err := q.Count(t.Context(), store.Filter{IDs: []outbox.ID{old}})
@@ -143,7 +144,7 @@ func TestRetention(t *testing.T) {
 	})
 	q := newQueue(t, openSQLite(t))
 	_, err := dispatcher.New(dispatcher.Config{
-		Queue: struct{ dispatcher.Queue }{q}, Relays: []dispatcher.Relay{{Name: "main", Sender: &sender{}}}, Retention: outbox.Retention{Sent: 1},
+		Queue: struct{ dispatcher.Queue }{q}, Relays: []dispatcher.Relay{{Name: "main", Sender: &sender{}}}, Retention: queue.Retention{Sent: 1},
 	})
 	if err == nil || !strings.Contains(err.Error(), "cannot clean") {
 		t.Errorf("a queue that cannot clean: %v", err)

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -101,7 +101,7 @@ type Pauser interface {
 	// PauseRelay keeps every dispatcher from claiming for a relay, for a time by the clock of the database.
 	PauseRelay(ctx context.Context, name string, d time.Duration, reason string) error
 	// RelayStates lists what the dispatchers share about relays.
-	RelayStates(ctx context.Context) ([]outbox.RelayState, error)
+	RelayStates(ctx context.Context) ([]queue.RelayState, error)
 }
 
 // sharePause lets the other dispatchers know of an allowance that is used up.
@@ -138,7 +138,7 @@ func (e *engine) heedPauses(ctx context.Context) {
 	}
 	now := time.Now()
 	for _, l := range e.snapshot() {
-		i := slices.IndexFunc(states, func(s outbox.RelayState) bool { return s.Name == l.name && s.Paused > 0 })
+		i := slices.IndexFunc(states, func(s queue.RelayState) bool { return s.Name == l.name && s.Paused > 0 })
 		switch {
 		case i < 0:
 			if l.breaker.lift(now) {

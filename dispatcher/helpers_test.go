@@ -15,6 +15,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
@@ -28,15 +29,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// queue is a real store with what tests need to fill and read it.
-type queue struct {
+// testQueue is a real store with what tests need to fill and read it.
+type testQueue struct {
 	*store.Store
 	t  *testing.T
 	db *sqlx.DB
 }
 
 // eachQueue runs a test on SQLite and on PostgreSQL.
-func eachQueue(t *testing.T, test func(t *testing.T, q *queue)) {
+func eachQueue(t *testing.T, test func(t *testing.T, q *testQueue)) {
 	t.Helper()
 	for _, engine := range []struct {
 		name string
@@ -67,7 +68,7 @@ func openPostgres(t *testing.T) *sqlx.DB {
 	return db
 }
 
-func newQueue(t *testing.T, db *sqlx.DB) *queue {
+func newQueue(t *testing.T, db *sqlx.DB) *testQueue {
 	t.Helper()
 	t.Cleanup(func() { _ = db.Close() })
 	st, err := store.New(db)
@@ -77,11 +78,11 @@ func newQueue(t *testing.T, db *sqlx.DB) *queue {
 	if err := schema.Migrate(t.Context(), db.DB, st.Dialect()); err != nil {
 		t.Fatal(err)
 	}
-	return &queue{Store: st, t: t, db: db}
+	return &testQueue{Store: st, t: t, db: db}
 }
 
 // enqueue commits messages, each with the change that edit makes to a plain one.
-func (q *queue) enqueue(n int, edit func(m *outbox.Message)) []outbox.ID {
+func (q *testQueue) enqueue(n int, edit func(m *outbox.Message)) []outbox.ID {
 	q.t.Helper()
 	tx, err := q.db.BeginTx(q.t.Context(), nil)
 	if err != nil {
@@ -110,7 +111,7 @@ func (q *queue) enqueue(n int, edit func(m *outbox.Message)) []outbox.ID {
 }
 
 // exec changes the database behind everybody's back.
-func (q *queue) exec(query string) {
+func (q *testQueue) exec(query string) {
 	q.t.Helper()
 	if _, err := q.db.ExecContext(context.WithoutCancel(q.t.Context()), query); err != nil {
 		q.t.Fatalf("%s: %v", query, err)
@@ -121,7 +122,7 @@ func (q *queue) exec(query string) {
 const past = "2000-01-01T00:00:00.000Z"
 
 // get reads a message.
-func (q *queue) get(id outbox.ID) *store.Message {
+func (q *testQueue) get(id outbox.ID) *store.Message {
 	q.t.Helper()
 	m, err := q.Get(context.WithoutCancel(q.t.Context()), id)
 	if err != nil {
@@ -131,7 +132,7 @@ func (q *queue) get(id outbox.ID) *store.Message {
 }
 
 // wantStates fails unless the deliveries of a message are in these states, in the order of its recipients.
-func (q *queue) wantStates(id outbox.ID, want ...outbox.State) {
+func (q *testQueue) wantStates(id outbox.ID, want ...outbox.State) {
 	q.t.Helper()
 	m := q.get(id)
 	if len(m.Deliveries) != len(want) {
@@ -219,7 +220,7 @@ func call(fault func() error) error {
 	return fault()
 }
 
-func (f *faulty) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
+func (f *faulty) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error) {
 	if err := call(f.claim); err != nil {
 		return nil, err
 	}
@@ -233,21 +234,21 @@ func (f *faulty) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
 	return f.Queue.Body(ctx, id)
 }
 
-func (f *faulty) CommitStage(ctx context.Context, list []outbox.Staging) ([]outbox.Ref, error) {
+func (f *faulty) Fence(ctx context.Context, list []queue.FencedRef) ([]queue.Ref, error) {
 	if err := call(f.commitStage); err != nil {
 		return nil, err
 	}
-	return f.Queue.CommitStage(ctx, list)
+	return f.Queue.Fence(ctx, list)
 }
 
-func (f *faulty) Renew(ctx context.Context, refs []outbox.Ref, lease time.Duration) ([]outbox.Ref, error) {
+func (f *faulty) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) ([]queue.Ref, error) {
 	if err := call(f.renew); err != nil {
 		return nil, err
 	}
 	return f.Queue.Renew(ctx, refs, lease)
 }
 
-func (f *faulty) Settle(ctx context.Context, owner string, list []outbox.Settlement) ([]outbox.Ref, error) {
+func (f *faulty) Settle(ctx context.Context, owner string, list []queue.Settlement) ([]queue.Ref, error) {
 	if err := call(f.settle); err != nil {
 		return nil, err
 	}

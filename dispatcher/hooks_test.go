@@ -12,6 +12,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
 )
@@ -23,7 +24,7 @@ func storeFilterIDs(ids ...outbox.ID) store.Filter { return store.Filter{IDs: id
 // The Observer hears of every step, in order.
 func TestObserver(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		var mu sync.Mutex
 		var heard []string
 		note := func(format string, args ...any) {
@@ -97,7 +98,7 @@ func TestObserverOfTheQueue(t *testing.T) {
 // Panics in hooks, middleware and senders are contained: the message is kept, in doubt if it may have left.
 func TestPanicsAreContained(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		before, behind := q.enqueue(1, func(m *outbox.Message) { m.Subject = "before" })[0], q.enqueue(1, func(m *outbox.Message) {
 			m.Subject, m.OnUncertain = "behind", outbox.Hold
 		})[0]
@@ -166,7 +167,7 @@ func TestMiddleware(t *testing.T) {
 // FenceHold writes no stage for messages that may be sent twice, and still does not send what it has lost by its own clock.
 func TestFenceHold(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		var staged sync.Map
 		counting := &counted{faulty: faulty{Queue: q}, staged: &staged}
 		list := []dispatcher.Relay{{Name: "main", Sender: &sender{}, Fence: dispatcher.FenceHold}}
@@ -206,17 +207,17 @@ type counted struct {
 	staged *sync.Map
 }
 
-func (c *counted) CommitStage(ctx context.Context, list []outbox.Staging) ([]outbox.Ref, error) {
+func (c *counted) Fence(ctx context.Context, list []queue.FencedRef) ([]queue.Ref, error) {
 	for _, s := range list {
 		c.staged.Store(s.Ref.ID, true)
 	}
-	return c.Queue.CommitStage(ctx, list)
+	return c.Queue.Fence(ctx, list)
 }
 
 // A recipient that will never be accepted is put on the suppression list where the route asks for it, and only there.
 func TestSuppress(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
 			return refuse(env, reply(smtpx.StageRcpt, smtpx.ClassRecipient, 550, "5.1.1 no such user"))
 		}}
@@ -247,7 +248,7 @@ func TestSuppress(t *testing.T) {
 // The pause of a relay at its quota holds for every dispatcher of the database.
 func TestAQuotaIsShared(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		e := reply(smtpx.StageMail, smtpx.ClassQuota, 550, "daily limit exceeded")
 		e.RetryAfter = time.Hour
 		first := &line{answer: always(e)}

@@ -6,20 +6,20 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // Cleaner is a [Queue] that can remove what is finished. *store.Store is one.
 type Cleaner interface {
 	// Clean removes what the retention no longer keeps, in batches, and returns what it removed also beside an error.
-	Clean(ctx context.Context, keep outbox.Retention) (outbox.CleanReport, error)
+	Clean(ctx context.Context, keep queue.Retention) (queue.CleanReport, error)
 }
 
 // Heartbeater is a [Queue] that remembers which dispatchers live. *store.Store is one. It is for people who look, not for
 // the leases, which do without.
 type Heartbeater interface {
 	// Heartbeat notes that a dispatcher lives.
-	Heartbeat(ctx context.Context, h outbox.Heartbeat) error
+	Heartbeat(ctx context.Context, h queue.Heartbeat) error
 	// Retire forgets a dispatcher that stopped.
 	Retire(ctx context.Context, id string) error
 }
@@ -41,7 +41,7 @@ func (e *engine) clean(ctx context.Context, c Cleaner) {
 		if err != nil && ctx.Err() == nil {
 			e.log.ErrorContext(ctx, "cannot remove what is finished; trying again", "error", err)
 		}
-		if report != (outbox.CleanReport{}) {
+		if report != (queue.CleanReport{}) {
 			e.log.InfoContext(ctx, "removed what is finished", "purged", report.Purged, "scrubbed", report.Scrubbed)
 		}
 		select {
@@ -54,7 +54,7 @@ func (e *engine) clean(ctx context.Context, c Cleaner) {
 
 // beat says that the dispatcher lives, until ctx ends, and then that it stopped.
 func (e *engine) beat(ctx context.Context, q Heartbeater) {
-	h := outbox.Heartbeat{ID: e.cfg.Name, PID: os.Getpid(), Version: version(), Relays: make(map[string]string)}
+	h := queue.Heartbeat{ID: e.cfg.Name, PID: os.Getpid(), Version: version(), Relays: make(map[string]string)}
 	h.Host, _ = os.Hostname()
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // jobs are the messages that a lane has: those that wait, by priority, and how many are being sent.
@@ -212,7 +213,7 @@ func (q *jobs) close() {
 }
 
 // domainsOf are the different domains of recipients.
-func domainsOf(list []outbox.ClaimedDelivery) []string {
+func domainsOf(list []queue.ClaimedDelivery) []string {
 	domains := make([]string, 0, 1)
 	for _, d := range list {
 		domain := strings.ToLower(d.Recipient[strings.LastIndexByte(d.Recipient, '@')+1:])

@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // jobTo is a message to these domains.
 func jobTo(id string, domains ...string) *job {
-	j := &job{claimed: outbox.Claimed{ID: outbox.ID(id), Priority: outbox.Normal}}
+	j := &job{claimed: queue.Claimed{ID: outbox.ID(id), Priority: outbox.Normal}}
 	for i, d := range domains {
-		j.claimed.Deliveries = append(j.claimed.Deliveries, outbox.ClaimedDelivery{Seq: i + 1, Recipient: "ann@" + d})
+		j.claimed.Deliveries = append(j.claimed.Deliveries, queue.ClaimedDelivery{Seq: i + 1, Recipient: "ann@" + d})
 	}
 	return j
 }

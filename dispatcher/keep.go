@@ -5,16 +5,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // held is what this engine has leases on, from the claim until the outcome is recorded, and since when they are known to hold.
 type held struct {
 	mu   sync.Mutex
-	refs map[outbox.Ref]time.Time
+	refs map[queue.Ref]time.Time
 }
 
-func newHeld() *held { return &held{refs: make(map[outbox.Ref]time.Time)} }
+func newHeld() *held { return &held{refs: make(map[queue.Ref]time.Time)} }
 
 func (h *held) add(j *job) {
 	h.mu.Lock()
@@ -24,7 +24,7 @@ func (h *held) add(j *job) {
 	}
 }
 
-func (h *held) remove(refs []outbox.Ref) {
+func (h *held) remove(refs []queue.Ref) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ref := range refs {
@@ -33,7 +33,7 @@ func (h *held) remove(refs []outbox.Ref) {
 }
 
 // renewed notes that the leases were extended by a call that began at a time, but for those that it found lost.
-func (h *held) renewed(refs, lost []outbox.Ref, at time.Time) {
+func (h *held) renewed(refs, lost []queue.Ref, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ref := range refs {
@@ -49,7 +49,7 @@ func (h *held) renewed(refs, lost []outbox.Ref, at time.Time) {
 }
 
 // valid says whether the leases of all refs still hold, by this process's own clock.
-func (h *held) valid(refs []outbox.Ref, lease time.Duration) bool {
+func (h *held) valid(refs []queue.Ref, lease time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ref := range refs {
@@ -66,10 +66,10 @@ func (h *held) empty() bool {
 	return len(h.refs) == 0
 }
 
-func (h *held) list() []outbox.Ref {
+func (h *held) list() []queue.Ref {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	refs := make([]outbox.Ref, 0, len(h.refs))
+	refs := make([]queue.Ref, 0, len(h.refs))
 	for ref := range h.refs {
 		refs = append(refs, ref)
 	}
@@ -108,8 +108,8 @@ func (e *engine) keep(ctx context.Context) {
 }
 
 // warnLost reports lost leases, except those that were settled while the renewal ran.
-func (e *engine) warnLost(ctx context.Context, lost []outbox.Ref) {
-	var ours []outbox.Ref
+func (e *engine) warnLost(ctx context.Context, lost []queue.Ref) {
+	var ours []queue.Ref
 	e.held.mu.Lock()
 	for _, ref := range lost {
 		if _, held := e.held.refs[ref]; held {

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -24,7 +24,7 @@ const (
 
 // job is a claimed message on its way through a lane.
 type job struct {
-	claimed   outbox.Claimed
+	claimed   queue.Claimed
 	claimedAt time.Time // before the claim was asked for
 	to        []string  // domains, once they are asked for
 	sealed    bool      // it is encrypted at rest
@@ -38,8 +38,8 @@ func (j *job) expired() bool {
 }
 
 // refs are those of all the claimed deliveries.
-func (j *job) refs() []outbox.Ref {
-	refs := make([]outbox.Ref, len(j.claimed.Deliveries))
+func (j *job) refs() []queue.Ref {
+	refs := make([]queue.Ref, len(j.claimed.Deliveries))
 	for i := range refs {
 		refs[i] = j.claimed.Ref(i)
 	}
@@ -82,8 +82,8 @@ type lane struct {
 	idled  bool      // it could not take its share at the last turn
 	parted time.Time // when it last put back what crowded it
 
-	last    outbox.Due // where the last message came from
-	guessed bool       // the last claim expected something there
+	last    queue.Due // where the last message came from
+	guessed bool      // the last claim expected something there
 }
 
 func newLane(e *engine, r Relay) *lane {
@@ -197,7 +197,7 @@ func (l *lane) close() {
 // handBack returns messages to the queue as if they had not been claimed.
 func (l *lane) handBack(list []*job) {
 	for _, j := range list {
-		l.settler.put(all(j, outbox.Settlement{Verb: outbox.VerbRecycle})...)
+		l.settler.put(all(j, queue.Settlement{Outcome: queue.Recycled})...)
 	}
 	if len(list) > 0 {
 		l.kicked()
@@ -210,18 +210,18 @@ func (l *lane) put(j *job) {
 	if l.able() && l.jobs.put(j) {
 		return
 	}
-	s := outbox.Settlement{Verb: outbox.VerbDefer, Uncounted: true, Delay: l.cfg.Poll}
+	s := queue.Settlement{Outcome: queue.Deferred, Uncounted: true, Delay: l.cfg.Poll}
 	switch {
 	case slices.ContainsFunc(j.claimed.Deliveries, doubtful):
 		s.Delay = max(s.Delay, l.breaker.wait(time.Now()))
 	case l.another(l, j.claimed.Route):
-		s = outbox.Settlement{Verb: outbox.VerbRecycle}
+		s = queue.Settlement{Outcome: queue.Recycled}
 	}
 	l.settler.put(all(j, s)...)
 }
 
 // doubtful says whether a delivery may have been accepted before.
-func doubtful(d outbox.ClaimedDelivery) bool { return d.Class == string(smtpx.ClassAmbiguous) }
+func doubtful(d queue.ClaimedDelivery) bool { return d.Class == string(smtpx.ClassAmbiguous) }
 
 // timed keeps the average of how long a message takes.
 func (l *lane) timed(took time.Duration) {
@@ -280,8 +280,8 @@ func (l *lane) report(ctx context.Context, class smtpx.Class) {
 }
 
 // all gives every delivery of a job the same settlement.
-func all(j *job, s outbox.Settlement) []outbox.Settlement {
-	list := make([]outbox.Settlement, len(j.claimed.Deliveries))
+func all(j *job, s queue.Settlement) []queue.Settlement {
+	list := make([]queue.Settlement, len(j.claimed.Deliveries))
 	for i := range list {
 		list[i] = s
 		list[i].Ref = j.claimed.Ref(i)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -235,7 +236,7 @@ func TestFailover(t *testing.T) {
 				}
 				for _, id := range ids {
 					r := q.get(id)
-					met := slices.ContainsFunc(r.history, func(s outbox.Settlement) bool { return s.Evidence.Relay == "a" })
+					met := slices.ContainsFunc(r.history, func(s queue.Settlement) bool { return s.Evidence.Relay == "a" })
 					switch {
 					case c.over && r.state != outbox.StateSent:
 						t.Errorf("%s is %s", id, r.state)
@@ -351,7 +352,7 @@ func TestOrderInTheLane(t *testing.T) {
 		}
 		list := relays(s)
 		list[0].Concurrency, list[0].PerDomain = 8, 2
-		q.add(64, func(i int, c *outbox.Claimed) {
+		q.add(64, func(i int, c *queue.Claimed) {
 			c.Priority, c.Body = outbox.Bulk, []byte("bulk")
 			if i%2 == 0 {
 				c.Deliveries[0].Recipient = "ada@example.net"
@@ -359,7 +360,7 @@ func TestOrderInTheLane(t *testing.T) {
 		})
 		d := running(t, dispatcher.Config{Queue: q, Relays: list})
 		time.Sleep(15 * time.Millisecond)
-		q.add(1, func(_ int, c *outbox.Claimed) {
+		q.add(1, func(_ int, c *queue.Claimed) {
 			c.Priority, c.Body, c.Deliveries[0].Recipient = outbox.High, []byte("high"), "ada@example.edu"
 		})
 		d.Wake()

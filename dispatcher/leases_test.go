@@ -8,13 +8,14 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
 // The fence: a dispatcher whose lease went to another does not send, and changes nothing.
 func TestALostLeaseIsNotSent(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, nil)[0]
 		s := &sender{}
 		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
@@ -23,7 +24,7 @@ func TestALostLeaseIsNotSent(t *testing.T) {
 			if _, err := q.Reap(ctx); err != nil {
 				t.Error(err)
 			}
-			claimed, err := q.Claim(ctx, outbox.ClaimRequest{Owner: "other", Limit: 1, Lease: time.Minute})
+			claimed, err := q.Claim(ctx, queue.ClaimRequest{Owner: "other", Limit: 1, Lease: time.Minute})
 			if err != nil || len(claimed) != 1 {
 				t.Errorf("the other dispatcher claims %d messages: %v", len(claimed), err)
 			}
@@ -42,7 +43,7 @@ func TestALostLeaseIsNotSent(t *testing.T) {
 
 func TestStopHandsBackWhatItHasNotBegun(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		ids := q.enqueue(4, nil) // as many as one worker holds
 		began, goOn := make(chan struct{}), make(chan struct{})
 		s := &sender{}
@@ -115,7 +116,7 @@ func TestGraceEnds(t *testing.T) {
 // A message that takes longer than a lease keeps it, because it is renewed: nobody else takes it over.
 func TestLeasesAreRenewed(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, nil)[0]
 		renewed := make(chan struct{}, 100)
 		f := &faulty{Queue: q, renew: func() error { renewed <- struct{}{}; return nil }}
@@ -124,7 +125,7 @@ func TestLeasesAreRenewed(t *testing.T) {
 			for range 7 { // more than two leases
 				<-renewed
 			}
-			if report, err := q.Reap(ctx); err != nil || report != (outbox.ReapReport{}) {
+			if report, err := q.Reap(ctx); err != nil || report != (queue.ReapReport{}) {
 				t.Errorf("a reaper takes %+v (%v) from a live dispatcher", report, err)
 			}
 			return s.accept(ctx, env, body)
@@ -139,7 +140,7 @@ func TestLeasesAreRenewed(t *testing.T) {
 // What a dead dispatcher left is taken up by the next one.
 func TestRunTakesUpWhatTheDeadLeft(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		ctx := t.Context()
 		edit := []func(m *outbox.Message){
 			nil,
@@ -150,17 +151,17 @@ func TestRunTakesUpWhatTheDeadLeft(t *testing.T) {
 		for i, e := range edit {
 			ids[i] = q.enqueue(1, e)[0]
 		}
-		claimed, err := q.Claim(ctx, outbox.ClaimRequest{Owner: "dead", Limit: 10, Lease: time.Minute})
+		claimed, err := q.Claim(ctx, queue.ClaimRequest{Owner: "dead", Limit: 10, Lease: time.Minute})
 		if err != nil || len(claimed) != 3 {
 			t.Fatalf("%d claimed: %v", len(claimed), err)
 		}
-		var staged []outbox.Staging
+		var staged []queue.FencedRef
 		for _, c := range claimed {
 			if c.ID != ids[0] {
-				staged = append(staged, outbox.Staging{Ref: c.Ref(0)})
+				staged = append(staged, queue.FencedRef{Ref: c.Ref(0)})
 			}
 		}
-		if lost, err := q.CommitStage(ctx, staged); err != nil || len(lost) != 0 {
+		if lost, err := q.Fence(ctx, staged); err != nil || len(lost) != 0 {
 			t.Fatalf("%v lost: %v", lost, err)
 		}
 		// The leases past the point of no return have lapsed for longer than doubt is kept; the other has just lapsed.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -19,7 +20,7 @@ func TestMaxBytes(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		a := &line{takes: time.Second}
 		running(t, dispatcher.Config{Queue: q, Relays: relays(a), MaxBytes: 1 << 20})
-		q.add(20, func(i int, c *outbox.Claimed) {
+		q.add(20, func(i int, c *queue.Claimed) {
 			c.Body = make([]byte, 400<<10)
 			if i == 0 {
 				c.Body = make([]byte, 3<<20) // larger than all that may be there: it goes alone
@@ -44,7 +45,7 @@ func TestMaxBytesDefault(t *testing.T) {
 			bubbled(t, func(t *testing.T, q *shelf) {
 				a := &line{takes: time.Second}
 				running(t, dispatcher.Config{Queue: q, Relays: relays(a), Concurrency: 200})
-				q.add(400, func(_ int, m *outbox.Claimed) { m.Size = c.size })
+				q.add(400, func(_ int, m *queue.Claimed) { m.Size = c.size })
 				time.Sleep(10 * time.Minute)
 				if a.mostAtOnce() != c.want || a.accepted() != 400 {
 					t.Errorf("%d were sent, %d at once, want %d", a.accepted(), a.mostAtOnce(), c.want)
@@ -81,7 +82,7 @@ func TestLargeBodiesAreFetchedByTurns(t *testing.T) {
 				a := &line{}
 				slow := &slowShelf{shelf: q}
 				running(t, dispatcher.Config{Queue: slow, Relays: relays(a), Concurrency: 20, MaxBytes: 1 << 30})
-				q.add(100, func(_ int, m *outbox.Claimed) { m.Size = c.size })
+				q.add(100, func(_ int, m *queue.Claimed) { m.Size = c.size })
 				time.Sleep(10 * time.Minute)
 				if a.accepted() != 100 || slow.most.Load() != c.want {
 					t.Errorf("%d were sent; up to %d bytes came at once, want %d", a.accepted(), slow.most.Load(), c.want)
@@ -105,7 +106,7 @@ func TestStampsLeaveTheClaimAlone(t *testing.T) {
 			Queue: q, Relays: []dispatcher.Relay{{Name: "main", Sender: s}},
 			Observer: dispatcher.Observer{SendStart: func(_ context.Context, e dispatcher.SendEvent) { seen = bytes.Clone(e.Message.Body) }},
 		})
-		q.add(1, func(_ int, m *outbox.Claimed) { m.Body = append(make([]byte, 0, 64<<10), text...) })
+		q.add(1, func(_ int, m *queue.Claimed) { m.Body = append(make([]byte, 0, 64<<10), text...) })
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if !bytes.Equal(seen, text) || !bytes.HasSuffix(sent, text) || len(sent) == len(text) {

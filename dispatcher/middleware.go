@@ -6,7 +6,7 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -15,7 +15,7 @@ type Sending struct {
 	// Relay is the name of the relay.
 	Relay string
 	// Message is what was claimed; it must not be changed.
-	Message *outbox.Claimed
+	Message *queue.Claimed
 	// Envelope and Body are what the Sender gets. Envelope.To has the recipients of Message.Deliveries in their order, and
 	// Envelope.Commit must stay. A Body is replaced and not written into; what takes its place must be the same at each attempt
 	// of a message.

@@ -14,13 +14,14 @@ import (
 	"github.com/emersion/go-message"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // Notice says who is told of a message that was given up, by a report in the form of RFC 3464. The report is enqueued in the
 // same transaction that records the failure, so there is one for each failure and none without. It goes with the null return
 // path and so never leads to another, and a message that has the null return path leads to none (RFC 3834 §2). A message that
 // expired or was cancelled was not given up. A report about a message that is encrypted at rest says nothing of its subject and
-// returns nothing of it, unless the queue encrypts reports as well (see store.Notices). The zero value tells nobody.
+// returns nothing of it, unless the queue encrypts reports as well (see store.Through). The zero value tells nobody.
 type Notice struct {
 	// From is the author of reports. It must be given when ToSender or To is.
 	From outbox.Address
@@ -34,8 +35,8 @@ type Notice struct {
 	Full bool
 }
 
-// noticeSealer is a [Queue] that encrypts the notices of settlements. *store.Store says whether it does.
-type noticeSealer interface{ SealsNotices() bool }
+// noticeEncrypter is a [Queue] that encrypts the notices of settlements. *store.Store says whether it does.
+type noticeEncrypter interface{ EncryptsNotices() bool }
 
 // maxReturned is the largest message that a report returns whole.
 const maxReturned = 256 << 10
@@ -65,14 +66,14 @@ func (n *Notice) check() error {
 }
 
 // attach gives the first of the failures in a list the report about all of them.
-func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []outbox.Settlement, body []byte) {
+func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []queue.Settlement, body []byte) {
 	c := &j.claimed
 	if !n.on() || c.Sender == "" {
 		return
 	}
 	var failed []int
 	for i := range list {
-		if list[i].Verb == outbox.VerbFail {
+		if list[i].Outcome == queue.Failed {
 			failed = append(failed, i)
 		}
 	}
@@ -85,9 +86,9 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []outbox.Sett
 	}
 	subject := c.Subject
 	if j.sealed {
-		q, ok := l.cfg.Queue.(noticeSealer)
+		q, ok := l.cfg.Queue.(noticeEncrypter)
 		opened, err := l.cfg.Keys.OpenSubject(c.ID, subject)
-		if subject = opened; !ok || !q.SealsNotices() || err != nil {
+		if subject = opened; !ok || !q.EncryptsNotices() || err != nil {
 			subject, body = "(encrypted)", nil
 		}
 	}
@@ -100,18 +101,18 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []outbox.Sett
 	if route == "" {
 		route = c.Route
 	}
-	notice := &outbox.Message{From: n.From, To: to, Raw: raw, EnvelopeFrom: "<>", Route: route}
 	//nolint:contextcheck // it waits for nothing
-	if _, err := outbox.Render(notice, c.ID, time.Now()); err != nil { // else the failure could not be recorded with it
+	if _, err := outbox.Render(&outbox.Message{From: n.From, To: to, Raw: raw, EnvelopeFrom: "<>", Route: route}, c.ID, time.Now()); err != nil {
+		// The failure could not be recorded with it.
 		l.log.ErrorContext(ctx, "the notice of a failure cannot be sent", "id", c.ID, "error", err)
 		return
 	}
-	list[failed[0]].Notice = notice
+	list[failed[0]].Notice = &queue.Notice{From: n.From, To: to, Route: route, Raw: raw}
 }
 
 // report writes the three parts of RFC 6522: for people, for programs, and what the report is about.
 func (n *Notice) report(
-	c *outbox.Claimed, list []outbox.Settlement, failed []int, to []outbox.Address, subject string, body []byte,
+	c *queue.Claimed, list []queue.Settlement, failed []int, to []outbox.Address, subject string, body []byte,
 ) ([]byte, error) {
 	var h message.Header
 	h.SetContentType("multipart/report", map[string]string{"report-type": "delivery-status"})
@@ -179,7 +180,7 @@ func part(w *message.Writer, kind string, params map[string]string, encoding, co
 }
 
 // words tell a person what happened.
-func (n *Notice) words(c *outbox.Claimed, list []outbox.Settlement, failed []int, subject string) string {
+func (n *Notice) words(c *queue.Claimed, list []queue.Settlement, failed []int, subject string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "A message could not be delivered, and will not be tried again.\r\n\r\n")
 	fmt.Fprintf(&b, "Subject:    %s\r\nMessage-ID: %s\r\nID:         %s\r\n", subject, c.MessageID, c.ID)
@@ -196,7 +197,7 @@ func (n *Notice) words(c *outbox.Claimed, list []outbox.Settlement, failed []int
 }
 
 // status tells a program (RFC 3464 §2).
-func (n *Notice) status(c *outbox.Claimed, list []outbox.Settlement, failed []int) string {
+func (n *Notice) status(c *queue.Claimed, list []queue.Settlement, failed []int) string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
@@ -218,7 +219,7 @@ func (n *Notice) status(c *outbox.Claimed, list []outbox.Settlement, failed []in
 }
 
 // diagnosis is the relay's answer with its codes.
-func diagnosis(ev outbox.Evidence) string {
+func diagnosis(ev queue.Evidence) string {
 	words := ev.Reply
 	if ev.Enhanced != "" && !strings.HasPrefix(words, ev.Enhanced) {
 		words = ev.Enhanced + " " + words
@@ -230,7 +231,7 @@ func diagnosis(ev outbox.Evidence) string {
 }
 
 // statusOf is the enhanced code as one of a failure, whatever the relay's last words were (RFC 3463).
-func statusOf(ev outbox.Evidence) string {
+func statusOf(ev queue.Evidence) string {
 	if strings.HasPrefix(ev.Enhanced, "5.") {
 		return ev.Enhanced
 	}

@@ -21,7 +21,7 @@ import (
 // A message that is given up leads to one report with the null return path, which leads to none itself.
 func TestNotice(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		s := &sender{}
 		refuseAll := false
 		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
@@ -134,7 +134,7 @@ func TestNoticeOfASealedMessage(t *testing.T) {
 		}
 		st := q.Store
 		if sealed {
-			if st, err = store.New(q.db, store.Notices(box)); err != nil {
+			if st, err = store.New(q.db, store.Through(box)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -6,7 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -21,7 +21,7 @@ type Observer struct {
 	// Outcome is called for each delivery, when it is known what becomes of it and before that is recorded.
 	Outcome func(ctx context.Context, e OutcomeEvent)
 	// Lost is called for leases that were found to have gone to another dispatcher.
-	Lost func(ctx context.Context, refs []outbox.Ref)
+	Lost func(ctx context.Context, refs []queue.Ref)
 	// Relay is called when the state of a relay changes.
 	Relay func(ctx context.Context, e RelayEvent)
 	// Queue is called with the error of a call to the queue, and with nil when that call works again.
@@ -40,7 +40,7 @@ type ClaimedEvent struct {
 type SendEvent struct {
 	Relay string
 	// Message is what was claimed; it must not be changed.
-	Message *outbox.Claimed
+	Message *queue.Claimed
 	// Waited is the time since the claim.
 	Waited time.Duration
 }
@@ -60,19 +60,19 @@ const (
 )
 
 // eventOf names what a verb does.
-func eventOf(v outbox.Verb) Event {
+func eventOf(v queue.Outcome) Event {
 	switch v {
-	case outbox.VerbSent:
+	case queue.Sent:
 		return EventSuccess
-	case outbox.VerbFail:
+	case queue.Failed:
 		return EventFailed
-	case outbox.VerbRecycle:
+	case queue.Recycled:
 		return EventRecycled
-	case outbox.VerbUncertain:
+	case queue.Uncertain:
 		return EventUncertain
-	case outbox.VerbHold:
+	case queue.Held:
 		return EventHeld
-	case outbox.VerbExpire:
+	case queue.Expired:
 		return EventExpired
 	default:
 		return EventDeferred
@@ -83,10 +83,10 @@ func eventOf(v outbox.Verb) Event {
 type OutcomeEvent struct {
 	Event Event
 	// Message is what was claimed, and Delivery the one of its deliveries that this is about; they must not be changed.
-	Message  *outbox.Claimed
-	Delivery *outbox.ClaimedDelivery
+	Message  *queue.Claimed
+	Delivery *queue.ClaimedDelivery
 	// Settlement is what is recorded.
-	Settlement outbox.Settlement
+	Settlement queue.Settlement
 }
 
 // RelayEvent tells of a relay whose state changed.

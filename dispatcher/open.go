@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -24,7 +24,7 @@ var (
 
 // prepare makes what is sent of what is stored: the body is opened where it is encrypted, gets the fields that the relay's
 // provider understands, and is signed. The same message gives the same bytes every time.
-func (l *lane) prepare(ctx context.Context, c *outbox.Claimed, body []byte) ([]byte, error) {
+func (l *lane) prepare(ctx context.Context, c *queue.Claimed, body []byte) ([]byte, error) {
 	// A body that was fetched later than it was claimed may have been encrypted in between: it says so itself.
 	body, err := l.cfg.Keys.OpenBody(c.ID, body)
 	if err != nil {
@@ -57,12 +57,12 @@ func (l *lane) prepare(ctx context.Context, c *outbox.Claimed, body []byte) ([]b
 // notReady settles a message that could not be made ready. One that is encrypted is held, for it would be met again at every
 // attempt and the wait would end in its deadline: with the key and a release it is sent. One that could not be signed is deferred
 // like everything that an operator must mend.
-func (l *lane) notReady(ctx context.Context, j *job, err error) []outbox.Settlement {
+func (l *lane) notReady(ctx context.Context, j *job, err error) []queue.Settlement {
 	e := &smtpx.Error{Class: smtpx.ClassConfig, Err: err}
 	if !errors.Is(err, errClosed) {
 		return l.failed(ctx, j, e, nil, 0)
 	}
-	return l.every(ctx, j, outbox.Settlement{Verb: outbox.VerbHold, Uncounted: true, Evidence: evidenceOf(l.name, e, 0)})
+	return l.every(ctx, j, queue.Settlement{Outcome: queue.Held, Uncounted: true, Evidence: evidenceOf(l.name, e, 0)})
 }
 
 // profileOf is the profile of the provider behind a sender that knows it, else the generic one.

@@ -35,7 +35,7 @@ func keyRing(t *testing.T, ids ...string) *outbox.KeyRing {
 }
 
 // encrypted commits a message with everything sealed, and returns what is to be sent of it.
-func (q *queue) encrypted(keys *outbox.KeyRing, text string) (id outbox.ID, rendered []byte) {
+func (q *testQueue) encrypted(keys *outbox.KeyRing, text string) (id outbox.ID, rendered []byte) {
 	q.t.Helper()
 	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true, CompressFrom: 10_000})
 	if err != nil {
@@ -76,7 +76,7 @@ type raw struct {
 	Size     int     `db:"size"`
 }
 
-func (q *queue) raw(id outbox.ID) raw {
+func (q *testQueue) raw(id outbox.ID) raw {
 	q.t.Helper()
 	var r raw
 	err := q.db.GetContext(context.WithoutCancel(q.t.Context()), &r,
@@ -93,7 +93,7 @@ const secretLink = "https://example.com/reset?token=3f1d8a6f2b11"
 // fetched when its turn comes.
 func TestEncryptedMessagesAreDelivered(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		keys := keyRing(t, "k1")
 		want := make(map[string]bool)
 		for _, n := range []int{1, 20, 5000} {
@@ -132,7 +132,7 @@ func TestEncryptedMessagesAreDelivered(t *testing.T) {
 // Without the key, or with another of the same name, a message is held and says why; with the key and a release it is sent.
 func TestAMessageWithoutItsKeyIsHeld(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id, rendered := q.encrypted(keyRing(t, "k1"), secretLink)
 		large, _ := q.encrypted(keyRing(t, "k1"), strings.Repeat(secretLink, 5000))
 		before := q.raw(id)
@@ -186,7 +186,7 @@ func TestAMessageWithoutItsKeyIsHeld(t *testing.T) {
 // in the end nothing needs the older key.
 func TestKeysChangeWhileDispatchersRun(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		const before, during = 40, 40
 		older, both := keyRing(t, "k1"), keyRing(t, "k2", "k1")
 		var (

@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -23,25 +23,25 @@ const (
 )
 
 // settlement decides what becomes of a delivery that was not accepted: the table of package smtpx's classes.
-func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, took time.Duration) outbox.Settlement {
+func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, took time.Duration) queue.Settlement {
 	c, d := &j.claimed, &j.claimed.Deliveries[i]
-	s := outbox.Settlement{Evidence: evidenceOf(l.name, e, took)}
+	s := queue.Settlement{Evidence: evidenceOf(l.name, e, took)}
 	if ctx.Err() != nil && e.Class != smtpx.ClassAmbiguous && errors.Is(e, context.Canceled) {
-		return outbox.Settlement{Verb: outbox.VerbRecycle} // cut off because the dispatcher stops: nobody's fault
+		return queue.Settlement{Outcome: queue.Recycled} // cut off because the dispatcher stops: nobody's fault
 	}
 	if errors.Is(e, errStage) {
-		s.Verb, s.Uncounted, s.Delay = outbox.VerbDefer, true, stageRetry
+		s.Outcome, s.Uncounted, s.Delay = queue.Deferred, true, stageRetry
 		return l.withDoubt(s, d)
 	}
 	switch e.Class {
 	case smtpx.ClassRecipient, smtpx.ClassMessage:
-		s.Verb = outbox.VerbFail
+		s.Outcome = queue.Failed
 		s.Suppress = e.Class == smtpx.ClassRecipient && l.cfg.suppresses(c.Route)
 		return s
 	case smtpx.ClassRecycle:
 		// Where new sessions did not help it waits as through an outage; and so does what is in doubt, whose class cannot tell.
 		if d.Class != string(smtpx.ClassRecycle) && !doubtful(*d) {
-			s.Verb = outbox.VerbRecycle
+			s.Outcome = queue.Recycled
 			return s
 		}
 	default:
@@ -59,14 +59,14 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	case e.Class == smtpx.ClassAmbiguous:
 		// Whether it is sent again is the message's to say, and doubt is never a reason to call it failed: what is given up
 		// stays uncertain until an operator resolves it.
-		s.Verb, s.Delay = outbox.VerbUncertain, delay
+		s.Outcome, s.Delay = queue.Uncertain, delay
 		if giveUp {
 			s.Delay = never
 		}
 	case giveUp && e.Class != smtpx.ClassConfig:
-		s.Verb = outbox.VerbFail
+		s.Outcome = queue.Failed
 	default:
-		s.Verb, s.Uncounted, s.Delay = outbox.VerbDefer, !counted(e.Class), delay
+		s.Outcome, s.Uncounted, s.Delay = queue.Deferred, !counted(e.Class), delay
 		// Certainly not accepted: another relay may have it at once, but not in a circle, and not what is in doubt elsewhere.
 		if e.Stage != "" && failsOver(e.Class) && !failsOver(smtpx.Class(d.Class)) && !doubtful(*d) && l.another(l, c.Route) {
 			s.Delay = 0
@@ -79,7 +79,7 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 }
 
 // withDoubt keeps an older doubt, with its relay, when an attempt sent nothing.
-func (l *lane) withDoubt(s outbox.Settlement, d *outbox.ClaimedDelivery) outbox.Settlement {
+func (l *lane) withDoubt(s queue.Settlement, d *queue.ClaimedDelivery) queue.Settlement {
 	if doubtful(*d) {
 		s.Evidence.Class, s.Evidence.Relay = d.Class, d.Relay
 		s.Evidence.Reply = oneLine("still in doubt; relay " + l.name + ": " + s.Evidence.Reply)
@@ -89,7 +89,7 @@ func (l *lane) withDoubt(s outbox.Settlement, d *outbox.ClaimedDelivery) outbox.
 
 // spent says whether a budget ends before the next attempt: refusals have one from when the message was due, outages and
 // throttling have one of their own, and a fault of the configuration has none.
-func (l *lane) spent(class smtpx.Class, d *outbox.ClaimedDelivery, age, delay time.Duration) bool {
+func (l *lane) spent(class smtpx.Class, d *queue.ClaimedDelivery, age, delay time.Duration) bool {
 	switch {
 	case class == smtpx.ClassConfig:
 		return false
@@ -109,8 +109,8 @@ func failsOver(c smtpx.Class) bool {
 }
 
 // evidenceOf keeps the relay's words, or the error of the connection.
-func evidenceOf(relay string, e *smtpx.Error, took time.Duration) outbox.Evidence {
-	ev := outbox.Evidence{
+func evidenceOf(relay string, e *smtpx.Error, took time.Duration) queue.Evidence {
+	ev := queue.Evidence{
 		Relay: relay, Stage: string(e.Stage), Class: string(e.Class), Code: e.Reply.Code, Enhanced: e.Reply.Enhanced, Duration: took,
 	}
 	ev.Reply = wordsOf(e)
@@ -155,12 +155,12 @@ func masked(reply string) string { return addresses.ReplaceAllString(reply, "***
 
 // concluded writes the event of each outcome and tells the Observer, adds the notice of what was given up, and returns the
 // outcomes.
-func (l *lane) concluded(ctx context.Context, j *job, list []outbox.Settlement, body []byte) []outbox.Settlement {
+func (l *lane) concluded(ctx context.Context, j *job, list []queue.Settlement, body []byte) []queue.Settlement {
 	for i := range list {
 		l.logOutcome(ctx, &j.claimed, i, list[i])
 		if hook := l.cfg.Observer.Outcome; hook != nil {
 			event := OutcomeEvent{
-				Event: eventOf(list[i].Verb), Message: &j.claimed, Delivery: &j.claimed.Deliveries[i], Settlement: list[i],
+				Event: eventOf(list[i].Outcome), Message: &j.claimed, Delivery: &j.claimed.Deliveries[i], Settlement: list[i],
 			}
 			l.safely(ctx, "Observer.Outcome", func() { hook(ctx, event) })
 		}
@@ -170,12 +170,12 @@ func (l *lane) concluded(ctx context.Context, j *job, list []outbox.Settlement, 
 }
 
 // logOutcome writes the event of an outcome, without addresses.
-func (l *lane) logOutcome(ctx context.Context, c *outbox.Claimed, i int, s outbox.Settlement) {
+func (l *lane) logOutcome(ctx context.Context, c *queue.Claimed, i int, s queue.Settlement) {
 	level := slog.LevelWarn
-	switch s.Verb {
-	case outbox.VerbSent:
+	switch s.Outcome {
+	case queue.Sent:
 		level = slog.LevelInfo
-	case outbox.VerbFail:
+	case queue.Failed:
 		level = slog.LevelError
 	default:
 	}
@@ -186,12 +186,12 @@ func (l *lane) logOutcome(ctx context.Context, c *outbox.Claimed, i int, s outbo
 		slog.String("id", string(c.ID)), slog.Int("seq", s.Ref.Seq), slog.String("relay", l.name),
 		slog.Int("attempt", c.Deliveries[i].Attempt), slog.Duration("took", s.Evidence.Duration),
 	}
-	if s.Verb == outbox.VerbSent {
+	if s.Outcome == queue.Sent {
 		attrs = append(attrs, slog.String("provider_id", s.Evidence.ProviderID))
 	} else {
-		attrs = append(attrs, slog.String("verb", string(s.Verb)), slog.String("class", s.Evidence.Class),
+		attrs = append(attrs, slog.String("verb", string(s.Outcome)), slog.String("class", s.Evidence.Class),
 			slog.String("stage", s.Evidence.Stage), slog.Int("code", s.Evidence.Code), slog.String("enhanced", s.Evidence.Enhanced),
 			slog.String("reply", masked(s.Evidence.Reply)), slog.Duration("delay", s.Delay))
 	}
-	l.log.LogAttrs(ctx, level, string(eventOf(s.Verb)), attrs...) //nolint:sloglint // one of a few constants
+	l.log.LogAttrs(ctx, level, string(eventOf(s.Outcome)), attrs...) //nolint:sloglint // one of a few constants
 }

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -50,7 +50,7 @@ type Relay struct {
 	Backup bool
 	// Rate bounds how fast the relay is sent to, by all dispatchers of the database together. Defaults to no bound. Below it
 	// a relay that throttles is sent to more slowly for a while, whatever the bound.
-	Rate outbox.Rate
+	Rate Rate
 	// Concurrency is how many messages the relay is sent at once. Defaults to Config.Concurrency.
 	Concurrency int
 	// PerDomain is how many of those may go to recipients of one domain. Messages beyond that which crowd the lane are put
@@ -63,6 +63,9 @@ type Relay struct {
 	// Fence says for which messages the point of no return is recorded before it is passed. Defaults to [FenceAll].
 	Fence Fence
 }
+
+// Rate bounds how fast a relay is sent to; see [queue.Rate].
+type Rate = queue.Rate
 
 // Fence says for which messages the point of no return is recorded in the queue before it is passed. The record is one
 // write for many messages, and what it buys is knowledge: when a dispatcher dies, only what it had recorded is uncertain.

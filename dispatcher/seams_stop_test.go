@@ -9,6 +9,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -18,7 +19,7 @@ type strict struct {
 	settle func(ctx context.Context) error
 }
 
-func (s strict) Settle(ctx context.Context, owner string, list []outbox.Settlement) ([]outbox.Ref, error) {
+func (s strict) Settle(ctx context.Context, owner string, list []queue.Settlement) ([]queue.Ref, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -176,18 +177,18 @@ func (p *pausing) PauseRelay(_ context.Context, name string, d time.Duration, _ 
 	return nil
 }
 
-func (p *pausing) RelayStates(context.Context) ([]outbox.RelayState, error) {
+func (p *pausing) RelayStates(context.Context) ([]queue.RelayState, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var states []outbox.RelayState
+	var states []queue.RelayState
 	for name, until := range p.paused {
-		states = append(states, outbox.RelayState{Name: name, Paused: max(0, time.Until(until))})
+		states = append(states, queue.RelayState{Name: name, Paused: max(0, time.Until(until))})
 	}
 	return states, nil
 }
 
-func (p *pausing) Heartbeat(context.Context, outbox.Heartbeat) error { return nil }
-func (p *pausing) Retire(context.Context, string) error              { return nil }
+func (p *pausing) Heartbeat(context.Context, queue.Heartbeat) error { return nil }
+func (p *pausing) Retire(context.Context, string) error             { return nil }
 
 // A pause that an operator lifts ends for the dispatchers that run, and one that an operator sets begins.
 func TestAPauseIsLifted(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -22,7 +23,7 @@ import (
 // at the same time: only the fresh one is sent, and both outcomes are dealt with.
 func TestAStaleClaimBesideItsSuccessor(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, nil)[0]
 		s := &sender{}
 		began, both := make(chan struct{}, 2), make(chan struct{})
@@ -51,7 +52,7 @@ func TestAStaleClaimBesideItsSuccessor(t *testing.T) {
 // Doubt that a policy gives up on stays uncertain for an operator; it is neither sent again nor called failed.
 func TestDoubtThatIsGivenUp(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, nil)[0]
 		s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
 			return refuse(env, lost(smtpx.StageDot, smtpx.ClassAmbiguous))
@@ -70,7 +71,7 @@ func TestDoubtThatIsGivenUp(t *testing.T) {
 // A message whose deadline passes while it waits for a connection is not sent: the last look is just before the body.
 func TestTheDeadlinePassesInThePool(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, func(m *outbox.Message) { m.Expires = time.Now().Add(time.Hour) })[0]
 		f := &shortLived{Queue: q}
 		s := &sender{}
@@ -91,7 +92,7 @@ type shortLived struct{ dispatcher.Queue }
 func (*shortLived) left() time.Duration { return 50 * time.Millisecond }
 
 // Claim shortens what is left.
-func (s *shortLived) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
+func (s *shortLived) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error) {
 	list, err := s.Queue.Claim(ctx, req)
 	for i := range list {
 		list[i].ExpiresIn = s.left()
@@ -102,7 +103,7 @@ func (s *shortLived) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outb
 // When the lease of one recipient is lost, the others were not sent either: they are handed back, not left in doubt.
 func TestAPartlyLostMessageIsHandedBack(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, func(m *outbox.Message) { m.To = append(m.To, outbox.Address{Address: "bob@example.org"}) })[0]
 		s, first := &sender{}, failFirst(1, errors.New("first"))
 		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
@@ -125,7 +126,7 @@ func TestAPartlyLostMessageIsHandedBack(t *testing.T) {
 // A session that is used up time and again is no reason to try for ever: it is waited out, and MaxAge ends it.
 func TestSessionsThatAreAlwaysUsedUp(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, nil)[0]
 		s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
 			return refuse(env, reply(smtpx.StageMail, smtpx.ClassRecycle, 421, "maximum message count per session reached"))
@@ -146,10 +147,10 @@ func TestSessionsThatAreAlwaysUsedUp(t *testing.T) {
 // A drain with a rate ends when all that is due is sent, not when the first allowance is used up.
 func TestFlushWithARate(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		q.enqueue(20, nil)
 		s := &sender{}
-		relays := []dispatcher.Relay{{Name: "main", Sender: s, Rate: outbox.Rate{PerSecond: 50, Burst: 2}}}
+		relays := []dispatcher.Relay{{Name: "main", Sender: s, Rate: queue.Rate{PerSecond: 50, Burst: 2}}}
 		if report := flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: relays}, nil)); report.Sent != 20 {
 			t.Errorf("report %+v, want 20 sent", report)
 		}
@@ -159,9 +160,9 @@ func TestFlushWithARate(t *testing.T) {
 // A backup with a rate of its own, which has nothing to do, does not end a flush that waits for another relay's allowance.
 func TestFlushWithARateBesideABackup(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		q.enqueue(20, nil)
-		rate := outbox.Rate{PerSecond: 50, Burst: 2}
+		rate := queue.Rate{PerSecond: 50, Burst: 2}
 		relays := []dispatcher.Relay{
 			{Name: "spare", Sender: &sender{}, Rate: rate, Backup: true}, {Name: "main", Sender: &sender{}, Rate: rate},
 		}

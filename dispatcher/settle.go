@@ -9,6 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 const (
@@ -26,17 +27,17 @@ const (
 // three messages are under way they gather for a moment longer. With fewer each is recorded at once.
 type settler struct {
 	*engine
-	outcomes chan outbox.Settlement
+	outcomes chan queue.Settlement
 	report   Report      // read after run has returned
 	behind   atomic.Bool // outcomes could not be recorded and are tried again
 }
 
 func newSettler(e *engine) *settler {
-	return &settler{engine: e, outcomes: make(chan outbox.Settlement, settleBatch)}
+	return &settler{engine: e, outcomes: make(chan queue.Settlement, settleBatch)}
 }
 
 // put hands over outcomes. It blocks while the database is slower than the relays, and so slows the lanes.
-func (s *settler) put(list ...outbox.Settlement) {
+func (s *settler) put(list ...queue.Settlement) {
 	for _, o := range list {
 		s.outcomes <- o
 	}
@@ -50,7 +51,7 @@ func (s *settler) run(ctx context.Context) {
 	for first := range s.outcomes {
 		batch := gather(first, s.outcomes, settleBatch, settlePatience, s.expected)
 		lost := s.record(ctx, batch)
-		refs := make([]outbox.Ref, len(batch))
+		refs := make([]queue.Ref, len(batch))
 		for i, o := range batch {
 			refs[i] = o.Ref
 			s.count(o, lost[o.Ref])
@@ -71,9 +72,9 @@ func (s *settler) expected() int {
 
 // record writes a batch, again and again while the database is away, until ctx ends or all leases must have lapsed for
 // certain: then the reaper of whoever comes back decides.
-func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[outbox.Ref]bool {
+func (s *settler) record(ctx context.Context, batch []queue.Settlement) map[queue.Ref]bool {
 	var (
-		lost    []outbox.Ref
+		lost    []queue.Ref
 		failing bool
 	)
 	defer s.behind.Store(false)
@@ -110,7 +111,7 @@ func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[out
 	} else if failing {
 		s.log.InfoContext(ctx, "outcomes recorded after all", "outcomes", len(batch))
 	}
-	gone := make(map[outbox.Ref]bool, len(lost))
+	gone := make(map[queue.Ref]bool, len(lost))
 	for _, ref := range lost {
 		gone[ref] = true
 	}
@@ -129,26 +130,26 @@ func (s *settler) record(ctx context.Context, batch []outbox.Settlement) map[out
 const lapses = 10
 
 // count adds an outcome to the report.
-func (s *settler) count(o outbox.Settlement, lost bool) {
+func (s *settler) count(o queue.Settlement, lost bool) {
 	r := &s.report
 	if lost {
 		r.Lost++
 		return
 	}
-	switch o.Verb {
-	case outbox.VerbSent:
+	switch o.Outcome {
+	case queue.Sent:
 		r.Sent++
-	case outbox.VerbDefer:
+	case queue.Deferred:
 		r.Deferred++
-	case outbox.VerbRecycle:
+	case queue.Recycled:
 		r.Recycled++
-	case outbox.VerbFail:
+	case queue.Failed:
 		r.Failed++
-	case outbox.VerbUncertain:
+	case queue.Uncertain:
 		r.Uncertain++
-	case outbox.VerbHold:
+	case queue.Held:
 		r.Held++
-	case outbox.VerbExpire:
+	case queue.Expired:
 		r.Expired++
 	}
 }

@@ -14,7 +14,7 @@ import (
 // its recipient fails, and the others get their mail.
 func TestAddressesOutsideASCII(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		const address = "用户@xn--r8jz45g.xn--zckzah"
 		message := func(m *outbox.Message) {
 			m.To, m.Bcc = []outbox.Address{{Name: "用户", Address: "用户@例え.テスト"}}, []outbox.Address{{Address: "ann@example.org"}}

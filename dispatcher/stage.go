@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 const (
@@ -23,7 +23,7 @@ type stager struct {
 }
 
 type stageRequest struct {
-	refs  []outbox.Ref
+	refs  []queue.Ref
 	relay string
 	done  chan error // buffered: the sender may have given up
 }
@@ -56,16 +56,16 @@ func (s *stager) close() { close(s.requests) }
 func (s *stager) run(ctx context.Context) {
 	for first := range s.requests {
 		batch := s.gatherLonger(first)
-		var list []outbox.Staging
+		var list []queue.FencedRef
 		for _, r := range batch {
 			for _, ref := range r.refs {
-				list = append(list, outbox.Staging{Ref: ref, Relay: r.relay})
+				list = append(list, queue.FencedRef{Ref: ref, Relay: r.relay})
 			}
 		}
 		limited, cancel := context.WithTimeout(ctx, s.cfg.Lease)
-		lost, err := s.cfg.Queue.CommitStage(limited, list)
+		lost, err := s.cfg.Queue.Fence(limited, list)
 		cancel()
-		gone := make(map[outbox.Ref]bool, len(lost))
+		gone := make(map[queue.Ref]bool, len(lost))
 		for _, ref := range lost {
 			gone[ref] = true
 		}
@@ -81,7 +81,7 @@ func (s *stager) gatherLonger(first *stageRequest) []*stageRequest {
 	return gather(first, s.requests, stageBatch, stagePatience, func() int { return int(s.sending.Load() / 2) })
 }
 
-func answer(r *stageRequest, lost map[outbox.Ref]bool, err error) error {
+func answer(r *stageRequest, lost map[queue.Ref]bool, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStage, err)
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -34,7 +34,7 @@ const outboxID = "outbox_id"
 // the profile reads. Only facts that are sure are built upon. The fields stand on top, so that nothing that a signature covers
 // changes; what the message has already, or what one of its signatures lists, is not added. The same arguments give the same
 // bytes. Where the body has the capacity, it is moved within it and not copied.
-func stamp(p *smtpx.Profile, c *outbox.Claimed, body []byte) []byte {
+func stamp(p *smtpx.Profile, c *queue.Claimed, body []byte) []byte {
 	s := stamper{taken: fieldsOf(body)}
 	s.add(idField, string(c.ID))
 	var tags, metadata, idempotency string
@@ -224,7 +224,7 @@ func (f *fields) cover(signature []byte) {
 
 // sesTags are pairs of letters, digits, '_' and '-': every other character becomes '_'. The tags have no names there, so that they
 // get "tag", "tag2" …; of names that become the same, the first in order counts.
-func sesTags(c *outbox.Claimed) string {
+func sesTags(c *queue.Claimed) string {
 	pairs := []string{outboxID + "=" + sesWord(string(c.ID))}
 	seen := map[string]bool{outboxID: true}
 	size := len(pairs[0])
@@ -262,7 +262,7 @@ func sesWord(s string) string {
 }
 
 // sendGrid is the JSON of X-SMTPAPI. Addresses are not in it: they would get the message twice.
-func sendGrid(c *outbox.Claimed) string {
+func sendGrid(c *queue.Claimed) string {
 	parts := []string{`"unique_args": ` + withID(c, sendGridBytes)}
 	if tags := shortened(c.Tags, sendGridTags, sendGridTag); len(tags) > 0 {
 		quoted := make([]string, len(tags))
@@ -275,10 +275,10 @@ func sendGrid(c *outbox.Claimed) string {
 }
 
 // sparkPost is the JSON of X-MSYS-API.
-func sparkPost(c *outbox.Claimed) string { return `{"metadata": ` + withID(c, sparkPostBytes) + `}` }
+func sparkPost(c *queue.Claimed) string { return `{"metadata": ` + withID(c, sparkPostBytes) + `}` }
 
 // withID is the metadata as a JSON object, the id of the message first.
-func withID(c *outbox.Claimed, limit int) string {
+func withID(c *queue.Claimed, limit int) string {
 	return object(append([][2]string{{outboxID, string(c.ID)}}, pairs(c.Metadata, outboxID)...), limit)
 }
 
@@ -375,13 +375,13 @@ func mandrillTags(tags []string) string {
 }
 
 // mandrillMetadata leaves out names with an underscore in front: _rcpt would address a recipient.
-func mandrillMetadata(c *outbox.Claimed) string {
+func mandrillMetadata(c *queue.Claimed) string {
 	entries := slices.DeleteFunc(pairs(c.Metadata, outboxID), func(e [2]string) bool { return strings.HasPrefix(e[0], "_") })
 	return object(append([][2]string{{outboxID, string(c.ID)}}, entries...), mandrillBytes)
 }
 
 // postmark adds a field for each entry of the metadata whose name and value it can hold.
-func (s *stamper) postmark(prefix string, c *outbox.Claimed) {
+func (s *stamper) postmark(prefix string, c *queue.Claimed) {
 	s.add(prefix+outboxID, string(c.ID))
 	left := postmarkFields - 1
 	for _, e := range pairs(c.Metadata, outboxID) {
@@ -407,7 +407,7 @@ func token(s string) bool {
 
 // idempotencyKey names what is sent: the message by its id, which no other message has in any database, and the recipients of this
 // transaction, because those that were deferred are sent to by another. One that is too long is replaced by its hash.
-func idempotencyKey(c *outbox.Claimed, limit int) string {
+func idempotencyKey(c *queue.Claimed, limit int) string {
 	var b strings.Builder
 	b.WriteString(string(c.ID))
 	seqs := make([]int, len(c.Deliveries))

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -27,14 +28,14 @@ func profile(tb testing.TB, name string) *smtpx.Profile {
 	return p
 }
 
-func claimedFor(tags []string, metadata map[string]string) *outbox.Claimed {
-	return &outbox.Claimed{
-		ID: stampID, Tags: tags, Metadata: metadata, Deliveries: []outbox.ClaimedDelivery{{Seq: 2}, {Seq: 1}},
+func claimedFor(tags []string, metadata map[string]string) *queue.Claimed {
+	return &queue.Claimed{
+		ID: stampID, Tags: tags, Metadata: metadata, Deliveries: []queue.ClaimedDelivery{{Seq: 2}, {Seq: 1}},
 	}
 }
 
 // stamped returns the fields that were added, unfolded, after checking that everything else is as it was.
-func stamped(tb testing.TB, p *smtpx.Profile, c *outbox.Claimed, body string) []string {
+func stamped(tb testing.TB, p *smtpx.Profile, c *queue.Claimed, body string) []string {
 	tb.Helper()
 	out := stamp(p, c, []byte(body))
 	if !bytes.Equal(out, stamp(p, c, []byte(body))) {
@@ -80,7 +81,7 @@ func TestStamp(t *testing.T) {
 		"mailjet":   {id, "X-Mailjet-Campaign: welcome", "X-MJ-EventPayload: " + all},
 		"mandrill": {id, "X-MC-Tags: welcome, new_ user, n_", `X-MC-Metadata: {"outbox_id": "` + stampID + `", "a\u0020key": "x", ` + note +
 			`, "user": "4711"}`},
-		"resend": {id, "Resend-Idempotency-Key: " + stampID + "/1/2"},
+		"resend": {id, "Resend-Idempotency-IdempotencyKey: " + stampID + "/1/2"},
 	} {
 		if got := stamped(t, profile(t, name), claimedFor(tags, metadata), stampBody); !slices.Equal(got, want) {
 			t.Errorf("%s:\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -165,9 +166,9 @@ func TestIdempotencyKey(t *testing.T) {
 		many[i] = i
 	}
 	key := func(id outbox.ID, k string, seqs ...int) string {
-		c := &outbox.Claimed{ID: id, Key: k}
+		c := &queue.Claimed{ID: id, IdempotencyKey: k}
 		for _, s := range seqs {
-			c.Deliveries = append(c.Deliveries, outbox.ClaimedDelivery{Seq: s})
+			c.Deliveries = append(c.Deliveries, queue.ClaimedDelivery{Seq: s})
 		}
 		return idempotencyKey(c, resendKey)
 	}
@@ -200,7 +201,7 @@ func FuzzStamp(f *testing.F) {
 	f.Add(" , ,", " ", "a,b=c", "outbox_id")
 	f.Fuzz(func(t *testing.T, tag, name, value, key string) {
 		c := claimedFor([]string{tag, "second"}, map[string]string{name: value, "second": "kept"})
-		c.Key = key
+		c.IdempotencyKey = key
 		for _, p := range smtpx.Profiles() {
 			fields := stamped(t, p, c, stampBody)
 			known := map[string]bool{

@@ -17,7 +17,7 @@ import (
 // Relays come, go and change while messages are sent, and each message is sent once.
 func TestUpdateLosesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
-	eachQueue(t, func(t *testing.T, q *queue) {
+	eachQueue(t, func(t *testing.T, q *testQueue) {
 		const n = 600
 		var used atomic.Int64 // sends of a sender after Update took it out
 		type tracked struct {

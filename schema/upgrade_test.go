@@ -13,6 +13,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
@@ -158,13 +159,13 @@ func TestUpgradeUnderLoad(t *testing.T) {
 
 // deliver claims and settles, and returns how many it did.
 func deliver(ctx context.Context, s *store.Store, limit int) (int, error) {
-	claimed, err := s.Claim(ctx, outbox.ClaimRequest{Owner: "d", Limit: limit, Lease: time.Minute})
+	claimed, err := s.Claim(ctx, queue.ClaimRequest{Owner: "d", Limit: limit, Lease: time.Minute})
 	if err != nil {
 		return 0, fmt.Errorf("claim: %w", err)
 	}
-	list := make([]outbox.Settlement, len(claimed))
+	list := make([]queue.Settlement, len(claimed))
 	for i, c := range claimed {
-		list[i] = outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbSent}
+		list[i] = queue.Settlement{Ref: c.Ref(0), Outcome: queue.Sent}
 	}
 	lost, err := s.Settle(ctx, "d", list)
 	if err == nil && len(lost) > 0 {

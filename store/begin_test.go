@@ -9,7 +9,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // A write that is broken off at any instant leaves no lock behind, also over a pool that the application opened itself.
@@ -26,8 +26,8 @@ func TestABrokenOffWriteHoldsNoLock(t *testing.T) {
 	failed := 0
 	for range 1500 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(200*time.Microsecond))))
-		nobody := outbox.Ref{ID: "01a21277-72b1-7a75-a3d3-17af614308ff", Seq: 1, Token: "01a21277-72b1-7a75-a3d3-17af614308fe"}
-		if _, err := s.CommitStage(ctx, []outbox.Staging{{Ref: nobody, Relay: "main"}}); err != nil {
+		nobody := queue.Ref{ID: "01a21277-72b1-7a75-a3d3-17af614308ff", Seq: 1, Token: "01a21277-72b1-7a75-a3d3-17af614308fe"}
+		if _, err := s.Fence(ctx, []queue.FencedRef{{Ref: nobody, Relay: "main"}}); err != nil {
 			failed++
 		}
 		cancel()

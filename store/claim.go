@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -22,12 +23,12 @@ const MinLease = 10 * time.Millisecond
 // Due lists what is queued on the given routes, or on every route when none is given, one entry for each route and
 // priority that holds anything, the most urgent first. It writes nothing, takes no lock, and costs the same whatever the
 // backlog: an idle dispatcher polls with it.
-func (s *Store) Due(ctx context.Context, routes []string) ([]outbox.Due, error) {
+func (s *Store) Due(ctx context.Context, routes []string) ([]queue.Due, error) {
 	return s.due(ctx, routes, "")
 }
 
 // due is [Store.Due] for those who send through a relay: while that is paused, so is all that waits.
-func (s *Store) due(ctx context.Context, routes []string, relay string) ([]outbox.Due, error) {
+func (s *Store) due(ctx context.Context, routes []string, relay string) ([]queue.Due, error) {
 	var wanted any
 	if len(routes) > 0 {
 		list, err := json.Marshal(routes)
@@ -46,9 +47,9 @@ func (s *Store) due(ctx context.Context, routes []string, relay string) ([]outbo
 	if err != nil {
 		return nil, s.failed(ctx, err, "list what is due")
 	}
-	due := make([]outbox.Due, len(rows))
+	due := make([]queue.Due, len(rows))
 	for i, r := range rows {
-		due[i] = outbox.Due{Route: r.Route, Priority: r.Priority, In: seconds(r.DueIn), Paused: r.Paused}
+		due[i] = queue.Due{Route: r.Route, Priority: r.Priority, In: seconds(r.DueIn), Paused: r.Paused}
 	}
 	return due, nil
 }
@@ -60,12 +61,12 @@ func (s *Store) due(ctx context.Context, routes []string, relay string) ([]outbo
 // holds, which all dispatchers of the database draw from. When nothing is due, or nothing is allowed, it writes nothing.
 //
 // On an error some deliveries may have been leased all the same; their leases lapse and [Store.Reap] returns them.
-func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Claimed, error) {
+func (s *Store) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error) {
 	if err := checkClaim(req); err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	if req.Expect.Route != "" && s.dialect == schema.Postgres && req.Rate.PerSecond <= 0 { // elsewhere looking is cheaper than a try
-		got, err := s.claimOnce(ctx, req, []outbox.Due{req.Expect})
+		got, err := s.claimOnce(ctx, req, []queue.Due{req.Expect})
 		if err != nil {
 			return got.list, s.failed(ctx, err, "claim")
 		}
@@ -77,7 +78,7 @@ func (s *Store) Claim(ctx context.Context, req outbox.ClaimRequest) ([]outbox.Cl
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
-	due = slices.DeleteFunc(due, func(d outbox.Due) bool { return d.Paused || d.In > 0 })
+	due = slices.DeleteFunc(due, func(d queue.Due) bool { return d.Paused || d.In > 0 })
 	if len(due) == 0 {
 		return nil, nil
 	}
@@ -101,13 +102,13 @@ const suppressAtMost = 1000
 
 // round is what one round of a claim did.
 type round struct {
-	list       []outbox.Claimed
+	list       []queue.Claimed
 	suppressed int
 }
 
 // claimOnce claims in one transaction, except on PostgreSQL without a rate, where each statement stands for itself. Only
 // there is something claimed beside an error.
-func (s *Store) claimOnce(ctx context.Context, req outbox.ClaimRequest, due []outbox.Due) (got round, err error) {
+func (s *Store) claimOnce(ctx context.Context, req queue.ClaimRequest, due []queue.Due) (got round, err error) {
 	switch {
 	case req.Rate.PerSecond > 0:
 		return s.claimAllowed(ctx, req, due)
@@ -124,7 +125,7 @@ func (s *Store) claimOnce(ctx context.Context, req outbox.ClaimRequest, due []ou
 	return got, nil
 }
 
-func checkClaim(req outbox.ClaimRequest) error {
+func checkClaim(req queue.ClaimRequest) error {
 	switch {
 	case req.Owner == "":
 		return errors.New("no owner given")
@@ -149,14 +150,14 @@ const turn = 16
 
 // claimCount counts the claims of those who ask for the same routes of the same relay: lanes that take turns at the store
 // each have their own.
-func (s *Store) claimCount(req outbox.ClaimRequest) uint64 {
+func (s *Store) claimCount(req queue.ClaimRequest) uint64 {
 	n, _ := s.claims.LoadOrStore(strings.Join(append([]string{req.Relay}, req.Routes...), "\x00"), new(atomic.Uint64))
 	return n.(*atomic.Uint64).Add(1) //nolint:forcetypeassert // nothing else is stored
 }
 
 // promote puts one of the less urgent priorities before the others.
-func promote(due []outbox.Due, n uint64) []outbox.Due {
-	var groups [][]outbox.Due
+func promote(due []queue.Due, n uint64) []queue.Due {
+	var groups [][]queue.Due
 	for i, d := range due {
 		if i == 0 || d.Priority != due[i-1].Priority {
 			groups = append(groups, nil)
@@ -171,9 +172,9 @@ func promote(due []outbox.Due, n uint64) []outbox.Due {
 }
 
 // claimDue claims from ranges, the most urgent first. On a nil conn each statement stands for itself.
-func (s *Store) claimDue(ctx context.Context, c conn, req outbox.ClaimRequest, due []outbox.Due) (round, error) {
+func (s *Store) claimDue(ctx context.Context, c conn, req queue.ClaimRequest, due []queue.Due) (round, error) {
 	var (
-		claimed []outbox.Claimed
+		claimed []queue.Claimed
 		left    = budget{rows: req.Limit, bytes: req.MaxBytes, suppressed: suppressAtMost}
 	)
 	for len(due) > 0 && !left.spent(req) {
@@ -198,17 +199,17 @@ type budget struct {
 	suppressed int // how many more may be suppressed
 }
 
-func (b *budget) spent(req outbox.ClaimRequest) bool {
+func (b *budget) spent(req queue.ClaimRequest) bool {
 	return b.rows <= 0 || b.suppressed <= 0 || req.MaxBytes > 0 && b.bytes <= 0
 }
 
 // claimEvenly divides the budget between ranges; what one leaves, the next and then those that had more to give may take.
 func (s *Store) claimEvenly(
-	ctx context.Context, c conn, req outbox.ClaimRequest, ranges []outbox.Due, left *budget,
-) ([]outbox.Claimed, error) {
-	var claimed []outbox.Claimed
+	ctx context.Context, c conn, req queue.ClaimRequest, ranges []queue.Due, left *budget,
+) ([]queue.Claimed, error) {
+	var claimed []queue.Claimed
 	for len(ranges) > 0 && !left.spent(req) {
-		var full []outbox.Due
+		var full []queue.Due
 		for i, d := range ranges {
 			if left.spent(req) {
 				break
@@ -273,12 +274,12 @@ type messageRow struct {
 
 // claimRange claims from one (route, priority), whose rows are one stretch of the index.
 func (s *Store) claimRange(
-	ctx context.Context, c conn, req outbox.ClaimRequest, d outbox.Due, limit int, maxBytes int64,
+	ctx context.Context, c conn, req queue.ClaimRequest, d queue.Due, limit int, maxBytes int64,
 ) (*grouping, error) {
 	token := uuid.NewString()
 	args := []any{d.Route, string(d.Priority), limit, token, s.interval(req.Lease), clean(req.Owner), maxBytes}
 	if s.dialect == schema.Postgres {
-		return s.claimPostgres(ctx, c, token, append(args, req.InlineBytes, clean(req.Relay), req.Staged))
+		return s.claimPostgres(ctx, c, token, append(args, req.InlineBytes, clean(req.Relay), req.Fenced))
 	}
 	return s.claimSQLite(ctx, c, token, append(args, clean(req.Relay)), req.InlineBytes)
 }
@@ -356,7 +357,7 @@ func (s *Store) claimSQLite(ctx context.Context, c conn, token string, args []an
 
 // grouping collects deliveries under their messages, in the order in which they come.
 type grouping struct {
-	list               []outbox.Claimed
+	list               []queue.Claimed
 	leased, suppressed int
 	index              map[outbox.ID]int
 }
@@ -380,17 +381,17 @@ func (g *grouping) add(token string, l leasedRow, m *messageRow) error {
 		g.index[l.ID] = i
 		g.list = append(g.list, c)
 	}
-	g.list[i].Deliveries = append(g.list[i].Deliveries, outbox.ClaimedDelivery{
+	g.list[i].Deliveries = append(g.list[i].Deliveries, queue.ClaimedDelivery{
 		Seq: l.Seq, Recipient: l.Recipient, Attempt: l.Attempts, DeferredFor: seconds(l.DeferredFor), Class: l.Class, Relay: l.Relay,
 	})
 	return nil
 }
 
-func claimedMessage(token string, l leasedRow, m *messageRow) (outbox.Claimed, error) {
-	c := outbox.Claimed{
-		ID: l.ID, MessageID: m.RFCID, Key: m.Key, Route: m.Route, Priority: m.Priority, Sender: m.Sender, Subject: m.Subject,
+func claimedMessage(token string, l leasedRow, m *messageRow) (queue.Claimed, error) {
+	c := queue.Claimed{
+		ID: l.ID, MessageID: m.RFCID, IdempotencyKey: m.Key, Route: m.Route, Priority: m.Priority, Sender: m.Sender, Subject: m.Subject,
 		Size: m.Size, OnUncertain: m.OnUncertain, TraceParent: m.TraceParent, Age: seconds(m.Age), ExpiresIn: seconds(l.ExpiresIn),
-		Body: m.Body, KeyID: m.KeyID, Token: token,
+		Body: m.Body, BodyKeyID: m.KeyID, Token: token,
 	}
 	if err := decode(m.Tags, &c.Tags); err != nil {
 		return c, fmt.Errorf("message %s: tags: %w", l.ID, err)

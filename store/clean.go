@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -24,8 +25,8 @@ const (
 // whose last delivery went, and the body and metadata of messages whose deliveries have all been finished for long enough. It works in
 // short batches of 100 with 10 ms between them, and returns what it removed also beside an error: what was removed before stays. When
 // there is nothing to remove it writes nothing. Any number of processes may call it at once.
-func (s *Store) Clean(ctx context.Context, keep outbox.Retention) (outbox.CleanReport, error) {
-	var report outbox.CleanReport
+func (s *Store) Clean(ctx context.Context, keep queue.Retention) (queue.CleanReport, error) {
+	var report queue.CleanReport
 	if keep.Sent < 0 || keep.Unsent < 0 || keep.Body < 0 {
 		return report, errors.New("clean: a retention must not be negative")
 	}

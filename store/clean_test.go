@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
@@ -33,7 +34,7 @@ func TestCleaningGivesWay(t *testing.T) {
 
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.Clean(t.Context(), outbox.Retention{Sent: time.Hour})
+		_, err := s.Clean(t.Context(), queue.Retention{Sent: time.Hour})
 		done <- err
 	}()
 	var longest time.Duration

@@ -9,6 +9,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 )
@@ -40,7 +41,7 @@ func TestSettleWhateverTheDefaultsOfTheDatabase(t *testing.T) {
 				t.Fatal(err)
 			}
 			enqueueOn(t, strict)
-			claimed, err := s.Claim(t.Context(), outbox.ClaimRequest{Owner: "d1", Limit: 1, Lease: time.Minute})
+			claimed, err := s.Claim(t.Context(), queue.ClaimRequest{Owner: "d1", Limit: 1, Lease: time.Minute})
 			if err != nil || len(claimed) != 1 {
 				t.Fatalf("%d messages claimed (%v)", len(claimed), err)
 			}
@@ -55,7 +56,7 @@ func TestSettleWhateverTheDefaultsOfTheDatabase(t *testing.T) {
 			}
 			settled := make(chan error, 1)
 			go func() {
-				lost, err := s.Settle(t.Context(), "d1", []outbox.Settlement{{Ref: claimed[0].Ref(0), Verb: outbox.VerbSent}})
+				lost, err := s.Settle(t.Context(), "d1", []queue.Settlement{{Ref: claimed[0].Ref(0), Outcome: queue.Sent}})
 				if len(lost) > 0 {
 					err = fmt.Errorf("lost %v", lost)
 				}

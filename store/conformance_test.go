@@ -9,6 +9,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
@@ -80,7 +81,7 @@ func TestSchemasAreApart(t *testing.T) {
 		if err != nil || len(list) != 1 || list[0].ID != ids[name] {
 			t.Errorf("the schema %q lists %v (%v), want %s alone", name, list, err, ids[name])
 		}
-		claimed, err := s.Claim(t.Context(), outbox.ClaimRequest{Owner: "d", Limit: 10, Lease: time.Minute, InlineBytes: 1 << 10})
+		claimed, err := s.Claim(t.Context(), queue.ClaimRequest{Owner: "d", Limit: 10, Lease: time.Minute, InlineBytes: 1 << 10})
 		if err != nil || len(claimed) != 1 || claimed[0].ID != ids[name] {
 			t.Errorf("in the schema %q %v were claimed (%v), want %s alone", name, claimed, err, ids[name])
 		}

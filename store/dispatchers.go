@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
 // Heartbeat notes that a dispatcher lives, by the clock of the database. Leases do not depend on it: it is for people who
 // look. A dispatcher that has not been heard of for a day is forgotten.
-func (s *Store) Heartbeat(ctx context.Context, h outbox.Heartbeat) error {
+func (s *Store) Heartbeat(ctx context.Context, h queue.Heartbeat) error {
 	if h.ID == "" {
 		return errors.New("heartbeat: no id given")
 	}

@@ -8,8 +8,8 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store/postgres"
 )
 
@@ -20,11 +20,11 @@ func TestWhatWaitsForTheDisk(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		open func(dsn string) (*sqlx.DB, error)
-		rate outbox.Rate
+		rate queue.Rate
 	}{
-		{"lib/pq", postgres.Open, outbox.Rate{}},                            // one statement
-		{"lib/pq with a rate", postgres.Open, outbox.Rate{PerSecond: 1000}}, // a transaction
-		{"pgx", func(dsn string) (*sqlx.DB, error) { return sqlx.Open("pgx", dsn) }, outbox.Rate{}},
+		{"lib/pq", postgres.Open, queue.Rate{}},                            // one statement
+		{"lib/pq with a rate", postgres.Open, queue.Rate{PerSecond: 1000}}, // a transaction
+		{"pgx", func(dsn string) (*sqlx.DB, error) { return sqlx.Open("pgx", dsn) }, queue.Rate{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -35,17 +35,17 @@ func TestWhatWaitsForTheDisk(t *testing.T) {
 	}
 }
 
-func whatWaits(t *testing.T, db *sqlx.DB, rate outbox.Rate) {
+func whatWaits(t *testing.T, db *sqlx.DB, rate queue.Rate) {
 	t.Helper()
 	s := migrated(t, db)
-	claim := func(staged bool) (outbox.Ref, error) {
+	claim := func(staged bool) (queue.Ref, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		claimed, err := s.Claim(ctx, outbox.ClaimRequest{
-			Owner: "d", Limit: 1, Lease: time.Hour, Staged: staged, Relay: "main", Rate: rate,
+		claimed, err := s.Claim(ctx, queue.ClaimRequest{
+			Owner: "d", Limit: 1, Lease: time.Hour, Fenced: staged, Relay: "main", Rate: rate,
 		})
 		if err != nil || len(claimed) != 1 {
-			return outbox.Ref{}, fmt.Errorf("claimed %d messages: %w", len(claimed), err)
+			return queue.Ref{}, fmt.Errorf("claimed %d messages: %w", len(claimed), err)
 		}
 		return claimed[0].Ref(0), nil
 	}
@@ -74,7 +74,7 @@ func whatWaits(t *testing.T, db *sqlx.DB, rate outbox.Rate) {
 		t.Fatal(err)
 	}
 	begin(func() error {
-		_, err := s.CommitStage(t.Context(), []outbox.Staging{{Ref: ref, Relay: "main"}})
+		_, err := s.Fence(t.Context(), []queue.FencedRef{{Ref: ref, Relay: "main"}})
 		return err
 	})
 	if !waits(t, db, 2, done) {

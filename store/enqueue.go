@@ -22,7 +22,7 @@ func (s *Store) Enqueue(ctx context.Context, msgs ...*outbox.Message) ([]outbox.
 	}
 	var receipts []outbox.Receipt
 	err := s.atomically(ctx, func(c conn) (err error) {
-		receipts, err = s.notices.EnqueueMany(ctx, outbox.InTx(c), msgs)
+		receipts, err = s.outbox.EnqueueMany(ctx, outbox.InTx(c), msgs)
 		return err
 	})
 	if err != nil {

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
 // ErrNoBody says that a message has no body any more, because it was scrubbed.
-var ErrNoBody = outbox.ErrNoBody
+var ErrNoBody = queue.ErrNoBody
 
 // ErrNotFound says that no message has the name that was given.
 var ErrNotFound = errors.New("no such message")

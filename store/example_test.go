@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -28,13 +28,13 @@ func ExampleStore_RecordFeedback() {
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 			return err
 		}
-		kind := outbox.FeedbackKind(in.Type)
+		kind := queue.FeedbackKind(in.Type)
 		if !kind.Valid() {
 			return nil // opened, clicked …
 		}
-		result, err := s.RecordFeedback(ctx, outbox.Feedback{
+		result, err := s.RecordFeedback(ctx, queue.Feedback{
 			Kind: kind, MessageID: in.MessageID, Recipient: in.Recipient, At: in.At, Enhanced: in.Status, Detail: in.Reason,
-			EventID: in.Event, Suppress: kind == outbox.FeedbackBounced || kind == outbox.FeedbackComplained,
+			EventID: in.Event, Suppress: kind == queue.FeedbackBounced || kind == queue.FeedbackComplained,
 		})
 		if len(result.Unknown) > 0 {
 			fmt.Println("not one of ours:", in.MessageID)

@@ -10,12 +10,13 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // Feedback is what a provider reported of a delivery after it had accepted the message.
 type Feedback struct {
 	Seq  int // the place of the recipient
-	Kind outbox.FeedbackKind
+	Kind queue.FeedbackKind
 	// At is when it happened, and RecordedAt when it was recorded here, by the clock of the database.
 	At, RecordedAt time.Time
 	Code           int
@@ -27,16 +28,16 @@ type Feedback struct {
 // feedbackBatch is how many reports share a transaction.
 const feedbackBatch = 100
 
-// feedbackJSON is an [outbox.Feedback] for one delivery as a statement reads it.
+// feedbackJSON is an [queue.Feedback] for one delivery as a statement reads it.
 type feedbackJSON struct {
-	ID       outbox.ID           `json:"id"`
-	Seq      int                 `json:"seq"`
-	EventID  string              `json:"event_id"`
-	Kind     outbox.FeedbackKind `json:"kind"`
-	At       *string             `json:"at"`
-	Code     *int                `json:"code"`
-	Enhanced *string             `json:"enhanced"`
-	Detail   *string             `json:"detail"`
+	ID       outbox.ID          `json:"id"`
+	Seq      int                `json:"seq"`
+	EventID  string             `json:"event_id"`
+	Kind     queue.FeedbackKind `json:"kind"`
+	At       *string            `json:"at"`
+	Code     *int               `json:"code"`
+	Enhanced *string            `json:"enhanced"`
+	Detail   *string            `json:"detail"`
 
 	suppress bool
 }
@@ -54,8 +55,8 @@ type recordedKey struct {
 //
 // Bad input is refused before anything is written. It works in batches: what it reports beside an error was recorded, and the
 // call may be repeated.
-func (s *Store) RecordFeedback(ctx context.Context, list ...outbox.Feedback) (outbox.FeedbackReport, error) {
-	var report outbox.FeedbackReport
+func (s *Store) RecordFeedback(ctx context.Context, list ...queue.Feedback) (queue.FeedbackReport, error) {
+	var report queue.FeedbackReport
 	for i, f := range list {
 		if err := checkFeedback(f); err != nil {
 			return report, fmt.Errorf("record feedback: report %d: %w", i+1, err)
@@ -71,13 +72,13 @@ func (s *Store) RecordFeedback(ctx context.Context, list ...outbox.Feedback) (ou
 	return report, nil
 }
 
-func checkFeedback(f outbox.Feedback) error {
+func checkFeedback(f queue.Feedback) error {
 	switch {
 	case !f.Kind.Valid():
 		return fmt.Errorf("%q is not a kind of feedback: use delivered, delayed, bounced or complained", string(f.Kind))
 	case f.ProviderID == "" && f.MessageID == "":
 		return errors.New("it needs a ProviderID or a MessageID")
-	case f.Suppress && (f.Kind == outbox.FeedbackDelivered || f.Kind == outbox.FeedbackDelayed):
+	case f.Suppress && (f.Kind == queue.FeedbackDelivered || f.Kind == queue.FeedbackDelayed):
 		return fmt.Errorf("what is %s puts nobody on the suppression list", f.Kind)
 	case f.At.Year() > 9999 || f.At.Year() < 1970 && !f.At.IsZero():
 		return fmt.Errorf("%v is no time at which it happened", f.At)
@@ -87,10 +88,10 @@ func checkFeedback(f outbox.Feedback) error {
 }
 
 // recordFeedback records a batch and adds to the report.
-func (s *Store) recordFeedback(ctx context.Context, batch []outbox.Feedback, report *outbox.FeedbackReport) error {
+func (s *Store) recordFeedback(ctx context.Context, batch []queue.Feedback, report *queue.FeedbackReport) error {
 	var (
 		rows    []feedbackJSON
-		unknown []outbox.Feedback
+		unknown []queue.Feedback
 	)
 	seen := make(map[recordedKey]bool)
 	double := 0
@@ -142,7 +143,7 @@ func (s *Store) recordFeedback(ctx context.Context, batch []outbox.Feedback, rep
 }
 
 // rowOf is a report without its delivery.
-func rowOf(f outbox.Feedback) feedbackJSON {
+func rowOf(f queue.Feedback) feedbackJSON {
 	row := feedbackJSON{
 		EventID: clean(f.EventID), Kind: f.Kind, Code: optional(f.Code), Enhanced: text(f.Enhanced), Detail: text(f.Detail),
 	}
@@ -160,7 +161,7 @@ func rowOf(f outbox.Feedback) feedbackJSON {
 }
 
 // reported finds the deliveries of the one message that a report is about.
-func (s *Store) reported(ctx context.Context, f outbox.Feedback) ([]key, error) {
+func (s *Store) reported(ctx context.Context, f queue.Feedback) ([]key, error) {
 	recipient := canonicalAddress(clean(f.Recipient))
 	if f.ProviderID != "" {
 		found, err := collect[key](ctx, s.db, s.queries.get("deliveries_by_provider"), clean(f.ProviderID), recipient)
@@ -199,7 +200,7 @@ func (s *Store) suppressReported(ctx context.Context, c conn, rows []feedbackJSO
 			continue
 		}
 		source, reason := "bounce", "the message bounced"
-		if r.Kind == outbox.FeedbackComplained {
+		if r.Kind == queue.FeedbackComplained {
 			source, reason = "complaint", "the recipient complained"
 		}
 		if r.Detail != nil {
@@ -219,7 +220,7 @@ func (s *Store) feedback(ctx context.Context, id outbox.ID) ([]Feedback, error) 
 	type row struct {
 		Seq              int
 		EventID          string `db:"event_id"`
-		Kind             outbox.FeedbackKind
+		Kind             queue.FeedbackKind
 		At               timestamp
 		Code             int
 		Enhanced, Detail string

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -34,7 +35,7 @@ func set(keys []key) map[key]bool {
 	return m
 }
 
-// refJSON is an [outbox.Ref] as a statement reads it.
+// refJSON is an [queue.Ref] as a statement reads it.
 type refJSON struct {
 	ID    outbox.ID `json:"id"`
 	Seq   int       `json:"seq"`
@@ -46,11 +47,11 @@ func (r refJSON) key() key { return key{r.ID, r.Seq} }
 // fencedJSON is what a fenced statement reads for each delivery.
 type fencedJSON struct {
 	refJSON
-	Relay *string `json:"relay,omitempty"` // commit_stage only
+	Relay *string `json:"relay,omitempty"` // fence only
 }
 
 // canonical returns a ref as the database writes it. One whose parts are no UUIDs cannot be held by anybody.
-func canonical(r outbox.Ref) (refJSON, bool) {
+func canonical(r queue.Ref) (refJSON, bool) {
 	id, err := outbox.ParseID(string(r.ID))
 	if err != nil {
 		return refJSON{}, false
@@ -62,22 +63,22 @@ func canonical(r outbox.Ref) (refJSON, bool) {
 	return refJSON{ID: id, Seq: r.Seq, Token: string(token)}, true
 }
 
-// CommitStage marks deliveries as being past the point of no return: sending, stage 0 → 1, under their tokens and while
+// Fence marks deliveries as being past the point of no return: sending, stage 0 → 1, under their tokens and while
 // their leases hold, and records the relay that is about to get each of them. It is called before the final dot of a message
 // may leave. It returns the refs that it did not mark: their leases lapsed, and their messages must not be sent. After an
 // error nothing may be sent either; the call may have taken effect and may be repeated.
 //
 // Should the process die before it settles, [Store.Reap] keeps the relay: the next claim of the delivery says in
-// outbox.ClaimedDelivery that its class is "ambiguous" and which relay the doubt is with.
-func (s *Store) CommitStage(ctx context.Context, list []outbox.Staging) (lost []outbox.Ref, err error) {
+// queue.ClaimedDelivery that its class is "ambiguous" and which relay the doubt is with.
+func (s *Store) Fence(ctx context.Context, list []queue.FencedRef) (lost []queue.Ref, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	refs, relays := make([]outbox.Ref, len(list)), make([]*string, len(list))
+	refs, relays := make([]queue.Ref, len(list)), make([]*string, len(list))
 	for i, st := range list {
 		refs[i], relays[i] = st.Ref, text(st.Relay)
 	}
-	lost, err = s.fenced(ctx, "commit_stage", refs, relays)
+	lost, err = s.fenced(ctx, "fence", refs, relays)
 	if err != nil {
 		return nil, s.failed(ctx, err, "commit the stage")
 	}
@@ -86,7 +87,7 @@ func (s *Store) CommitStage(ctx context.Context, list []outbox.Staging) (lost []
 
 // Renew extends leases to the given time from now, by the clock of the database. It returns the refs whose deliveries
 // are no longer held under their tokens. A lease that lapsed and that nobody has taken back yet is renewed, too.
-func (s *Store) Renew(ctx context.Context, refs []outbox.Ref, lease time.Duration) (lost []outbox.Ref, err error) {
+func (s *Store) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) (lost []queue.Ref, err error) {
 	if lease < MinLease {
 		return nil, fmt.Errorf("renew: the lease must be at least %v, not %v", MinLease, lease)
 	}
@@ -100,7 +101,7 @@ func (s *Store) Renew(ctx context.Context, refs []outbox.Ref, lease time.Duratio
 // fenced runs a statement over refs, with a relay for each or none at all, and returns those that it did not change. The refs
 // are put in the order of their keys, in which the statements lock the rows: two calls over the same rows wait for one another
 // and do not deadlock.
-func (s *Store) fenced(ctx context.Context, name string, refs []outbox.Ref, relays []*string, args ...any) ([]outbox.Ref, error) {
+func (s *Store) fenced(ctx context.Context, name string, refs []queue.Ref, relays []*string, args ...any) ([]queue.Ref, error) {
 	list := make([]fencedJSON, 0, len(refs))
 	for i, r := range refs {
 		ref, ok := canonical(r)
@@ -160,7 +161,7 @@ func (s *Store) fencedOneByOne(
 }
 
 // notIn returns those refs that a statement did not change.
-func notIn(done map[refJSON]bool, refs []outbox.Ref) (lost []outbox.Ref) {
+func notIn(done map[refJSON]bool, refs []queue.Ref) (lost []queue.Ref) {
 	for _, r := range refs {
 		if ref, ok := canonical(r); !ok || !done[ref] {
 			lost = append(lost, r)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // Message is a stored message without its body; see [Store.Body].
@@ -92,7 +93,7 @@ func (d *Delivery) Shown() string {
 type Attempt struct {
 	Seq       int
 	Attempt   int
-	Verb      outbox.Verb // what became of the delivery; "reap" when its lease lapsed
+	Verb      queue.Outcome // what became of the delivery; "reap" when its lease lapsed
 	StartedAt time.Time
 	Duration  time.Duration
 	Owner     string // the dispatcher
@@ -212,7 +213,7 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 	}
 	type attemptRow struct {
 		Seq, Attempt int
-		Verb         outbox.Verb
+		Verb         queue.Outcome
 		StartedAt    timestamp `db:"started_at"`
 		DurationMS   int64     `db:"duration_ms"`
 		Owner        string

@@ -9,6 +9,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -40,8 +41,8 @@ VALUES ($1, '<m@example.com>', 'shop@example.com', '["ann@example.org"]', 1, $2)
 			}
 			claim := func() int {
 				t.Helper()
-				got, err := s.claimRange(t.Context(), db, outbox.ClaimRequest{Owner: "d1", Relay: "primary", Lease: time.Minute},
-					outbox.Due{Route: "default", Priority: outbox.Normal}, 10, 0)
+				got, err := s.claimRange(t.Context(), db, queue.ClaimRequest{Owner: "d1", Relay: "primary", Lease: time.Minute},
+					queue.Due{Route: "default", Priority: outbox.Normal}, 10, 0)
 				if err != nil {
 					t.Fatal(err)
 				}

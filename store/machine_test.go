@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -63,7 +64,7 @@ func (m *machine) enqueue(rt *rapid.T) {
 	msg := &outbox.Message{
 		From: outbox.Address{Address: "shop@example.com"}, Text: "x",
 		Route:       rapid.SampledFrom(routes).Draw(rt, "route"),
-		Priority:    rapid.SampledFrom(outbox.Priorities()).Draw(rt, "priority"),
+		Priority:    rapid.SampledFrom(queue.Priorities()).Draw(rt, "priority"),
 		OnUncertain: rapid.SampledFrom([]outbox.UncertainPolicy{outbox.Resend, outbox.Hold}).Draw(rt, "policy"),
 	}
 	later := rapid.Bool().Draw(rt, "later")
@@ -111,14 +112,14 @@ func (m *machine) claim(rt *rapid.T) {
 			due++
 		}
 	}
-	var expect outbox.Due
+	var expect queue.Due
 	if rapid.Bool().Draw(rt, "expects") {
 		expect.Route = rapid.SampledFrom(routes).Draw(rt, "expected route")
-		expect.Priority = rapid.SampledFrom(outbox.Priorities()).Draw(rt, "expected priority")
+		expect.Priority = rapid.SampledFrom(queue.Priorities()).Draw(rt, "expected priority")
 	}
-	claimed, err := m.store.Claim(rt.Context(), outbox.ClaimRequest{
+	claimed, err := m.store.Claim(rt.Context(), queue.ClaimRequest{
 		Owner: rapid.SampledFrom([]string{"d1", "d2", "d3"}).Draw(rt, "owner"), Limit: limit, Lease: time.Hour, InlineBytes: 1 << 20,
-		Relay: relay, Staged: rapid.Bool().Draw(rt, "staged"), Expect: expect,
+		Relay: relay, Fenced: rapid.Bool().Draw(rt, "staged"), Expect: expect,
 	})
 	if err != nil {
 		rt.Fatal(err)
@@ -154,7 +155,7 @@ func (m *machine) claim(rt *rapid.T) {
 	// Which of the suppressed it met depends on the order; they are what the database says, if they may be.
 	for _, d := range m.rows(rt) {
 		if d.State == outbox.StateSuppressed {
-			if e := m.find(outbox.Ref{ID: d.ID, Seq: d.Seq}); e.state == outbox.StateQueued {
+			if e := m.find(queue.Ref{ID: d.ID, Seq: d.Seq}); e.state == outbox.StateQueued {
 				if stopped || !m.barred[e.recipient] || !e.claimable(m.model) {
 					rt.Fatalf("%s/%d was suppressed and must not be", d.ID, d.Seq)
 				}
@@ -165,8 +166,8 @@ func (m *machine) claim(rt *rapid.T) {
 }
 
 // refs draws some refs of what was ever claimed.
-func (m *machine) refs(rt *rapid.T) []outbox.Ref {
-	var all []outbox.Ref
+func (m *machine) refs(rt *rapid.T) []queue.Ref {
+	var all []queue.Ref
 	for _, c := range m.claims {
 		for i := range c.Deliveries {
 			all = append(all, c.Ref(i))
@@ -176,19 +177,19 @@ func (m *machine) refs(rt *rapid.T) []outbox.Ref {
 		rt.Skip("nothing was claimed yet")
 	}
 	// One for each delivery, as a dispatcher has them.
-	list := rapid.SliceOfNDistinct(rapid.SampledFrom(all), 1, 5, func(r outbox.Ref) string { return fmt.Sprint(r.ID, r.Seq) })
+	list := rapid.SliceOfNDistinct(rapid.SampledFrom(all), 1, 5, func(r queue.Ref) string { return fmt.Sprint(r.ID, r.Seq) })
 	return list.Draw(rt, "refs")
 }
 
 // lost checks what a fenced verb says that it did not change.
 func (m *machine) lost(
-	rt *rapid.T, verb string, may func(outbox.Ref) *modelDelivery, refs, lost []outbox.Ref, err error, change func(i int, d *modelDelivery) bool,
+	rt *rapid.T, verb string, may func(queue.Ref) *modelDelivery, refs, lost []queue.Ref, err error, change func(i int, d *modelDelivery) bool,
 ) {
 	rt.Helper()
 	if err != nil {
 		rt.Fatalf("%s: %v", verb, err)
 	}
-	var expected []outbox.Ref
+	var expected []queue.Ref
 	for i, ref := range refs {
 		if d := may(ref); d == nil || !change(i, d) {
 			expected = append(expected, ref)
@@ -202,11 +203,11 @@ func (m *machine) lost(
 func (m *machine) commit(rt *rapid.T) {
 	refs := m.refs(rt)
 	relay := rapid.SampledFrom([]string{"r1", "r2"}).Draw(rt, "relay")
-	list := make([]outbox.Staging, len(refs))
+	list := make([]queue.FencedRef, len(refs))
 	for i, ref := range refs {
-		list[i] = outbox.Staging{Ref: ref, Relay: relay}
+		list[i] = queue.FencedRef{Ref: ref, Relay: relay}
 	}
-	lost, err := m.store.CommitStage(rt.Context(), list)
+	lost, err := m.store.Fence(rt.Context(), list)
 	m.lost(rt, "commit", m.holds, refs, lost, err, func(_ int, d *modelDelivery) bool {
 		if !d.lapsed {
 			d.stage, d.relay = 1, relay
@@ -223,23 +224,23 @@ func (m *machine) renew(rt *rapid.T) {
 
 func (m *machine) settleSome(rt *rapid.T) {
 	refs := m.refs(rt)
-	list := make([]outbox.Settlement, len(refs))
+	list := make([]queue.Settlement, len(refs))
 	for i, ref := range refs {
-		list[i] = outbox.Settlement{
+		list[i] = queue.Settlement{
 			Ref: ref,
-			Verb: rapid.SampledFrom([]outbox.Verb{
-				outbox.VerbSent, outbox.VerbDefer, outbox.VerbFail, outbox.VerbRecycle, outbox.VerbUncertain, outbox.VerbExpire, outbox.VerbHold,
+			Outcome: rapid.SampledFrom([]queue.Outcome{
+				queue.Sent, queue.Deferred, queue.Failed, queue.Recycled, queue.Uncertain, queue.Expired, queue.Held,
 			}).Draw(rt, "verb"),
 			Uncounted: rapid.Bool().Draw(rt, "uncounted"),
 		}
-		if verb := list[i].Verb; verb == outbox.VerbDefer || verb == outbox.VerbUncertain {
+		if verb := list[i].Outcome; verb == queue.Deferred || verb == queue.Uncertain {
 			list[i].Delay = rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(rt, "delay")
 		}
-		if list[i].Verb == outbox.VerbFail {
+		if list[i].Outcome == queue.Failed {
 			list[i].Suppress = rapid.IntRange(0, 3).Draw(rt, "suppress") == 0
 		}
 		if rapid.Bool().Draw(rt, "evidence") {
-			list[i].Evidence = outbox.Evidence{Class: rapid.SampledFrom([]string{"transient", "message"}).Draw(rt, "class"), Relay: "r3"}
+			list[i].Evidence = queue.Evidence{Class: rapid.SampledFrom([]string{"transient", "message"}).Draw(rt, "class"), Relay: "r3"}
 		}
 	}
 	lost, err := m.store.Settle(rt.Context(), "d1", list)

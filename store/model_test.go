@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // The reference model: what package store promises, in memory. The test below drives both with the same random verbs of several
@@ -13,7 +14,7 @@ type model struct {
 	paused     map[string]bool
 	relay      bool // the relay "r1" is paused
 	barred     map[string]bool
-	claims     []outbox.Claimed // everything that was ever claimed: most of it is stale
+	claims     []queue.Claimed // everything that was ever claimed: most of it is stale
 }
 
 type modelDelivery struct {
@@ -45,7 +46,7 @@ const (
 	passed
 )
 
-func (m *model) find(ref outbox.Ref) *modelDelivery {
+func (m *model) find(ref queue.Ref) *modelDelivery {
 	for _, d := range m.deliveries {
 		if d.id == ref.ID && d.seq == ref.Seq {
 			return d
@@ -55,7 +56,7 @@ func (m *model) find(ref outbox.Ref) *modelDelivery {
 }
 
 // holds says whether a ref is that of the delivery's holder.
-func (m *model) holds(ref outbox.Ref) *modelDelivery {
+func (m *model) holds(ref queue.Ref) *modelDelivery {
 	if d := m.find(ref); d != nil && d.state == outbox.StateSending && d.token == ref.Token {
 		return d
 	}
@@ -63,7 +64,7 @@ func (m *model) holds(ref outbox.Ref) *modelDelivery {
 }
 
 // answers says whether a ref may settle: its holder's, or, while it is uncertain, that of who left it in doubt.
-func (m *model) answers(ref outbox.Ref) *modelDelivery {
+func (m *model) answers(ref queue.Ref) *modelDelivery {
 	if d := m.find(ref); d != nil && d.state == outbox.StateUncertain && d.doubt == ref.Token {
 		return d
 	}
@@ -80,43 +81,43 @@ func (d *modelDelivery) end(state outbox.State) {
 }
 
 // settle is what a verb does.
-func (d *modelDelivery) settle(st outbox.Settlement) {
-	switch st.Verb {
-	case outbox.VerbSent:
+func (d *modelDelivery) settle(st queue.Settlement) {
+	switch st.Outcome {
+	case queue.Sent:
 		d.end(outbox.StateSent)
-	case outbox.VerbFail:
+	case queue.Failed:
 		d.end(outbox.StateFailed)
-	case outbox.VerbHold:
+	case queue.Held:
 		d.end(outbox.StateHeld)
-	case outbox.VerbExpire:
+	case queue.Expired:
 		d.end(outbox.StateExpired)
-	case outbox.VerbDefer, outbox.VerbRecycle:
+	case queue.Deferred, queue.Recycled:
 		d.end(outbox.StateQueued)
 		d.later = st.Delay > 0
-	case outbox.VerbUncertain:
+	case queue.Uncertain:
 		d.end(outbox.StateUncertain)
 		d.later = st.Delay > 0
 	}
 	switch {
-	case st.Verb == outbox.VerbRecycle:
-	case st.Verb == outbox.VerbDefer && st.Uncounted:
+	case st.Outcome == queue.Recycled:
+	case st.Outcome == queue.Deferred && st.Uncounted:
 		d.outage = true
 	default:
 		d.outage = false
 	}
-	if st.Uncounted || st.Verb == outbox.VerbRecycle {
+	if st.Uncounted || st.Outcome == queue.Recycled {
 		d.attempts--
 	}
-	if st.Evidence != (outbox.Evidence{}) {
+	if st.Evidence != (queue.Evidence{}) {
 		d.class, d.relay = st.Evidence.Class, st.Evidence.Relay
-		if st.Verb != outbox.VerbSent {
+		if st.Outcome != queue.Sent {
 			d.notes++
 		}
 	}
 }
 
 // reap is what time does.
-func (m *model) reap() (report outbox.ReapReport) {
+func (m *model) reap() (report queue.ReapReport) {
 	for _, d := range m.deliveries {
 		if d.state != outbox.StateSending || !d.lapsed {
 			continue

@@ -6,32 +6,34 @@ import (
 	"fmt"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
-// Notices names the Outbox through which the store itself enqueues: the notices of settlements (see outbox.Settlement) and what
-// [Store.Enqueue] is given. It has limits and keys; where bodies are encrypted at rest, give one with the keys, for a notice
-// quotes the header of its message. Its tables must be those of the store. Defaults to one with the store's schema and nothing
-// else.
-func Notices(o *outbox.Outbox) Option {
+// Through names the Outbox through which the store itself enqueues: [Store.Enqueue] and the notices of settlements (see
+// [queue.Notice]). Its limits and keys apply to both. A notice quotes the header of its message, so where bodies are encrypted
+// at rest, give an Outbox with the keys. Its schema must be that of the store. Defaults to one with the store's schema and
+// nothing else.
+func Through(o *outbox.Outbox) Option {
 	return func(s *Store) error {
 		if o == nil {
-			return errors.New("no outbox given for notices")
+			return errors.New("no outbox given to enqueue through")
 		}
-		s.notices = o
+		s.outbox = o
 		return nil
 	}
 }
 
-// SealsNotices says whether what the store itself enqueues is encrypted at rest; see [Notices].
-func (s *Store) SealsNotices() bool { return s.notices.Encrypts() }
+// EncryptsNotices says whether the store encrypts what it enqueues itself; see [Through].
+func (s *Store) EncryptsNotices() bool { return s.outbox.Encrypts() }
 
-// enqueueNotices enqueues the notices of the settlements that took effect; c is their transaction.
-func (s *Store) enqueueNotices(ctx context.Context, c conn, notices map[refJSON]*outbox.Message, done map[refJSON]bool) error {
-	for ref, m := range notices {
+// enqueueNotices enqueues the notices of the settlements that took effect. c is their transaction.
+func (s *Store) enqueueNotices(ctx context.Context, c conn, notices map[refJSON]*queue.Notice, done map[refJSON]bool) error {
+	for ref, n := range notices {
 		if !done[ref] {
 			continue
 		}
-		if _, err := s.notices.Enqueue(ctx, outbox.InTx(c), m); err != nil {
+		m := &outbox.Message{From: n.From, To: n.To, Raw: n.Raw, EnvelopeFrom: "<>", Route: n.Route}
+		if _, err := s.outbox.Enqueue(ctx, outbox.InTx(c), m); err != nil {
 			return fmt.Errorf("enqueue the notice of %s/%d: %w", ref.ID, ref.Seq, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 )
@@ -169,23 +170,23 @@ func (l *load) enqueueOne(ctx context.Context) error {
 func (l *load) deliver(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for ctx.Err() == nil {
-		claimed, err := l.store.Claim(ctx, outbox.ClaimRequest{Owner: "d", Limit: 10, Lease: 10 * time.Minute, Staged: true})
+		claimed, err := l.store.Claim(ctx, queue.ClaimRequest{Owner: "d", Limit: 10, Lease: 10 * time.Minute, Fenced: true})
 		l.note(err)
 		if _, err := l.store.Reap(ctx); err != nil {
 			l.note(err)
 		}
-		var list []outbox.Settlement
+		var list []queue.Settlement
 		for _, c := range claimed {
-			lost, err := l.store.CommitStage(ctx, []outbox.Staging{{Ref: c.Ref(0), Relay: "primary"}})
+			lost, err := l.store.Fence(ctx, []queue.FencedRef{{Ref: c.Ref(0), Relay: "primary"}})
 			l.note(err)
 			if err != nil || len(lost) > 0 { // not sent
-				list = append(list, outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbRecycle})
+				list = append(list, queue.Settlement{Ref: c.Ref(0), Outcome: queue.Recycled})
 				continue
 			}
 			l.mu.Lock()
 			l.sent[c.ID]++
 			l.mu.Unlock()
-			list = append(list, outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbSent})
+			list = append(list, queue.Settlement{Ref: c.Ref(0), Outcome: queue.Sent})
 		}
 		for ctx.Err() == nil {
 			_, err := l.store.Settle(ctx, "d", list)

@@ -9,6 +9,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
@@ -126,15 +127,15 @@ func sendAll(t *testing.T, db *sqlx.DB, s *store.Store, n int, key string) {
 		enqueueOne(t, db, key+string(rune('0'+i)))
 	}
 	for attempt := range 2 {
-		claimed, err := s.Claim(t.Context(), outbox.ClaimRequest{Owner: "d", Limit: 100, Lease: time.Minute})
+		claimed, err := s.Claim(t.Context(), queue.ClaimRequest{Owner: "d", Limit: 100, Lease: time.Minute})
 		if err != nil || len(claimed) != n {
 			t.Fatalf("%d claimed at attempt %d: %v", len(claimed), attempt, err)
 		}
-		list := make([]outbox.Settlement, n)
+		list := make([]queue.Settlement, n)
 		for i, c := range claimed {
-			list[i] = outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbDefer, Evidence: outbox.Evidence{Relay: "main", Code: 451, Reply: "451 later"}}
+			list[i] = queue.Settlement{Ref: c.Ref(0), Outcome: queue.Deferred, Evidence: queue.Evidence{Relay: "main", Code: 451, Reply: "451 later"}}
 			if attempt == 1 {
-				list[i].Verb, list[i].Evidence = outbox.VerbSent, outbox.Evidence{Relay: "main", Code: 250, Reply: "250 ok"}
+				list[i].Outcome, list[i].Evidence = queue.Sent, queue.Evidence{Relay: "main", Code: 250, Reply: "250 ok"}
 			}
 		}
 		if lost, err := s.Settle(t.Context(), "d", list); err != nil || len(lost) > 0 {
@@ -147,7 +148,7 @@ func sendAll(t *testing.T, db *sqlx.DB, s *store.Store, n int, key string) {
 func clean(t *testing.T, db *sqlx.DB, s *store.Store, n int) {
 	t.Helper()
 	db.MustExecContext(t.Context(), "UPDATE outbox_deliveries SET finished_at = finished_at - interval '3 hours' WHERE state = 'sent'")
-	report, err := s.Clean(t.Context(), outbox.Retention{Sent: 2 * time.Hour, Unsent: 7 * 24 * time.Hour})
+	report, err := s.Clean(t.Context(), queue.Retention{Sent: 2 * time.Hour, Unsent: 7 * 24 * time.Hour})
 	if err != nil || report.Purged != n {
 		t.Fatalf("%+v cleaned away, want %d purged: %v", report, n, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/sqlite"
 )
@@ -136,19 +137,19 @@ func deliver(ctx context.Context, db *sqlx.DB, say func(event)) error {
 	}
 	detached := context.WithoutCancel(ctx)
 	for ctx.Err() == nil {
-		claimed, err := s.Claim(detached, outbox.ClaimRequest{Owner: strconv.Itoa(os.Getpid()), Limit: 20, Lease: time.Minute})
+		claimed, err := s.Claim(detached, queue.ClaimRequest{Owner: strconv.Itoa(os.Getpid()), Limit: 20, Lease: time.Minute})
 		if err != nil {
 			return err
 		}
-		var list []outbox.Settlement
+		var list []queue.Settlement
 		for _, c := range claimed {
-			lost, err := s.CommitStage(detached, []outbox.Staging{{Ref: c.Ref(0), Relay: "primary"}})
+			lost, err := s.Fence(detached, []queue.FencedRef{{Ref: c.Ref(0), Relay: "primary"}})
 			if err != nil {
 				return err
 			}
 			if len(lost) == 0 {
 				say(event{Sent: c.ID})
-				list = append(list, outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbSent})
+				list = append(list, queue.Settlement{Ref: c.Ref(0), Outcome: queue.Sent})
 			}
 		}
 		lost, err := s.Settle(detached, "d", list)
@@ -217,7 +218,7 @@ func TestProcessesShareAnSQLiteFile(t *testing.T) {
 	defer stop()
 	s := migrated(t, db)
 	for {
-		claimed, err := s.Claim(ctx, outbox.ClaimRequest{Owner: "last", Limit: 1000, Lease: time.Minute})
+		claimed, err := s.Claim(ctx, queue.ClaimRequest{Owner: "last", Limit: 1000, Lease: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // claimAllowed claims what the shared allowance of the relay grants. The allowance is a token bucket in outbox_relays. Its
 // row stays locked from the refill until the claim has drawn from it, so that dispatchers together keep the rate; what is
 // drawn is what was leased, which may be more than there was when a message has many recipients.
-func (s *Store) claimAllowed(ctx context.Context, req outbox.ClaimRequest, due []outbox.Due) (got round, err error) {
+func (s *Store) claimAllowed(ctx context.Context, req queue.ClaimRequest, due []queue.Due) (got round, err error) {
 	burst := float64(req.Rate.Burst)
 	if burst == 0 {
 		burst = max(1, req.Rate.PerSecond)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -21,8 +22,8 @@ const DoubtDelay = 10 * time.Second
 // committed), uncertain deliveries whose message asks for it are queued again once their delay is over (that of their
 // settlement, or [DoubtDelay]), and deliveries past their deadline expire.
 // It first looks without a lock, so that an idle caller writes nothing. Any number of dispatchers may call it at once.
-func (s *Store) Reap(ctx context.Context) (outbox.ReapReport, error) {
-	var total outbox.ReapReport
+func (s *Store) Reap(ctx context.Context) (queue.ReapReport, error) {
+	var total queue.ReapReport
 	for {
 		found, err := s.reapable(ctx)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/sqlite"
@@ -198,20 +199,20 @@ func TestKeyIsNamed(t *testing.T) {
 			b := newSealedBook(t, e.open(t))
 			b.put(keyRing(t, "k1"), 1, "text")
 			b.put(nil, 1, "text")
-			claimed, err := b.Claim(t.Context(), outbox.ClaimRequest{Owner: "o", Limit: 10, InlineBytes: 1 << 20, Lease: time.Minute})
+			claimed, err := b.Claim(t.Context(), queue.ClaimRequest{Owner: "o", Limit: 10, InlineBytes: 1 << 20, Lease: time.Minute})
 			if err != nil || len(claimed) != 2 {
 				t.Fatalf("%d claimed, %v", len(claimed), err)
 			}
 			keys := make(map[string]bool)
 			for _, c := range claimed {
-				if outbox.SealedKey(c.Body) != c.KeyID || outbox.IsSealedSubject(c.Subject) != (c.KeyID != "") {
-					t.Errorf("key %q, subject %q, body of %q", c.KeyID, c.Subject, outbox.SealedKey(c.Body))
+				if outbox.SealedKey(c.Body) != c.BodyKeyID || outbox.IsSealedSubject(c.Subject) != (c.BodyKeyID != "") {
+					t.Errorf("key %q, subject %q, body of %q", c.BodyKeyID, c.Subject, outbox.SealedKey(c.Body))
 				}
 				m, err := b.Get(t.Context(), c.ID)
-				if err != nil || m.KeyID != c.KeyID {
-					t.Errorf("key %q, want %q (%v)", m.KeyID, c.KeyID, err)
+				if err != nil || m.KeyID != c.BodyKeyID {
+					t.Errorf("key %q, want %q (%v)", m.KeyID, c.BodyKeyID, err)
 				}
-				keys[c.KeyID] = true
+				keys[c.BodyKeyID] = true
 			}
 			if !keys["k1"] || !keys[""] {
 				t.Errorf("keys %v", keys)

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // maxPause is the longest pause of a relay: what both databases can add to a date.
@@ -89,7 +89,7 @@ type relaySubject struct {
 
 // RelayStates lists what the dispatchers share about each relay that has, or had, a rate or a pause, in the order of the
 // names. A relay that is missing is not paused.
-func (s *Store) RelayStates(ctx context.Context) ([]outbox.RelayState, error) {
+func (s *Store) RelayStates(ctx context.Context) ([]queue.RelayState, error) {
 	type row struct {
 		Name     string
 		Paused   float64
@@ -101,11 +101,11 @@ func (s *Store) RelayStates(ctx context.Context) ([]outbox.RelayState, error) {
 	if err != nil {
 		return nil, s.failed(ctx, err, "list the relays")
 	}
-	list := make([]outbox.RelayState, len(rows))
+	list := make([]queue.RelayState, len(rows))
 	for i, r := range rows {
-		list[i] = outbox.RelayState{Name: r.Name}
+		list[i] = queue.RelayState{Name: r.Name}
 		if r.Paused > 0 {
-			list[i] = outbox.RelayState{
+			list[i] = queue.RelayState{
 				Name: r.Name, Paused: seconds(r.Paused), Since: r.PausedAt.Time, By: r.PausedBy, Reason: r.Reason,
 			}
 		}

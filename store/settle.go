@@ -6,48 +6,49 @@ import (
 	"fmt"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
-// settlementJSON is an [outbox.Settlement] as a statement reads it.
+// settlementJSON is an [queue.Settlement] as a statement reads it.
 type settlementJSON struct {
 	refJSON
-	Verb       outbox.Verb  `json:"verb"`
-	State      outbox.State `json:"state"`
-	Delay      any          `json:"delay"`
-	Uncounted  bool         `json:"uncounted"`
-	Finished   bool         `json:"finished"`
-	Evidence   bool         `json:"evidence"`
-	Relay      *string      `json:"relay"`
-	Stage      *string      `json:"stage"`
-	Class      *string      `json:"class"`
-	Code       *int         `json:"code"`
-	Enhanced   *string      `json:"enhanced"`
-	Reply      *string      `json:"reply"`
-	ProviderID *string      `json:"provider_id"`
-	DurationMS int64        `json:"duration_ms"`
-	Suppress   bool         `json:"suppress"`
-	Owner      string       `json:"owner"`
-	Doubt      *string      `json:"doubt,omitempty"` // the token that may still settle what is uncertain; SQLite only
+	Verb       queue.Outcome `json:"verb"`
+	State      outbox.State  `json:"state"`
+	Delay      any           `json:"delay"`
+	Uncounted  bool          `json:"uncounted"`
+	Finished   bool          `json:"finished"`
+	Evidence   bool          `json:"evidence"`
+	Relay      *string       `json:"relay"`
+	Stage      *string       `json:"stage"`
+	Class      *string       `json:"class"`
+	Code       *int          `json:"code"`
+	Enhanced   *string       `json:"enhanced"`
+	Reply      *string       `json:"reply"`
+	ProviderID *string       `json:"provider_id"`
+	DurationMS int64         `json:"duration_ms"`
+	Suppress   bool          `json:"suppress"`
+	Owner      string        `json:"owner"`
+	Doubt      *string       `json:"doubt,omitempty"` // the token that may still settle what is uncertain; SQLite only
 }
 
 // verbReap is the verb that the store itself gives to a lapsed lease.
-const verbReap outbox.Verb = "reap"
+const verbReap queue.Outcome = "reap"
 
 // stateAfter is where each verb leads.
-func stateAfter(v outbox.Verb) (outbox.State, error) {
+func stateAfter(v queue.Outcome) (outbox.State, error) {
 	switch v {
-	case outbox.VerbSent:
+	case queue.Sent:
 		return outbox.StateSent, nil
-	case outbox.VerbDefer, outbox.VerbRecycle:
+	case queue.Deferred, queue.Recycled:
 		return outbox.StateQueued, nil
-	case outbox.VerbFail:
+	case queue.Failed:
 		return outbox.StateFailed, nil
-	case outbox.VerbUncertain:
+	case queue.Uncertain:
 		return outbox.StateUncertain, nil
-	case outbox.VerbExpire:
+	case queue.Expired:
 		return outbox.StateExpired, nil
-	case outbox.VerbHold:
+	case queue.Held:
 		return outbox.StateHeld, nil
 	default:
 		return "", fmt.Errorf("%q is not a verb that settles", string(v))
@@ -56,7 +57,7 @@ func stateAfter(v outbox.Verb) (outbox.State, error) {
 
 // Settle records the outcomes of attempts under their tokens, all of them or, on an error, none: sending → the state of
 // each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence, one with
-// Suppress an entry in the suppression list, and one with a Notice that message; see [Notices]. It returns the refs whose
+// Suppress an entry in the suppression list, and one with a Notice that message; see [Through]. It returns the refs whose
 // deliveries are no longer held under their tokens: for those it changed nothing.
 //
 // An answer that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is still
@@ -65,13 +66,13 @@ func stateAfter(v outbox.Verb) (outbox.State, error) {
 //
 // Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call
 // may have taken effect; it may be repeated, and what it then returns as lost was settled. Owner names the dispatcher.
-func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settlement) (lost []outbox.Ref, err error) {
+func (s *Store) Settle(ctx context.Context, owner string, list []queue.Settlement) (lost []queue.Ref, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
 	owner = clean(owner)
 	rows := make([]settlementJSON, 0, len(list))
-	notices := make(map[refJSON]*outbox.Message)
+	notices := make(map[refJSON]*queue.Notice)
 	for _, st := range list {
 		row, err := s.settlementJSON(owner, st)
 		if err != nil {
@@ -106,7 +107,7 @@ func (s *Store) Settle(ctx context.Context, owner string, list []outbox.Settleme
 
 // settle writes the rows and their notices, all of them or none, and returns those that took effect.
 func (s *Store) settle(
-	ctx context.Context, owner string, rows []settlementJSON, notices map[refJSON]*outbox.Message,
+	ctx context.Context, owner string, rows []settlementJSON, notices map[refJSON]*queue.Notice,
 ) (map[refJSON]bool, error) {
 	done := make(map[refJSON]bool, len(rows))
 	parts := apart(rows, settlementJSON.key)
@@ -133,25 +134,25 @@ func (s *Store) settle(
 	return done, err
 }
 
-func (s *Store) settlementJSON(owner string, st outbox.Settlement) (settlementJSON, error) {
-	state, err := stateAfter(st.Verb)
+func (s *Store) settlementJSON(owner string, st queue.Settlement) (settlementJSON, error) {
+	state, err := stateAfter(st.Outcome)
 	if err != nil {
 		return settlementJSON{}, err
 	}
 	if st.Delay < 0 {
 		return settlementJSON{}, fmt.Errorf("the delay must not be negative: %v", st.Delay)
 	}
-	if st.Suppress && st.Verb != outbox.VerbFail {
-		return settlementJSON{}, fmt.Errorf("only %q puts a recipient on the suppression list, not %q", outbox.VerbFail, st.Verb)
+	if st.Suppress && st.Outcome != queue.Failed {
+		return settlementJSON{}, fmt.Errorf("only %q puts a recipient on the suppression list, not %q", queue.Failed, st.Outcome)
 	}
-	if st.Notice != nil && st.Verb != outbox.VerbFail {
-		return settlementJSON{}, fmt.Errorf("only %q gives notice, not %q", outbox.VerbFail, st.Verb)
+	if st.Notice != nil && st.Outcome != queue.Failed {
+		return settlementJSON{}, fmt.Errorf("only %q gives notice, not %q", queue.Failed, st.Outcome)
 	}
 	e := st.Evidence
 	return settlementJSON{
-		Verb: st.Verb, State: state, Delay: s.interval(st.Delay),
-		Uncounted: st.Uncounted || st.Verb == outbox.VerbRecycle, Finished: state.Terminal(),
-		Evidence: e != outbox.Evidence{}, Relay: text(e.Relay), Stage: text(e.Stage), Class: text(e.Class), Code: optional(e.Code),
+		Verb: st.Outcome, State: state, Delay: s.interval(st.Delay),
+		Uncounted: st.Uncounted || st.Outcome == queue.Recycled, Finished: state.Terminal(),
+		Evidence: e != queue.Evidence{}, Relay: text(e.Relay), Stage: text(e.Stage), Class: text(e.Class), Code: optional(e.Code),
 		Enhanced: text(e.Enhanced), Reply: text(e.Reply), ProviderID: text(e.ProviderID), DurationMS: e.Duration.Milliseconds(),
 		Suppress: st.Suppress, Owner: owner,
 	}, nil
@@ -201,7 +202,7 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 		if n == 1 && r.Suppress {
 			bounced = append(bounced, r)
 		}
-		if n == 1 && r.Evidence && r.Verb != outbox.VerbSent {
+		if n == 1 && r.Evidence && r.Verb != queue.Sent {
 			notes = append(notes, r)
 		}
 		return nil

@@ -35,9 +35,9 @@ type Store struct {
 	dialect schema.Dialect
 	queries queries
 	actor   string
-	schema  string // of PostgreSQL, "" is where the search path leads
-	notices *outbox.Outbox
-	claims  sync.Map // *atomic.Uint64 by relay and routes: counts them, so that each priority has its turn
+	schema  string         // of PostgreSQL, "" is where the search path leads
+	outbox  *outbox.Outbox // through which the store itself enqueues
+	claims  sync.Map       // *atomic.Uint64 by relay and routes: counts them, so that each priority has its turn
 }
 
 // Option changes a default of [New].
@@ -94,8 +94,8 @@ func New(db *sqlx.DB, opts ...Option) (*Store, error) {
 	for name, statement := range s.queries {
 		s.queries[name] = s.in(statement)
 	}
-	if s.notices == nil {
-		if s.notices, err = outbox.New(outbox.Config{Schema: s.schema}); err != nil {
+	if s.outbox == nil {
+		if s.outbox, err = outbox.New(outbox.Config{Schema: s.schema}); err != nil {
 			return nil, fmt.Errorf("store: %w", err)
 		}
 	}

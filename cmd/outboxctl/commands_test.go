@@ -19,6 +19,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
 	"github.com/outboxmail/outbox/internal/pgschema"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
@@ -259,7 +260,7 @@ func cmdHeartbeat(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: heartbeat id")
 	}
 	db := open(ts)
-	err := db.Store.Heartbeat(context.Background(), outbox.Heartbeat{
+	err := db.Store.Heartbeat(context.Background(), queue.Heartbeat{
 		ID: args[0], Host: "host.example", PID: 4711, Relays: map[string]string{"main": "healthy"},
 	})
 	ts.Check(errors.Join(err, db.Close()))

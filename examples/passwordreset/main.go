@@ -22,6 +22,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
@@ -192,7 +193,7 @@ func (s *story) scrub(ctx context.Context, r request) error {
 	defer cancel()
 	scrubbed := 0
 	for {
-		report, err := s.db.queue.Clean(ctx, outbox.Retention{Body: keepBody})
+		report, err := s.db.queue.Clean(ctx, queue.Retention{Body: keepBody})
 		if err != nil {
 			return err
 		}

@@ -77,19 +77,20 @@ func TestViolationsAreFound(t *testing.T) {
 		{
 			"as it should be",
 			`
-				/                fmt golang.org/x/net/idna github.com/google/uuid
+				/                fmt golang.org/x/net/idna github.com/google/uuid /queue /internal/letter
+				/queue           time net/mail
+				/internal/letter golang.org/x/net/html
 				/smtpx           net /smtpx/profiles
 				/smtpx/profiles
 				/schema          embed
-				/store           / /schema /internal/clock github.com/jmoiron/sqlx
+				/store           / /schema /queue /internal/letter github.com/jmoiron/sqlx
 				/store/sqlite    /store modernc.org/sqlite github.com/jmoiron/sqlx
 				/store/postgres  /store github.com/lib/pq
 				/dispatcher      / /smtpx
-				/internal/clock  time
 				/internal/pgtest github.com/lib/pq
 				/internal/pgtest/cmd/withpostgres /internal/pgtest
 				/cmd/outboxctl   /cmd/outboxctl/internal/cli
-				/cmd/outboxctl/internal/cli / /store/sqlite /dispatcher /internal/clock github.com/spf13/cobra
+				/cmd/outboxctl/internal/cli / /store/sqlite /dispatcher /internal/letter github.com/spf13/cobra
 				/examples/pgx    / github.com/jackc/pgx/v5/stdlib`,
 			nil,
 		},
@@ -115,6 +116,9 @@ func TestViolationsAreFound(t *testing.T) {
 			"/ github.com/google/uuid2",
 			[]string{"the root package links github.com/google/uuid2"},
 		},
+		{"queue imports the root", "/queue /", []string{"queue imports .,"}},
+		{"letter imports the root", "/internal/letter /", []string{"internal/letter imports .,"}},
+		{"the dispatcher composes mail", "/dispatcher /internal/letter\n/internal/letter", []string{"dispatcher imports internal/letter,"}},
 		{"smtpx imports the root", "/smtpx /", []string{"smtpx imports .,"}},
 		{"smtpx imports an internal package", "/smtpx /internal/clock\n/internal/clock", []string{"smtpx imports internal/clock,"}},
 		{"schema imports store", "/schema /store", []string{"schema imports store,"}},

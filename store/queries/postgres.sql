@@ -118,7 +118,7 @@ SELECT name, coalesce(extract(epoch FROM paused_until - now())::float8, 0) AS pa
        coalesce(reason, '') AS reason
 FROM outbox_relays ORDER BY name;
 
--- name: commit_stage
+-- name: fence
 -- $1 refs and relays. Written before the final dot may leave; what it does not return must not be sent. No index has the
 -- relay: the update is HOT.
 UPDATE outbox_deliveries d SET stage = 1, relay = x.relay

@@ -105,7 +105,7 @@ SELECT name, coalesce((julianday(paused_until) - julianday('now')) * 86400.0, 0.
        coalesce(paused_by, '') AS paused_by, coalesce(reason, '') AS reason
 FROM outbox_relays ORDER BY name;
 
--- name: commit_stage
+-- name: fence
 -- $1 id, $2 seq, $3 token, $4 relay. Written before the final dot may leave; what it does not change must not be sent.
 UPDATE outbox_deliveries SET stage = 1, relay = $4
 WHERE message_id = $1 AND seq = $2 AND +state = 'sending' AND lease_token = $3 AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now');

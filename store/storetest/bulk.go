@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -51,8 +52,8 @@ func bulkRules() []rule {
 		}},
 		{"terminates", "An operation that leads back to where it starts goes over each delivery once.", func(w *world) {
 			w.many(1100)
-			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 1100 }) {
-				w.settle(c, outbox.VerbSent)
+			for _, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = 1100 }) {
+				w.settle(c, queue.Sent)
 			}
 			w.changes(1100, w.store.Requeue, store.Filter{States: []outbox.State{outbox.StateSent}})
 		}},
@@ -86,7 +87,7 @@ func bulkRules() []rule {
 			)
 			wg.Go(func() {
 				for range 20 {
-					claimed += len(w.claim(func(r *outbox.ClaimRequest) { r.Limit = 50 }))
+					claimed += len(w.claim(func(r *queue.ClaimRequest) { r.Limit = 50 }))
 				}
 			})
 			wg.Go(func() {
@@ -108,8 +109,8 @@ func purgeRules() []rule {
 	return []rule{
 		{"last-delivery", "A message goes with its last delivery, not before.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			lost, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{
-				{Ref: c.Ref(0), Verb: outbox.VerbSent}, {Ref: c.Ref(1), Verb: outbox.VerbDefer, Evidence: refusal()},
+			lost, err := w.store.Settle(w.Context(), "d1", []queue.Settlement{
+				{Ref: c.Ref(0), Outcome: queue.Sent}, {Ref: c.Ref(1), Outcome: queue.Deferred, Evidence: refusal()},
 			})
 			w.must(err)
 			want(w, "lost", lost, nil)
@@ -125,7 +126,7 @@ func purgeRules() []rule {
 		}},
 		{"attempts", "The attempts of a delivery go with it, and those of its siblings stay.", func(w *world) {
 			c := w.leased(to("a@one.example", "b@two.example"))
-			w.settle(c, outbox.VerbFail, evidence(refusal()))
+			w.settle(c, queue.Failed, evidence(refusal()))
 			w.changes(1, w.store.Purge, store.Filter{To: "@one.example"})
 			attempts := w.get(c.ID).Attempts
 			if len(attempts) != 1 || attempts[0].Seq != 2 {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 func claimRules() []rule { return append(claimTakes(), claimTells()...) }
@@ -20,7 +21,7 @@ func claimTakes() []rule {
 			w.unchanged(func() { want(w, "claimed", len(w.claim()), 0) })
 		}},
 		{"takes-due-again", "A deferred delivery is claimed again once its time has come.", func(w *world) {
-			w.settle(w.leased(), outbox.VerbDefer, inAnHour)
+			w.settle(w.leased(), queue.Deferred, inAnHour)
 			want(w, "claimed before the time", len(w.claim()), 0)
 			w.exec("UPDATE outbox_deliveries SET due_at = $1", longAgo)
 			want(w, "attempt", w.claimOne().Deliveries[0].Attempt, 2)
@@ -34,7 +35,7 @@ func claimTakes() []rule {
 		{"leaves-leased", "What one owner holds no other claims.", func(w *world) {
 			w.leased()
 			w.unchanged(func() {
-				want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.Owner = "d2" })), 0)
+				want(w, "claimed", len(w.claim(func(r *queue.ClaimRequest) { r.Owner = "d2" })), 0)
 			})
 		}},
 		{"leaves-paused-route", "Deliveries of a paused route stay until it is resumed.", func(w *world) {
@@ -53,19 +54,19 @@ func claimTakes() []rule {
 		{"counts-attempts", "Each claim counts one more attempt, from 1.", func(w *world) {
 			c := w.leased()
 			want(w, "first attempt", c.Deliveries[0].Attempt, 1)
-			w.settle(c, outbox.VerbDefer)
+			w.settle(c, queue.Deferred)
 			want(w, "second attempt", w.claimOne().Deliveries[0].Attempt, 2)
 		}},
 		{"fresh-token", "Every claim has a token of its own.", func(w *world) {
 			first := w.leased()
-			w.settle(first, outbox.VerbRecycle)
+			w.settle(first, queue.Recycled)
 			if second := w.claimOne(); second.Token == first.Token || second.Token == "" {
 				w.violatedf("the tokens are %q and %q", first.Token, second.Token)
 			}
 		}},
 		{"leases-by-database-clock", "A lease ends after the time that was asked for, by the clock of the database.", func(w *world) {
 			w.enqueue(mail())
-			c := w.claimOne(func(r *outbox.ClaimRequest) { r.Lease = time.Hour })
+			c := w.claimOne(func(r *queue.ClaimRequest) { r.Lease = time.Hour })
 			d := w.one(c.ID)
 			w.near("the end of the lease", d.LeaseUntil, w.now().Add(time.Hour))
 			want(w, "owner", d.LeaseOwner, "d1")
@@ -73,12 +74,12 @@ func claimTakes() []rule {
 		}},
 		{"limit", "A claim takes no more deliveries than its limit.", func(w *world) {
 			w.many(10)
-			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.Limit = 3 })), 3)
+			want(w, "claimed", len(w.claim(func(r *queue.ClaimRequest) { r.Limit = 3 })), 3)
 			want(w, "claimed next", len(w.claim()), 7)
 		}},
 		{"siblings-together", "The due recipients of a message are claimed together, even where that passes the limit.", func(w *world) {
 			id := w.enqueue(mail(to("a@example.org", "b@example.org", "c@example.org")))
-			c := w.claimOne(func(r *outbox.ClaimRequest) { r.Limit = 1 })
+			c := w.claimOne(func(r *queue.ClaimRequest) { r.Limit = 1 })
 			want(w, "message", c.ID, id)
 			want(w, "recipients", len(c.Deliveries), 3)
 			for i, d := range c.Deliveries {
@@ -87,9 +88,9 @@ func claimTakes() []rule {
 		}},
 		{"siblings-not-due-stay", "A recipient that is deferred or done does not come along with its siblings.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org", "c@example.org"))
-			lost, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{
-				{Ref: c.Ref(0), Verb: outbox.VerbSent}, {Ref: c.Ref(1), Verb: outbox.VerbRecycle},
-				{Ref: c.Ref(2), Verb: outbox.VerbDefer, Delay: time.Hour},
+			lost, err := w.store.Settle(w.Context(), "d1", []queue.Settlement{
+				{Ref: c.Ref(0), Outcome: queue.Sent}, {Ref: c.Ref(1), Outcome: queue.Recycled},
+				{Ref: c.Ref(2), Outcome: queue.Deferred, Delay: time.Hour},
 			})
 			w.must(err)
 			want(w, "lost", lost, nil)
@@ -112,7 +113,7 @@ func claimTakes() []rule {
 		{"routes", "A claim takes deliveries of the routes that it names, or of all when it names none.", func(w *world) {
 			a, b := w.enqueue(mail(on("a"))), w.enqueue(mail(on("b")))
 			w.enqueue(mail(on("c")))
-			got := claimedIDs(w.claim(func(r *outbox.ClaimRequest) { r.Routes = []string{"b", "a", "no such route"} }))
+			got := claimedIDs(w.claim(func(r *queue.ClaimRequest) { r.Routes = []string{"b", "a", "no such route"} }))
 			if len(got) != 2 || (got[0] != a && got[1] != a) || (got[0] != b && got[1] != b) {
 				w.violatedf("claimed %v, want %s and %s", got, a, b)
 			}
@@ -127,7 +128,7 @@ func claimTells() []rule {
 		{"gives-what-was-enqueued", "A claim returns the message as it was enqueued, with its body and its recipients.", claimGivesMessage},
 		{"inline-bodies", "A body comes with its claim up to the size that was asked for, and else by itself.", func(w *world) {
 			small, large := w.enqueue(mail()), w.enqueue(mail(text(strings.Repeat("long ", 1000))))
-			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.InlineBytes = 2000 }) {
+			for _, c := range w.claim(func(r *queue.ClaimRequest) { r.InlineBytes = 2000 }) {
 				want(w, "has its body", c.Body != nil, c.ID == small)
 				body, err := w.store.Body(w.Context(), c.ID)
 				w.must(err)
@@ -135,9 +136,9 @@ func claimTells() []rule {
 				if c.ID == small {
 					want(w, "inline body", string(c.Body), string(body))
 				}
-				w.settle(c, outbox.VerbRecycle)
+				w.settle(c, queue.Recycled)
 			}
-			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.InlineBytes = 0 }) {
+			for _, c := range w.claim(func(r *queue.ClaimRequest) { r.InlineBytes = 0 }) {
 				want(w, "body of "+string(c.ID)+" without inline bodies", c.Body == nil, true)
 			}
 			_ = large
@@ -146,7 +147,7 @@ func claimTells() []rule {
 			c := w.leased()
 			want(w, "class at first", c.Deliveries[0].Class+c.Deliveries[0].Relay, "")
 			want(w, "deferred at first", c.Deliveries[0].DeferredFor, 0)
-			w.settle(c, outbox.VerbDefer, uncounted, evidence(refusal()))
+			w.settle(c, queue.Deferred, uncounted, evidence(refusal()))
 			w.exec("UPDATE outbox_deliveries SET deferred_since = $1", longAgo)
 			d := w.claimOne().Deliveries[0]
 			want(w, "class and relay", d.Class+" "+d.Relay, "transient primary")
@@ -168,7 +169,7 @@ func claimTells() []rule {
 				if c.Age < 0 || c.Age > time.Minute {
 					w.violatedf("a new message is said to be %v old", c.Age)
 				}
-				w.settle(c, outbox.VerbDefer)
+				w.settle(c, queue.Deferred)
 				w.exec("UPDATE outbox_messages SET created_at = $1", longAgo)
 				if again := w.claimOne(); again.Age < 20*365*24*time.Hour {
 					w.violatedf("a message of the year 2000 is said to be %v old", again.Age)
@@ -177,10 +178,10 @@ func claimTells() []rule {
 		{"bad-requests", "A claim without an owner, a limit or a sensible lease is refused.", func(w *world) {
 			w.enqueue(mail())
 			w.unchanged(func() {
-				for word, e := range map[string]func(*outbox.ClaimRequest){
-					"owner": func(r *outbox.ClaimRequest) { r.Owner = "" },
-					"limit": func(r *outbox.ClaimRequest) { r.Limit = 0 },
-					"lease": func(r *outbox.ClaimRequest) { r.Lease = 0 },
+				for word, e := range map[string]func(*queue.ClaimRequest){
+					"owner": func(r *queue.ClaimRequest) { r.Owner = "" },
+					"limit": func(r *queue.ClaimRequest) { r.Limit = 0 },
+					"lease": func(r *queue.ClaimRequest) { r.Lease = 0 },
 				} {
 					req := request()
 					e(&req)
@@ -192,10 +193,10 @@ func claimTells() []rule {
 		{"hostile-names", "Owners and routes are data: quotes, percent signs, NUL and broken UTF-8 do no harm.", func(w *world) {
 			id := w.enqueue(mail())
 			for _, name := range []string{`'; DROP TABLE outbox_messages; --`, `"x"`, "%", "a\x00b", "\xff\xfe"} {
-				_, err := w.store.Claim(w.Context(), outbox.ClaimRequest{Owner: name, Limit: 1, Lease: time.Minute, Routes: []string{"it's"}})
+				_, err := w.store.Claim(w.Context(), queue.ClaimRequest{Owner: name, Limit: 1, Lease: time.Minute, Routes: []string{"it's"}})
 				w.must(err)
-				c := w.claimOne(func(r *outbox.ClaimRequest) { r.Owner = name })
-				w.settle(c, outbox.VerbRecycle)
+				c := w.claimOne(func(r *queue.ClaimRequest) { r.Owner = name })
+				w.settle(c, queue.Recycled)
 			}
 			want(w, "states", w.states(id), []outbox.State{outbox.StateQueued})
 		}},
@@ -211,7 +212,7 @@ func claimGivesMessage(w *world) {
 	stored := w.get(id)
 	want(w, "id", c.ID, id)
 	want(w, "message id", c.MessageID, stored.MessageID)
-	want(w, "key", c.Key, "order-17")
+	want(w, "key", c.IdempotencyKey, "order-17")
 	want(w, "route", c.Route, "orders")
 	want(w, "priority", c.Priority, outbox.High)
 	want(w, "sender", c.Sender, "bounces@example.com")

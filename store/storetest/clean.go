@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -16,15 +17,15 @@ func cleanRules() []rule {
 		{"keeps-all", "The zero retention keeps everything.", func(w *world) {
 			everyState(w)
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE finished_at IS NOT NULL", longAgo)
-			w.unchanged(func() { want(w, "report", w.clean(outbox.Retention{}), outbox.CleanReport{}) })
+			w.unchanged(func() { want(w, "report", w.clean(queue.Retention{}), queue.CleanReport{}) })
 		}},
 		{"by-state", "What was sent and what was not are kept for their own times.", func(w *world) {
 			ids := everyState(w)
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE finished_at IS NOT NULL", longAgo)
-			want(w, "report for sent", w.clean(outbox.Retention{Sent: day}), outbox.CleanReport{Purged: 1})
+			want(w, "report for sent", w.clean(queue.Retention{Sent: day}), queue.CleanReport{Purged: 1})
 			_, err := w.store.Get(w.Context(), ids[outbox.StateSent])
 			want(w, "the sent one is gone", errors.Is(err, store.ErrNotFound), true)
-			want(w, "report for the others", w.clean(outbox.Retention{Unsent: day}), outbox.CleanReport{Purged: 4})
+			want(w, "report for the others", w.clean(queue.Retention{Unsent: day}), queue.CleanReport{Purged: 4})
 			want(w, "left", w.number("SELECT count(*) FROM outbox_deliveries"), 4)
 		}},
 		{"age", "What finished within the time that it is kept stays.", func(w *world) {
@@ -33,19 +34,19 @@ func cleanRules() []rule {
 			w.finish(fresh, outbox.StateFailed)
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE message_id = $2", bindTime(w.now().Add(-25*time.Hour)), string(old))
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE message_id = $2", bindTime(w.now().Add(-23*time.Hour)), string(fresh))
-			want(w, "report", w.clean(outbox.Retention{Unsent: day, Sent: time.Hour}), outbox.CleanReport{Purged: 1})
+			want(w, "report", w.clean(queue.Retention{Unsent: day, Sent: time.Hour}), queue.CleanReport{Purged: 1})
 			want(w, "states", w.states(fresh), []outbox.State{outbox.StateFailed})
 		}},
 		{"live-stay", "What waits, however old it is, is never removed, and neither is its message.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			lost, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{
-				{Ref: c.Ref(0), Verb: outbox.VerbSent}, {Ref: c.Ref(1), Verb: outbox.VerbHold},
+			lost, err := w.store.Settle(w.Context(), "d1", []queue.Settlement{
+				{Ref: c.Ref(0), Outcome: queue.Sent}, {Ref: c.Ref(1), Outcome: queue.Held},
 			})
 			w.must(err)
 			want(w, "lost", lost, nil)
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE finished_at IS NOT NULL", longAgo)
-			keep := outbox.Retention{Sent: 2 * day, Unsent: 2 * day, Body: day}
-			want(w, "report", w.clean(keep), outbox.CleanReport{Purged: 1})
+			keep := queue.Retention{Sent: 2 * day, Unsent: 2 * day, Body: day}
+			want(w, "report", w.clean(keep), queue.CleanReport{Purged: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateHeld})
 			_, err = w.store.Body(w.Context(), c.ID)
 			w.must(err)
@@ -53,45 +54,45 @@ func cleanRules() []rule {
 		{"scrub", "Bodies and metadata go once the last delivery of a message has been finished for long enough; the record stays.",
 			func(w *world) {
 				c := w.leased(to("a@example.org", "b@example.org"), labelled("t", "user", "17"))
-				w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[:1]}, outbox.VerbSent)
+				w.settle(queue.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[:1]}, queue.Sent)
 				w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE finished_at IS NOT NULL", longAgo)
-				want(w, "report while one is under way", w.clean(outbox.Retention{Body: day}), outbox.CleanReport{})
-				w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, outbox.VerbFail)
-				want(w, "report while one is fresh", w.clean(outbox.Retention{Body: day}), outbox.CleanReport{})
+				want(w, "report while one is under way", w.clean(queue.Retention{Body: day}), queue.CleanReport{})
+				w.settle(queue.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, queue.Failed)
+				want(w, "report while one is fresh", w.clean(queue.Retention{Body: day}), queue.CleanReport{})
 				w.exec("UPDATE outbox_deliveries SET finished_at = $1", bindTime(w.now().Add(-25*time.Hour)))
-				want(w, "report", w.clean(outbox.Retention{Body: day}), outbox.CleanReport{Scrubbed: 1})
+				want(w, "report", w.clean(queue.Retention{Body: day}), queue.CleanReport{Scrubbed: 1})
 				m := w.get(c.ID)
 				want(w, "scrubbed", m.Scrubbed, true)
 				want(w, "metadata", len(m.Metadata), 0)
 				want(w, "tags", m.Tags, []string{"t"})
-				want(w, "report the second time", w.clean(outbox.Retention{Body: day}), outbox.CleanReport{})
+				want(w, "report the second time", w.clean(queue.Retention{Body: day}), queue.CleanReport{})
 			}},
 		{"scrub-all", "Bodies go whatever the deliveries ended as, and however many there are.", func(w *world) {
 			w.many(1100)
-			for i, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 1100 }) {
-				w.settle(c, []outbox.Verb{outbox.VerbSent, outbox.VerbFail, outbox.VerbExpire}[i%3])
+			for i, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = 1100 }) {
+				w.settle(c, []queue.Outcome{queue.Sent, queue.Failed, queue.Expired}[i%3])
 			}
 			w.many(5)
 			w.changes(5, w.store.Cancel, store.Filter{})
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1", longAgo)
-			want(w, "report", w.clean(outbox.Retention{Body: day}), outbox.CleanReport{Scrubbed: 1105})
+			want(w, "report", w.clean(queue.Retention{Body: day}), queue.CleanReport{Scrubbed: 1105})
 		}},
 		{"scrub-later", "What finishes after a cleaning is scrubbed by a later one, also when it finished in the same instant as the last.",
 			func(w *world) {
 				first := w.enqueue(mail())
 				w.finish(first, outbox.StateSent)
 				w.exec("UPDATE outbox_deliveries SET finished_at = $1", longAgo)
-				want(w, "first report", w.clean(outbox.Retention{Body: day}), outbox.CleanReport{Scrubbed: 1})
+				want(w, "first report", w.clean(queue.Retention{Body: day}), queue.CleanReport{Scrubbed: 1})
 				w.finish(w.enqueue(mail()), outbox.StateSent)
 				w.exec("UPDATE outbox_deliveries SET finished_at = $1", longAgo)
-				want(w, "second report", w.clean(outbox.Retention{Body: day}), outbox.CleanReport{Scrubbed: 1})
+				want(w, "second report", w.clean(queue.Retention{Body: day}), queue.CleanReport{Scrubbed: 1})
 			}},
 		{"requeued-keeps-body", "What was requeued before its body went keeps it.", func(w *world) {
 			id := w.enqueue(mail())
 			w.finish(id, outbox.StateFailed)
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1", longAgo)
 			w.changes(1, w.store.Requeue, store.Filter{})
-			want(w, "report", w.clean(outbox.Retention{Body: day}), outbox.CleanReport{})
+			want(w, "report", w.clean(queue.Retention{Body: day}), queue.CleanReport{})
 			want(w, "claimed", claimedIDs(w.claim()), []outbox.ID{id})
 		}},
 		{"requeue-or-scrub", "When messages are scrubbed while they are requeued, none is queued without its body.", func(w *world) {
@@ -99,7 +100,7 @@ func cleanRules() []rule {
 			w.changes(120, w.store.Cancel, store.Filter{})
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1", longAgo)
 			var wg sync.WaitGroup
-			wg.Go(func() { w.clean(outbox.Retention{Body: day}) })
+			wg.Go(func() { w.clean(queue.Retention{Body: day}) })
 			for _, id := range ids {
 				wg.Go(func() {
 					if _, err := w.store.Requeue(w.Context(), store.Filter{IDs: []outbox.ID{id}}); err != nil {
@@ -122,14 +123,14 @@ WHERE d.state = 'queued' AND m.body IS NULL`), 0)
 			)
 			for range 3 {
 				wg.Go(func() {
-					report := w.clean(outbox.Retention{Unsent: day})
+					report := w.clean(queue.Retention{Unsent: day})
 					mu.Lock()
 					defer mu.Unlock()
 					total += report.Purged
 				})
 			}
 			wg.Wait()
-			total += w.clean(outbox.Retention{Unsent: day}).Purged
+			total += w.clean(queue.Retention{Unsent: day}).Purged
 			want(w, "purged together", total, 1700)
 			want(w, "messages left", w.number("SELECT count(*) FROM outbox_messages"), 0)
 		}},
@@ -137,17 +138,17 @@ WHERE d.state = 'queued' AND m.body IS NULL`), 0)
 			w.finish(w.enqueue(mail()), outbox.StateSent)
 			ctx, cancel := context.WithCancel(w.Context())
 			cancel()
-			_, err := w.store.Clean(ctx, outbox.Retention{Sent: time.Nanosecond})
+			_, err := w.store.Clean(ctx, queue.Retention{Sent: time.Nanosecond})
 			want(w, "is context.Canceled", errors.Is(err, context.Canceled), true)
 		}},
 		{"mistakes", "A negative retention is refused.", func(w *world) {
-			_, err := w.store.Clean(w.Context(), outbox.Retention{Sent: -1})
+			_, err := w.store.Clean(w.Context(), queue.Retention{Sent: -1})
 			w.refused(err, "negative")
 		}},
 	}
 }
 
-func (w *world) clean(keep outbox.Retention) outbox.CleanReport {
+func (w *world) clean(keep queue.Retention) queue.CleanReport {
 	w.Helper()
 	report, err := w.store.Clean(w.Context(), keep)
 	w.must(err)
@@ -156,7 +157,7 @@ func (w *world) clean(keep outbox.Retention) outbox.CleanReport {
 
 // beatRules are about the heartbeats of dispatchers.
 func beatRules() []rule {
-	beat := outbox.Heartbeat{
+	beat := queue.Heartbeat{
 		ID: "d1", Host: "mx-1", PID: 17, Version: "v1.2.3", Relays: map[string]string{"primary": "healthy", "it's \x00": "down \xff"},
 	}
 	return []rule{
@@ -218,7 +219,7 @@ func beatRules() []rule {
 				want(w, "silent", silent, map[string]time.Duration{"silent": time.Hour, "d1": 0})
 			}},
 		{"nameless", "A heartbeat without an id is refused.", func(w *world) {
-			w.refused(w.store.Heartbeat(w.Context(), outbox.Heartbeat{}), "id")
+			w.refused(w.store.Heartbeat(w.Context(), queue.Heartbeat{}), "id")
 		}},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 func dueRules() []rule {
@@ -74,7 +75,7 @@ func dueRules() []rule {
 	}
 }
 
-func (w *world) due(routes ...string) []outbox.Due {
+func (w *world) due(routes ...string) []queue.Due {
 	w.Helper()
 	list, err := w.store.Due(w.Context(), routes)
 	w.must(err)

@@ -5,7 +5,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // evidenceRules are about what is kept of an attempt.
@@ -13,7 +13,7 @@ func evidenceRules() []rule {
 	return []rule{
 		{"kept", "What the relay said is kept with the delivery.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, evidence(refusal()))
+			w.settle(c, queue.Deferred, evidence(refusal()))
 			d := w.one(c.ID)
 			want(w, "relay and class", d.Relay+" "+d.Class, "primary transient")
 			want(w, "code", d.Code, 451)
@@ -23,8 +23,8 @@ func evidenceRules() []rule {
 		}},
 		{"replaced", "The evidence of an attempt replaces that of the one before, also where it says nothing.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, evidence(refusal()))
-			w.settle(w.claimOne(), outbox.VerbSent, evidence(outbox.Evidence{Relay: "second", Reply: "250 ok"}))
+			w.settle(c, queue.Deferred, evidence(refusal()))
+			w.settle(w.claimOne(), queue.Sent, evidence(queue.Evidence{Relay: "second", Reply: "250 ok"}))
 			d := w.one(c.ID)
 			want(w, "relay", d.Relay, "second")
 			want(w, "reply", d.Reply, "250 ok")
@@ -33,20 +33,20 @@ func evidenceRules() []rule {
 		}},
 		{"left-alone", "A settlement without evidence leaves that of the last attempt as it is.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, evidence(refusal()))
-			w.settle(w.claimOne(), outbox.VerbRecycle)
+			w.settle(c, queue.Deferred, evidence(refusal()))
+			w.settle(w.claimOne(), queue.Recycled)
 			want(w, "reply", w.one(c.ID).Reply, refusal().Reply)
 			want(w, "attempts noted", len(w.get(c.ID).Attempts), 1)
 		}},
 		{"provider-id", "The provider's id of a sent message is kept.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbSent, evidence(outbox.Evidence{Relay: "primary", Code: 250, ProviderID: "0100-abc"}))
+			w.settle(c, queue.Sent, evidence(queue.Evidence{Relay: "primary", Code: 250, ProviderID: "0100-abc"}))
 			want(w, "provider's id", w.one(c.ID).ProviderID, "0100-abc")
 		}},
 		{"attempt-noted", "An attempt that was not simply sent leaves a row with everything that is known of it.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			second := outbox.Settlement{Ref: c.Ref(1), Verb: outbox.VerbDefer, Evidence: refusal()}
-			lost, err := w.store.Settle(w.Context(), "dispatcher 7", []outbox.Settlement{second})
+			second := queue.Settlement{Ref: c.Ref(1), Outcome: queue.Deferred, Evidence: refusal()}
+			lost, err := w.store.Settle(w.Context(), "dispatcher 7", []queue.Settlement{second})
 			w.must(err)
 			want(w, "lost", lost, nil)
 			attempts := w.get(c.ID).Attempts
@@ -61,7 +61,7 @@ func evidenceRules() []rule {
 			}
 			a.StartedAt = time.Time{}
 			want(w, "owner", a.Owner, "dispatcher 7")
-			want(w, "place, number and verb", [3]any{a.Seq, a.Attempt, a.Verb}, [3]any{2, 1, outbox.VerbDefer})
+			want(w, "place, number and verb", [3]any{a.Seq, a.Attempt, a.Verb}, [3]any{2, 1, queue.Deferred})
 			want(w, "duration", a.Duration, 1500*time.Millisecond)
 			want(w, "relay, stage and class", a.Relay+" "+a.Stage+" "+a.Class, "primary rcpt transient")
 			want(w, "code", a.Code, 451)
@@ -69,14 +69,14 @@ func evidenceRules() []rule {
 		}},
 		{"sent-not-noted", "A delivery that was sent leaves no such row: the delivery says it all.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbSent, evidence(refusal()))
+			w.settle(c, queue.Sent, evidence(refusal()))
 			want(w, "attempts noted", len(w.get(c.ID).Attempts), 0)
 		}},
 		{"number-of-uncounted", "An attempt that is not counted is noted under the number that it had.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, evidence(refusal()))
-			w.settle(w.claimOne(), outbox.VerbDefer, uncounted, evidence(refusal()))
-			w.settle(w.claimOne(), outbox.VerbFail, evidence(refusal()))
+			w.settle(c, queue.Deferred, evidence(refusal()))
+			w.settle(w.claimOne(), queue.Deferred, uncounted, evidence(refusal()))
+			w.settle(w.claimOne(), queue.Failed, evidence(refusal()))
 			var numbers []int
 			for _, a := range w.get(c.ID).Attempts {
 				numbers = append(numbers, a.Attempt)
@@ -94,10 +94,10 @@ func hostileReply(w *world) {
 		strings.Repeat("550 long ", 500), "\x00", `{"json":["]"]}`, "\u0080\ufffe",
 	} {
 		c := w.leased()
-		e := outbox.Evidence{
+		e := queue.Evidence{
 			Relay: "r" + reply, Stage: "s" + reply, Class: "c" + reply, Enhanced: "e" + reply, Reply: reply, ProviderID: "p" + reply,
 		}
-		w.settle(c, outbox.VerbFail, evidence(e))
+		w.settle(c, queue.Failed, evidence(e))
 		m := w.get(c.ID)
 		kept := strings.ReplaceAll(strings.ToValidUTF8(reply, "\uFFFD"), "\x00", "\uFFFD")
 		d := m.Deliveries[0]

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -75,9 +76,9 @@ func filterRules() []rule {
 		}},
 		{"outcome", "Class, Code and Relay select by the last outcome.", func(w *world) {
 			first := w.leased()
-			w.settle(first, outbox.VerbFail, evidence(outbox.Evidence{Class: "recipient", Code: 550, Relay: "eu"}))
+			w.settle(first, queue.Failed, evidence(queue.Evidence{Class: "recipient", Code: 550, Relay: "eu"}))
 			second := w.leased()
-			w.settle(second, outbox.VerbFail, evidence(outbox.Evidence{Class: "message", Code: 554, Relay: "us"}))
+			w.settle(second, queue.Failed, evidence(queue.Evidence{Class: "message", Code: 554, Relay: "us"}))
 			w.enqueue(mail())
 			w.selects(store.Filter{Class: "recipient"}, first.ID)
 			w.selects(store.Filter{Code: 554}, second.ID)

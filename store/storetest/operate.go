@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -56,8 +57,8 @@ func operateRules() []rule {
 	return append(list, []rule{
 		{"requeue-resets", "Requeueing counts attempts anew, makes due now, and lifts a deadline that has passed.", func(w *world) {
 			c := w.leased(expiring)
-			w.settle(c, outbox.VerbDefer, uncounted)
-			w.settle(w.claimOne(), outbox.VerbFail, evidence(refusal()))
+			w.settle(c, queue.Deferred, uncounted)
+			w.settle(w.claimOne(), queue.Failed, evidence(refusal()))
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1, deferred_since = $1, attempts = 12", longAgo)
 			w.changes(1, w.store.Requeue, store.Filter{})
 			d := w.one(c.ID)
@@ -70,14 +71,14 @@ func operateRules() []rule {
 		}},
 		{"requeue-keeps-deadline", "Requeueing keeps a deadline that lies ahead.", func(w *world) {
 			c := w.leased(expiring)
-			w.settle(c, outbox.VerbFail)
+			w.settle(c, queue.Failed)
 			w.changes(1, w.store.Requeue, store.Filter{})
 			w.near("deadline", w.one(c.ID).ExpiresAt, w.now().Add(time.Hour))
 		}},
 		{"requeue-deferred", "Requeueing makes a deferred delivery due now, and leaves one alone that is merely scheduled.",
 			func(w *world) {
 				c := w.leased()
-				w.settle(c, outbox.VerbDefer, inAnHour)
+				w.settle(c, queue.Deferred, inAnHour)
 				scheduled := w.enqueue(mail(later))
 				w.changes(1, w.store.Requeue, store.Filter{})
 				want(w, "claimed", claimedIDs(w.claim()), []outbox.ID{c.ID})
@@ -85,7 +86,7 @@ func operateRules() []rule {
 			}},
 		{"requeue-outage", "Requeueing makes a delivery due now that waits through an outage.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, uncounted, inAnHour)
+			w.settle(c, queue.Deferred, uncounted, inAnHour)
 			w.changes(1, w.store.Requeue, store.Filter{IDs: []outbox.ID{c.ID}})
 			want(w, "claimed", claimedIDs(w.claim()), []outbox.ID{c.ID})
 		}},

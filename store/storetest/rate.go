@@ -5,22 +5,22 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // rateRules are about the allowance that dispatchers share.
 func rateRules() []rule {
-	limited := func(perSecond float64, burst int) func(*outbox.ClaimRequest) {
-		return func(r *outbox.ClaimRequest) {
-			r.Relay, r.Rate = "primary", outbox.Rate{PerSecond: perSecond, Burst: burst}
+	limited := func(perSecond float64, burst int) func(*queue.ClaimRequest) {
+		return func(r *queue.ClaimRequest) {
+			r.Relay, r.Rate = "primary", queue.Rate{PerSecond: perSecond, Burst: burst}
 		}
 	}
 	// A thousandth of a recipient in a second: nothing comes back while a rule is checked.
-	slow := func(burst int) func(*outbox.ClaimRequest) { return limited(0.001, burst) }
+	slow := func(burst int) func(*queue.ClaimRequest) { return limited(0.001, burst) }
 	return []rule{
 		{"burst", "A claim takes no more than the allowance holds, and the next one what is left.", func(w *world) {
 			w.many(30)
-			want(w, "claimed", len(w.claim(slow(12), func(r *outbox.ClaimRequest) { r.Limit = 5 })), 5)
+			want(w, "claimed", len(w.claim(slow(12), func(r *queue.ClaimRequest) { r.Limit = 5 })), 5)
 			want(w, "claimed next", len(w.claim(slow(12))), 7)
 			want(w, "claimed from an empty allowance", len(w.claim(slow(12))), 0)
 		}},
@@ -35,8 +35,8 @@ func rateRules() []rule {
 		{"default-burst", "Without a burst the allowance is that of a second, and at least one.", func(w *world) {
 			w.many(50)
 			want(w, "claimed at 7.9/s", len(w.claim(limited(7.9, 0))), 7)
-			want(w, "claimed at 0.01/s", len(w.claim(func(r *outbox.ClaimRequest) {
-				r.Relay, r.Rate = "other", outbox.Rate{PerSecond: 0.01}
+			want(w, "claimed at 0.01/s", len(w.claim(func(r *queue.ClaimRequest) {
+				r.Relay, r.Rate = "other", queue.Rate{PerSecond: 0.01}
 			})), 1)
 		}},
 		{"only-what-was-claimed", "Only what was claimed is drawn from the allowance.", func(w *world) {
@@ -57,11 +57,11 @@ func rateRules() []rule {
 		{"per-relay", "Each relay has an allowance of its own.", func(w *world) {
 			w.many(30)
 			want(w, "claimed for one", len(w.claim(slow(5))), 5)
-			want(w, "claimed for another", len(w.claim(slow(5), func(r *outbox.ClaimRequest) { r.Relay = "it's another" })), 5)
+			want(w, "claimed for another", len(w.claim(slow(5), func(r *queue.ClaimRequest) { r.Relay = "it's another" })), 5)
 		}},
 		{"no-rate", "A claim without a rate asks no allowance.", func(w *world) {
 			w.many(30)
-			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.Relay = "primary" })), 30)
+			want(w, "claimed", len(w.claim(func(r *queue.ClaimRequest) { r.Relay = "primary" })), 30)
 			want(w, "allowances", w.number("SELECT count(*) FROM outbox_relays"), 0)
 		}},
 		{"nothing-due", "Nothing is drawn, and nothing written, when nothing is due.", func(w *world) {
@@ -77,7 +77,7 @@ func rateRules() []rule {
 		}},
 		{"clock-goes-back", "A clock that is set back does not fill the allowance and does not empty it.", func(w *world) {
 			w.many(30)
-			want(w, "claimed", len(w.claim(limited(0.001, 10), func(r *outbox.ClaimRequest) { r.Limit = 4 })), 4)
+			want(w, "claimed", len(w.claim(limited(0.001, 10), func(r *queue.ClaimRequest) { r.Limit = 4 })), 4)
 			w.exec("UPDATE outbox_relays SET refilled_at = $1", bindTime(w.now().Add(24*time.Hour)))
 			want(w, "claimed", len(w.claim(slow(10))), 6)
 			want(w, "claimed again", len(w.claim(slow(10))), 0)
@@ -91,7 +91,7 @@ func rateRules() []rule {
 			for range 8 {
 				wg.Go(func() {
 					for range 5 {
-						total.Add(int64(len(w.claim(slow(60), func(r *outbox.ClaimRequest) { r.Limit = 7 }))))
+						total.Add(int64(len(w.claim(slow(60), func(r *queue.ClaimRequest) { r.Limit = 7 }))))
 					}
 				})
 			}
@@ -100,14 +100,14 @@ func rateRules() []rule {
 		}},
 		{"bad-rates", "A negative rate, and one without the name of a relay, are refused.", func(w *world) {
 			w.enqueue(mail())
-			for _, rate := range []outbox.Rate{{PerSecond: -1}, {PerSecond: 1, Burst: -1}} {
+			for _, rate := range []queue.Rate{{PerSecond: -1}, {PerSecond: 1, Burst: -1}} {
 				req := request()
 				req.Relay, req.Rate = "primary", rate
 				_, err := w.store.Claim(w.Context(), req)
 				w.refused(err, "negative")
 			}
 			req := request()
-			req.Rate = outbox.Rate{PerSecond: 1}
+			req.Rate = queue.Rate{PerSecond: 1}
 			_, err := w.store.Claim(w.Context(), req)
 			w.refused(err, "relay")
 		}},

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
@@ -81,10 +82,10 @@ func readRules() []rule {
 		{"list-pages", "A list of any length has every delivery once.", func(w *world) {
 			const n = 1155 // more than two pages, with messages that are cut by the end of one
 			w.many(n/7, to("a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org", "f@x.org", "g@x.org"))
-			seen := make(map[outbox.Ref]bool)
+			seen := make(map[queue.Ref]bool)
 			list := w.list(store.Filter{})
 			for _, d := range list {
-				seen[outbox.Ref{ID: d.ID, Seq: d.Seq}] = true
+				seen[queue.Ref{ID: d.ID, Seq: d.Seq}] = true
 			}
 			want(w, "deliveries listed", len(list), n)
 			want(w, "different ones", len(seen), n)
@@ -145,10 +146,10 @@ func readRules() []rule {
 				want(w, "for later", w.shown(w.enqueue(mail(later))), "scheduled")
 				c := w.claimOne()
 				want(w, "claimed", w.shown(id), "sending")
-				w.settle(c, outbox.VerbDefer, inAnHour)
+				w.settle(c, queue.Deferred, inAnHour)
 				want(w, "put back", w.shown(id), "deferred")
 				w.exec("UPDATE outbox_deliveries SET due_at = $1 WHERE message_id = $2", longAgo, string(id))
-				w.settle(w.claimOne(), outbox.VerbSent)
+				w.settle(w.claimOne(), queue.Sent)
 				want(w, "done", w.shown(id), "sent")
 			}},
 		{"count", "Count agrees with the list, its limit aside.", func(w *world) {
@@ -226,17 +227,17 @@ func getMessage(w *world) {
 func checkUnmigrated(w *world) {
 	s, ctx := w.store, w.Context()
 	id := outbox.ID(uuid.NewString())
-	ref := outbox.Ref{ID: id, Seq: 1, Token: uuid.NewString()}
+	ref := queue.Ref{ID: id, Seq: 1, Token: uuid.NewString()}
 	for name, call := range map[string]func() error{
-		"Check":       func() error { return s.Check(ctx) },
-		"Due":         func() error { _, err := s.Due(ctx, nil); return err },
-		"Claim":       func() error { _, err := s.Claim(ctx, request()); return err },
-		"Enqueue":     func() error { _, err := s.Enqueue(ctx, mail()); return err },
-		"Body":        func() error { _, err := s.Body(ctx, id); return err },
-		"CommitStage": func() error { _, err := s.CommitStage(ctx, []outbox.Staging{{Ref: ref}}); return err },
-		"Renew":       func() error { _, err := s.Renew(ctx, []outbox.Ref{ref}, time.Minute); return err },
+		"Check":   func() error { return s.Check(ctx) },
+		"Due":     func() error { _, err := s.Due(ctx, nil); return err },
+		"Claim":   func() error { _, err := s.Claim(ctx, request()); return err },
+		"Enqueue": func() error { _, err := s.Enqueue(ctx, mail()); return err },
+		"Body":    func() error { _, err := s.Body(ctx, id); return err },
+		"Fence":   func() error { _, err := s.Fence(ctx, []queue.FencedRef{{Ref: ref}}); return err },
+		"Renew":   func() error { _, err := s.Renew(ctx, []queue.Ref{ref}, time.Minute); return err },
 		"Settle": func() error {
-			_, err := s.Settle(ctx, "d1", []outbox.Settlement{{Ref: ref, Verb: outbox.VerbSent}})
+			_, err := s.Settle(ctx, "d1", []queue.Settlement{{Ref: ref, Outcome: queue.Sent}})
 			return err
 		},
 		"Reap":    func() error { _, err := s.Reap(ctx); return err },
@@ -254,11 +255,11 @@ func checkUnmigrated(w *world) {
 		"Unsuppress": func() error { _, err := s.Unsuppress(ctx, "a@example.org"); return err },
 		"Suppressed": func() error { _, _, err := s.Suppressed(ctx, "a@example.org"); return err },
 		"RecordFeedback": func() error {
-			_, err := s.RecordFeedback(ctx, outbox.Feedback{Kind: outbox.FeedbackBounced, ProviderID: "x"})
+			_, err := s.RecordFeedback(ctx, queue.Feedback{Kind: queue.FeedbackBounced, ProviderID: "x"})
 			return err
 		},
-		"Clean":       func() error { _, err := s.Clean(ctx, outbox.Retention{Sent: time.Hour}); return err },
-		"Heartbeat":   func() error { return s.Heartbeat(ctx, outbox.Heartbeat{ID: "d1"}) },
+		"Clean":       func() error { _, err := s.Clean(ctx, queue.Retention{Sent: time.Hour}); return err },
+		"Heartbeat":   func() error { return s.Heartbeat(ctx, queue.Heartbeat{ID: "d1"}) },
 		"Retire":      func() error { return s.Retire(ctx, "d1") },
 		"Dispatchers": func() error { _, err := s.Dispatchers(ctx); return err },
 		"Stats":       func() error { _, err := s.Stats(ctx); return err },

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -12,13 +13,13 @@ func reapRules() []rule {
 		{"nothing", "When nothing lapsed, reaping changes nothing.", func(w *world) {
 			w.leased(expiring)
 			w.enqueue(mail(expiring))
-			w.unchanged(func() { want(w, "report", w.reap(), outbox.ReapReport{}) })
+			w.unchanged(func() { want(w, "report", w.reap(), queue.ReapReport{}) })
 		}},
 		{"stage-0", "A lease that lapsed before the point of no return leaves its delivery queued and due now, its attempt counted.",
 			func(w *world) {
 				c := w.leased()
 				w.lapse(c.ID)
-				want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1})
+				want(w, "report", w.reap(), queue.ReapReport{Requeued: 1})
 				d := w.one(c.ID)
 				want(w, "state", d.State, outbox.StateQueued)
 				want(w, "attempts", d.Attempts, 1)
@@ -27,7 +28,7 @@ func reapRules() []rule {
 		{"stage-0-hold", "The policy for uncertain outcomes does not matter before the point of no return.", func(w *world) {
 			c := w.leased(holding)
 			w.lapse(c.ID)
-			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1})
+			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 		}},
 		{"stage-1-resend", "A lease that lapsed after the point of no return makes its delivery uncertain; with Resend it is queued again " +
@@ -36,10 +37,10 @@ func reapRules() []rule {
 				c := w.leased()
 				w.commit(refs(c)...)
 				w.lapse(c.ID)
-				want(w, "report", w.reap(), outbox.ReapReport{Uncertain: 1})
+				want(w, "report", w.reap(), queue.ReapReport{Uncertain: 1})
 				w.near("the end of the delay", w.one(c.ID).DueAt, w.now().Add(store.DoubtDelay))
-				w.unchanged(func() { want(w, "second report", w.reap(), outbox.ReapReport{}) })
-				want(w, "report after the delay", w.reapDoubt(), outbox.ReapReport{Resent: 1})
+				w.unchanged(func() { want(w, "second report", w.reap(), queue.ReapReport{}) })
+				want(w, "report after the delay", w.reapDoubt(), queue.ReapReport{Resent: 1})
 				want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 				want(w, "claimed again", len(w.claim()), 1)
 			}},
@@ -47,15 +48,15 @@ func reapRules() []rule {
 			c := w.leased(holding)
 			w.commit(refs(c)...)
 			w.lapse(c.ID)
-			want(w, "report", w.reap(), outbox.ReapReport{Uncertain: 1})
-			w.unchanged(func() { want(w, "second report", w.reap(), outbox.ReapReport{}) })
+			want(w, "report", w.reap(), queue.ReapReport{Uncertain: 1})
+			w.unchanged(func() { want(w, "second report", w.reap(), queue.ReapReport{}) })
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateUncertain})
 		}},
 		{"evidence", "A lease that was taken back leaves an attempt that names its owner, and replaces the evidence before it.",
 			func(w *world) {
 				c := w.leased()
-				w.settle(c, outbox.VerbDefer, evidence(refusal()))
-				w.commit(refs(w.claimOne(func(r *outbox.ClaimRequest) { r.Owner = "it's d7" }))...)
+				w.settle(c, queue.Deferred, evidence(refusal()))
+				w.commit(refs(w.claimOne(func(r *queue.ClaimRequest) { r.Owner = "it's d7" }))...)
 				w.lapse(c.ID)
 				w.reap()
 				m := w.get(c.ID)
@@ -70,18 +71,18 @@ func reapRules() []rule {
 					return
 				}
 				a := m.Attempts[1]
-				want(w, "attempt", [5]any{a.Verb, a.Attempt, a.Owner, a.Stage, a.Class}, [5]any{outbox.Verb("reap"), 2, "it's d7", "dot", "ambiguous"})
+				want(w, "attempt", [5]any{a.Verb, a.Attempt, a.Owner, a.Stage, a.Class}, [5]any{queue.Outcome("reap"), 2, "it's d7", "dot", "ambiguous"})
 				want(w, "relay of the attempt", a.Relay, "primary")
 			}},
 		{"doubt-names-relay", "After a crash past the point of no return the next claim says which relay the doubt is with; after one " +
 			"before it there is no doubt and no relay.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			w.settle(c, outbox.VerbDefer, evidence(outbox.Evidence{Relay: "backup", Class: "transient"}))
+			w.settle(c, queue.Deferred, evidence(queue.Evidence{Relay: "backup", Class: "transient"}))
 			c = w.claimOne()
 			w.commit(c.Ref(1))
 			w.lapse(c.ID)
-			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Uncertain: 1})
-			want(w, "report after the delay", w.reapDoubt(), outbox.ReapReport{Resent: 1})
+			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1, Uncertain: 1})
+			want(w, "report after the delay", w.reapDoubt(), queue.ReapReport{Resent: 1})
 			again := w.claimOne()
 			var got [][2]string
 			for _, d := range again.Deliveries {
@@ -91,7 +92,7 @@ func reapRules() []rule {
 		}},
 		{"keeps-outage", "A lease that was taken back does not end an outage.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, uncounted)
+			w.settle(c, queue.Deferred, uncounted)
 			w.exec("UPDATE outbox_deliveries SET deferred_since = $1", longAgo)
 			w.claimOne()
 			w.lapse(c.ID)
@@ -100,17 +101,17 @@ func reapRules() []rule {
 		}},
 		{"uncertain-after-delay", "An uncertain delivery of a message with Resend is queued once its delay is over.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbUncertain, inAnHour)
-			want(w, "report before", w.reap(), outbox.ReapReport{})
+			w.settle(c, queue.Uncertain, inAnHour)
+			want(w, "report before", w.reap(), queue.ReapReport{})
 			w.exec("UPDATE outbox_deliveries SET due_at = $1", longAgo)
-			want(w, "report after", w.reap(), outbox.ReapReport{Resent: 1})
+			want(w, "report after", w.reap(), queue.ReapReport{Resent: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 		}},
 		{"expire", "Queued and held deliveries past their deadline expire; those before it do not.", func(w *world) {
 			queued, held, fresh := w.enqueue(mail(expiring)), w.enqueue(mail(expiring)), w.enqueue(mail(expiring))
 			w.finish(held, outbox.StateHeld)
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1 WHERE message_id <> $2", longAgo, string(fresh))
-			want(w, "report", w.reap(), outbox.ReapReport{Expired: 2})
+			want(w, "report", w.reap(), queue.ReapReport{Expired: 2})
 			want(w, "queued", w.one(queued).State, outbox.StateExpired)
 			want(w, "held", w.one(held).State, outbox.StateExpired)
 			want(w, "fresh", w.one(fresh).State, outbox.StateQueued)
@@ -121,32 +122,32 @@ func reapRules() []rule {
 				w.finish(w.enqueue(mail(expiring, holding)), state)
 			}
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1", longAgo)
-			w.unchanged(func() { want(w, "report", w.reap(), outbox.ReapReport{}) })
+			w.unchanged(func() { want(w, "report", w.reap(), queue.ReapReport{}) })
 		}},
 		{"lapsed-and-overdue", "A delivery whose lease lapsed after its deadline is taken back and expires in the same reaping.",
 			func(w *world) {
 				c := w.leased(expiring)
 				w.lapse(c.ID)
 				w.exec("UPDATE outbox_deliveries SET expires_at = $1", longAgo)
-				want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Expired: 1})
+				want(w, "report", w.reap(), queue.ReapReport{Requeued: 1, Expired: 1})
 			}},
 		{"many", "Reaping works through any number of deliveries.", func(w *world) {
 			w.many(1200)
-			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 1200 }) {
+			for _, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = 1200 }) {
 				_ = c
 			}
 			w.exec("UPDATE outbox_deliveries SET lease_until = $1", longAgo)
-			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1200})
+			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1200})
 		}},
 		{"at-once", "Dispatchers that reap at once count each delivery once.", func(w *world) {
 			w.many(300, expiring)
-			w.claim(func(r *outbox.ClaimRequest) { r.Limit = 200 })
+			w.claim(func(r *queue.ClaimRequest) { r.Limit = 200 })
 			w.exec("UPDATE outbox_deliveries SET lease_until = $1 WHERE state = 'sending'", longAgo)
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1 WHERE state = 'queued'", longAgo)
 			var (
 				wg    sync.WaitGroup
 				mu    sync.Mutex
-				total outbox.ReapReport
+				total queue.ReapReport
 			)
 			for range 4 {
 				wg.Go(func() {
@@ -161,13 +162,13 @@ func reapRules() []rule {
 			last := w.reap()
 			total.Requeued += last.Requeued
 			total.Expired += last.Expired
-			want(w, "reports together", total, outbox.ReapReport{Requeued: 200, Expired: 100})
+			want(w, "reports together", total, queue.ReapReport{Requeued: 200, Expired: 100})
 		}},
 		{"partial", "The recipients of a message are taken back each by its own stage.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"), holding)
 			w.commit(c.Ref(1))
 			w.lapse(c.ID)
-			want(w, "report", w.reap(), outbox.ReapReport{Requeued: 1, Uncertain: 1})
+			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1, Uncertain: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued, outbox.StateUncertain})
 		}},
 	}

@@ -3,16 +3,16 @@ package storetest
 import (
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
 // relayRules are about the pause of a relay that dispatchers share.
 func relayRules() []rule {
-	through := func(relay string) func(*outbox.ClaimRequest) {
-		return func(r *outbox.ClaimRequest) { r.Relay = relay }
+	through := func(relay string) func(*queue.ClaimRequest) {
+		return func(r *queue.ClaimRequest) { r.Relay = relay }
 	}
-	fast := func(r *outbox.ClaimRequest) { r.Rate = outbox.Rate{PerSecond: 1000, Burst: 1000} }
+	fast := func(r *queue.ClaimRequest) { r.Rate = queue.Rate{PerSecond: 1000, Burst: 1000} }
 	return []rule{
 		{"paused", "Nothing is claimed for a relay that is paused, with a rate or without; others and claims for none go on.", func(w *world) {
 			w.pauseRelay("it's primary", time.Hour, "quota")
@@ -21,7 +21,7 @@ func relayRules() []rule {
 				want(w, "claimed", len(w.claim(through("it's primary"))), 0)
 				want(w, "claimed with a rate", len(w.claim(through("it's primary"), fast)), 0)
 			})
-			one := func(r *outbox.ClaimRequest) { r.Limit = 1 }
+			one := func(r *queue.ClaimRequest) { r.Limit = 1 }
 			want(w, "claimed for another", len(w.claim(through("other"), one)), 1)
 			want(w, "claimed for another with a rate", len(w.claim(through("other"), fast, one)), 1)
 			want(w, "claimed for none", len(w.claim()), 1)
@@ -37,28 +37,28 @@ func relayRules() []rule {
 			w.many(30)
 			w.pauseRelay("primary", time.Hour, "quota")
 			w.exec("UPDATE outbox_relays SET paused_until = $1", longAgo)
-			want(w, "states", w.relayStates(), []outbox.RelayState{{Name: "primary"}})
-			want(w, "claimed", len(w.claim(through("primary"), func(r *outbox.ClaimRequest) {
-				r.Rate = outbox.Rate{PerSecond: 0.001, Burst: 12}
+			want(w, "states", w.relayStates(), []queue.RelayState{{Name: "primary"}})
+			want(w, "claimed", len(w.claim(through("primary"), func(r *queue.ClaimRequest) {
+				r.Rate = queue.Rate{PerSecond: 0.001, Burst: 12}
 			})), 12)
 		}},
 		{"longer-wins", "Of two pauses the one that lasts longer stays, with its reason.", func(w *world) {
 			w.pauseRelay("primary", time.Hour, "quota")
 			w.pauseRelay("primary", time.Minute, "throttled")
-			w.relayPaused(time.Hour, outbox.RelayState{Name: "primary", Reason: "quota"})
+			w.relayPaused(time.Hour, queue.RelayState{Name: "primary", Reason: "quota"})
 			w.pauseRelay("primary", 2*time.Hour, "really")
-			w.relayPaused(2*time.Hour, outbox.RelayState{Name: "primary", Reason: "really"})
+			w.relayPaused(2*time.Hour, queue.RelayState{Name: "primary", Reason: "really"})
 		}},
 		{"after-a-pause", "A pause that is over gives way to any other.", func(w *world) {
 			w.pauseRelay("primary", time.Hour, "quota")
 			w.exec("UPDATE outbox_relays SET paused_until = $1", longAgo)
 			w.pauseRelay("primary", time.Minute, "throttled")
-			w.relayPaused(time.Minute, outbox.RelayState{Name: "primary", Reason: "throttled"})
+			w.relayPaused(time.Minute, queue.RelayState{Name: "primary", Reason: "throttled"})
 		}},
 		{"keeps-allowance", "A pause takes nothing from the allowance and adds nothing to it.", func(w *world) {
 			w.many(30)
-			slow := func(r *outbox.ClaimRequest) { r.Relay, r.Rate = "primary", outbox.Rate{PerSecond: 0.001, Burst: 12} }
-			want(w, "claimed", len(w.claim(slow, func(r *outbox.ClaimRequest) { r.Limit = 5 })), 5)
+			slow := func(r *queue.ClaimRequest) { r.Relay, r.Rate = "primary", queue.Rate{PerSecond: 0.001, Burst: 12} }
+			want(w, "claimed", len(w.claim(slow, func(r *queue.ClaimRequest) { r.Limit = 5 })), 5)
 			w.pauseRelay("primary", time.Hour, "quota")
 			want(w, "claimed while paused", len(w.claim(slow)), 0)
 			_, err := w.store.ResumeRelay(w.Context(), "primary")
@@ -76,7 +76,7 @@ func relayRules() []rule {
 			want(w, "resumed another", resume("other"), false)
 			want(w, "resumed", resume("primary"), true)
 			want(w, "resumed again", resume("primary"), false)
-			want(w, "states", w.relayStates(), []outbox.RelayState{{Name: "primary"}})
+			want(w, "states", w.relayStates(), []queue.RelayState{{Name: "primary"}})
 			want(w, "claimed", len(w.claim(through("primary"))), 1)
 			want(w, "audits", w.number("SELECT count(*) FROM outbox_actions"), 1)
 			want(w, "verb", w.nullable("SELECT verb FROM outbox_actions").String, "resume-relay")
@@ -93,7 +93,7 @@ func relayRules() []rule {
 				set, err = ann.PauseRelayByOperator(w.Context(), "primary", 2*time.Hour, "it's \x00 broken")
 				w.must(err)
 				want(w, "set a longer one", set, true)
-				w.relayPaused(2*time.Hour, outbox.RelayState{Name: "primary", By: "ann", Reason: "it's \uFFFD broken"})
+				w.relayPaused(2*time.Hour, queue.RelayState{Name: "primary", By: "ann", Reason: "it's \uFFFD broken"})
 				want(w, "the audit", w.nullable("SELECT actor || ' ' || verb FROM outbox_actions").String, "ann pause-relay")
 			}},
 		{"under-way", "What is under way when its relay is paused goes on.", func(w *world) {
@@ -101,7 +101,7 @@ func relayRules() []rule {
 			c := w.claimOne(through("primary"))
 			w.pauseRelay("primary", time.Hour, "quota")
 			want(w, "lost by committing", w.commit(refs(c)...), nil)
-			w.settle(c, outbox.VerbSent)
+			w.settle(c, queue.Sent)
 		}},
 		{"bad-pauses", "A pause of no relay, for no time, or for more than databases can add to a date is refused.", func(w *world) {
 			w.refused(w.store.PauseRelay(w.Context(), "", time.Hour, ""), "relay")
@@ -123,7 +123,7 @@ func (w *world) pauseRelay(name string, d time.Duration, reason string) {
 	w.must(w.store.PauseRelay(w.Context(), name, d, reason))
 }
 
-func (w *world) relayStates() []outbox.RelayState {
+func (w *world) relayStates() []queue.RelayState {
 	w.Helper()
 	list, err := w.store.RelayStates(w.Context())
 	w.must(err)
@@ -131,7 +131,7 @@ func (w *world) relayStates() []outbox.RelayState {
 }
 
 // relayPaused wants one relay that is paused for about d from now, since now.
-func (w *world) relayPaused(d time.Duration, expected outbox.RelayState) {
+func (w *world) relayPaused(d time.Duration, expected queue.RelayState) {
 	w.Helper()
 	list := w.relayStates()
 	if len(list) != 1 {

@@ -9,55 +9,56 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 func settleRules() []rule {
 	list := []rule{
 		{"defer-delay", "A deferred delivery is due after its delay, by the clock of the database.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, inAnHour)
+			w.settle(c, queue.Deferred, inAnHour)
 			w.near("due", w.one(c.ID).DueAt, w.now().Add(time.Hour))
 		}},
 		{"recycle-at-once", "A recycled delivery is due at once and its attempt does not count.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbRecycle)
+			w.settle(c, queue.Recycled)
 			d := w.one(c.ID)
 			want(w, "attempts", d.Attempts, 0)
 			want(w, "attempt of the next claim", w.claimOne().Deliveries[0].Attempt, 1)
 		}},
 		{"uncounted", "An attempt that is not counted gives its number back.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, uncounted)
+			w.settle(c, queue.Deferred, uncounted)
 			want(w, "attempts", w.one(c.ID).Attempts, 0)
 			again := w.claimOne()
-			w.settle(again, outbox.VerbDefer)
+			w.settle(again, queue.Deferred)
 			want(w, "attempts after one that counts", w.one(c.ID).Attempts, 1)
 		}},
 		{"deferred-since", "An outage is timed from its first uncounted deferral; recycling does not end it, an answer does.",
 			func(w *world) {
 				c := w.leased()
-				w.settle(c, outbox.VerbDefer, uncounted)
+				w.settle(c, queue.Deferred, uncounted)
 				w.near("start of the outage", w.one(c.ID).DeferredSince, w.now())
 				w.exec("UPDATE outbox_deliveries SET deferred_since = $1", longAgo)
-				w.settle(w.claimOne(), outbox.VerbDefer, uncounted)
+				w.settle(w.claimOne(), queue.Deferred, uncounted)
 				want(w, "start after a second deferral", w.one(c.ID).DeferredSince.Year(), 2000)
-				w.settle(w.claimOne(), outbox.VerbRecycle)
+				w.settle(w.claimOne(), queue.Recycled)
 				want(w, "start after recycling", w.one(c.ID).DeferredSince.Year(), 2000)
-				w.settle(w.claimOne(), outbox.VerbDefer)
+				w.settle(w.claimOne(), queue.Deferred)
 				want(w, "start after an answer", w.one(c.ID).DeferredSince.IsZero(), true)
 			}},
 		{"uncertain-delay", "An uncertain delivery waits for its delay before its policy applies.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbUncertain, inAnHour)
-			want(w, "report", w.reap(), outbox.ReapReport{})
+			w.settle(c, queue.Uncertain, inAnHour)
+			want(w, "report", w.reap(), queue.ReapReport{})
 			w.near("due", w.one(c.ID).DueAt, w.now().Add(time.Hour))
 		}},
 		{"partial", "Each recipient of a message has its own outcome.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org", "c@example.org", "d@example.org"))
-			lost, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{
-				{Ref: c.Ref(0), Verb: outbox.VerbSent},
-				{Ref: c.Ref(1), Verb: outbox.VerbFail, Evidence: refusal()},
-				{Ref: c.Ref(2), Verb: outbox.VerbDefer, Delay: time.Hour, Evidence: refusal()},
+			lost, err := w.store.Settle(w.Context(), "d1", []queue.Settlement{
+				{Ref: c.Ref(0), Outcome: queue.Sent},
+				{Ref: c.Ref(1), Outcome: queue.Failed, Evidence: refusal()},
+				{Ref: c.Ref(2), Outcome: queue.Deferred, Delay: time.Hour, Evidence: refusal()},
 			})
 			w.must(err)
 			want(w, "lost", lost, nil)
@@ -67,8 +68,8 @@ func settleRules() []rule {
 			func(w *world) {
 				for _, order := range []bool{true, false} {
 					stale, fresh := w.staleAndFresh()
-					list := []outbox.Settlement{
-						{Ref: stale.Ref(0), Verb: outbox.VerbFail, Evidence: refusal()}, {Ref: fresh.Ref(0), Verb: outbox.VerbSent},
+					list := []queue.Settlement{
+						{Ref: stale.Ref(0), Outcome: queue.Failed, Evidence: refusal()}, {Ref: fresh.Ref(0), Outcome: queue.Sent},
 					}
 					if order {
 						list[0], list[1] = list[1], list[0]
@@ -83,14 +84,14 @@ func settleRules() []rule {
 			func(w *world) {
 				w.many(2)
 				claimed := w.claim()
-				good := outbox.Settlement{Ref: claimed[0].Ref(0), Verb: outbox.VerbSent}
+				good := queue.Settlement{Ref: claimed[0].Ref(0), Outcome: queue.Sent}
 				w.unchanged(func() {
-					for word, bad := range map[string]outbox.Settlement{
-						"verb":         {Ref: claimed[1].Ref(0), Verb: "forget"},
-						"negative":     {Ref: claimed[1].Ref(0), Verb: outbox.VerbDefer, Delay: -time.Second},
-						"two outcomes": {Ref: claimed[0].Ref(0), Verb: outbox.VerbFail},
+					for word, bad := range map[string]queue.Settlement{
+						"verb":         {Ref: claimed[1].Ref(0), Outcome: "forget"},
+						"negative":     {Ref: claimed[1].Ref(0), Outcome: queue.Deferred, Delay: -time.Second},
+						"two outcomes": {Ref: claimed[0].Ref(0), Outcome: queue.Failed},
 					} {
-						_, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{good, bad})
+						_, err := w.store.Settle(w.Context(), "d1", []queue.Settlement{good, bad})
 						w.refused(err, word)
 					}
 				})
@@ -115,7 +116,7 @@ func settleRules() []rule {
 		}},
 		{"lease-ends", "Settling ends the lease.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer)
+			w.settle(c, queue.Deferred)
 			d := w.one(c.ID)
 			want(w, "end of the lease", d.LeaseUntil.IsZero(), true)
 			want(w, "owner", d.LeaseOwner, "")
@@ -133,22 +134,22 @@ func settleRules() []rule {
 	return list
 }
 
-func verbsAndStates() map[outbox.Verb]outbox.State {
-	return map[outbox.Verb]outbox.State{
-		outbox.VerbSent: outbox.StateSent, outbox.VerbDefer: outbox.StateQueued, outbox.VerbFail: outbox.StateFailed,
-		outbox.VerbRecycle: outbox.StateQueued, outbox.VerbUncertain: outbox.StateUncertain, outbox.VerbExpire: outbox.StateExpired,
-		outbox.VerbHold: outbox.StateHeld,
+func verbsAndStates() map[queue.Outcome]outbox.State {
+	return map[queue.Outcome]outbox.State{
+		queue.Sent: outbox.StateSent, queue.Deferred: outbox.StateQueued, queue.Failed: outbox.StateFailed,
+		queue.Recycled: outbox.StateQueued, queue.Uncertain: outbox.StateUncertain, queue.Expired: outbox.StateExpired,
+		queue.Held: outbox.StateHeld,
 	}
 }
 
 func settleMany(w *world) {
 	w.many(1000)
-	claimed := w.claim(func(r *outbox.ClaimRequest) { r.Limit = 1000 })
+	claimed := w.claim(func(r *queue.ClaimRequest) { r.Limit = 1000 })
 	want(w, "claimed", len(claimed), 1000)
-	verbs := []outbox.Verb{outbox.VerbSent, outbox.VerbFail, outbox.VerbDefer, outbox.VerbHold}
-	var list []outbox.Settlement
+	verbs := []queue.Outcome{queue.Sent, queue.Failed, queue.Deferred, queue.Held}
+	var list []queue.Settlement
 	for i, c := range claimed {
-		list = append(list, outbox.Settlement{Ref: c.Ref(0), Verb: verbs[i%len(verbs)], Delay: time.Hour, Evidence: refusal()})
+		list = append(list, queue.Settlement{Ref: c.Ref(0), Outcome: verbs[i%len(verbs)], Delay: time.Hour, Evidence: refusal()})
 	}
 	lost, err := w.store.Settle(w.Context(), "d1", list)
 	w.must(err)
@@ -170,7 +171,7 @@ func fenceRules() []rule {
 		}},
 		{"second-settle", "A delivery is settled once: the second outcome changes nothing.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbSent)
+			w.settle(c, queue.Sent)
 			for verb := range verbsAndStates() {
 				w.unchanged(func() { want(w, "lost by "+string(verb), w.trySettle(c, verb, evidence(refusal())), refs(c)) })
 			}
@@ -179,38 +180,38 @@ func fenceRules() []rule {
 			c := w.leased()
 			w.lapse(c.ID)
 			w.reap()
-			w.unchanged(func() { want(w, "lost", w.trySettle(c, outbox.VerbSent), refs(c)) })
+			w.unchanged(func() { want(w, "lost", w.trySettle(c, queue.Sent), refs(c)) })
 		}},
 		{"lapsed-but-held", "An outcome counts as long as nobody took the delivery back, even after the lease lapsed: it is the truth.",
 			func(w *world) {
 				c := w.leased()
 				w.lapse(c.ID)
-				w.settle(c, outbox.VerbSent)
+				w.settle(c, queue.Sent)
 				want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
 			}},
 		{"wrong-place", "A token settles the recipients that it was claimed for and no other.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, outbox.VerbRecycle)
-			w.claimOne(func(r *outbox.ClaimRequest) { r.Owner = "d2" })
-			second := outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: []outbox.ClaimedDelivery{{Seq: 2}, {Seq: 9}}}
-			w.unchanged(func() { want(w, "lost", w.trySettle(second, outbox.VerbSent), refs(second)) })
+			w.settle(queue.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, queue.Recycled)
+			w.claimOne(func(r *queue.ClaimRequest) { r.Owner = "d2" })
+			second := queue.Claimed{ID: c.ID, Token: c.Token, Deliveries: []queue.ClaimedDelivery{{Seq: 2}, {Seq: 9}}}
+			w.unchanged(func() { want(w, "lost", w.trySettle(second, queue.Sent), refs(second)) })
 		}},
 		{"other-message", "A token settles its own message and no other.", func(w *world) {
 			w.many(2)
-			claimed := w.claim(func(r *outbox.ClaimRequest) { r.Limit = 1 })
+			claimed := w.claim(func(r *queue.ClaimRequest) { r.Limit = 1 })
 			other := w.claim()
-			swapped := outbox.Claimed{ID: other[0].ID, Token: claimed[0].Token, Deliveries: other[0].Deliveries}
-			w.unchanged(func() { want(w, "lost", w.trySettle(swapped, outbox.VerbSent), refs(swapped)) })
+			swapped := queue.Claimed{ID: other[0].ID, Token: claimed[0].Token, Deliveries: other[0].Deliveries}
+			w.unchanged(func() { want(w, "lost", w.trySettle(swapped, queue.Sent), refs(swapped)) })
 		}},
 		{"odd-refs", "Refs of unknown messages and of no sensible form are lost, and the others of the call are settled.",
 			func(w *world) {
 				c := w.leased()
-				odd := []outbox.Ref{
+				odd := []queue.Ref{
 					{ID: outbox.ID(uuid.NewString()), Seq: 1, Token: c.Token}, {ID: "x", Seq: 1, Token: "y"}, {ID: c.ID, Seq: 1, Token: ""},
 				}
-				list := []outbox.Settlement{{Ref: c.Ref(0), Verb: outbox.VerbSent}}
+				list := []queue.Settlement{{Ref: c.Ref(0), Outcome: queue.Sent}}
 				for _, ref := range odd {
-					list = append(list, outbox.Settlement{Ref: ref, Verb: outbox.VerbSent, Evidence: refusal()})
+					list = append(list, queue.Settlement{Ref: ref, Outcome: queue.Sent, Evidence: refusal()})
 				}
 				lost, err := w.store.Settle(w.Context(), "d1", list)
 				w.must(err)
@@ -224,7 +225,7 @@ func fenceRules() []rule {
 				wg   sync.WaitGroup
 				wins atomic.Int64
 			)
-			for _, verb := range []outbox.Verb{outbox.VerbSent, outbox.VerbFail, outbox.VerbDefer, outbox.VerbHold} {
+			for _, verb := range []queue.Outcome{queue.Sent, queue.Failed, queue.Deferred, queue.Held} {
 				wg.Go(func() {
 					if len(w.trySettle(c, verb, inAnHour, evidence(refusal()))) == 0 {
 						wins.Add(1)
@@ -239,11 +240,11 @@ func fenceRules() []rule {
 		{"reap-or-settle", "When a lease is taken back while its holder settles, one of the two counts.", reapOrSettle},
 		{"renew-and-commit-at-once", "Renewing, committing and settling the same deliveries at once never fails.", func(w *world) {
 			w.many(100)
-			var list []outbox.Ref
+			var list []queue.Ref
 			for _, c := range w.claim() {
 				list = append(list, refs(c)...)
 			}
-			reversed := make([]outbox.Ref, len(list))
+			reversed := make([]queue.Ref, len(list))
 			for i, ref := range list {
 				reversed[len(list)-1-i] = ref
 			}
@@ -266,12 +267,12 @@ func reapOrSettle(w *world) {
 	var (
 		wg      sync.WaitGroup
 		settled atomic.Int64
-		report  outbox.ReapReport
+		report  queue.ReapReport
 	)
 	wg.Go(func() { report = w.reap() })
 	for _, c := range claimed {
 		wg.Go(func() {
-			if len(w.trySettle(c, outbox.VerbSent)) == 0 {
+			if len(w.trySettle(c, queue.Sent)) == 0 {
 				settled.Add(1)
 			}
 		})

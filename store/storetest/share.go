@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // shareRules are about who gets how much of what is due.
@@ -19,7 +20,7 @@ func shareRules() []rule {
 		{"urgent-uses-the-limit", "While urgent deliveries fill the limit, others wait.", func(w *world) {
 			w.enqueue(mail(with(outbox.Bulk)))
 			w.many(3, with(outbox.High))
-			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 3 }) {
+			for _, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = 3 }) {
 				want(w, "priority", c.Priority, outbox.High)
 			}
 		}},
@@ -30,7 +31,7 @@ func shareRules() []rule {
 				w.many(64, with(outbox.High))
 				turns := make(map[outbox.Priority]int)
 				for n := 1; n <= 64; n++ {
-					p := w.claimOne(func(r *outbox.ClaimRequest) { r.Limit = 1 }).Priority
+					p := w.claimOne(func(r *queue.ClaimRequest) { r.Limit = 1 }).Priority
 					if turns[p]++; p != outbox.High {
 						want(w, "a claim with a turn", n%16, 0)
 					}
@@ -42,7 +43,7 @@ func shareRules() []rule {
 			w.many(30, on("b"))
 			w.many(30, on("c"))
 			perRoute := make(map[string]int)
-			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 9 }) {
+			for _, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = 9 }) {
 				perRoute[c.Route]++
 			}
 			want(w, "claimed by route", perRoute, map[string]int{"a": 3, "b": 3, "c": 3})
@@ -51,16 +52,16 @@ func shareRules() []rule {
 			w.many(30, on("a"))
 			w.many(1, on("b"))
 			perRoute := make(map[string]int)
-			for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = 10 }) {
+			for _, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = 10 }) {
 				perRoute[c.Route]++
 			}
 			want(w, "claimed by route", perRoute, map[string]int{"a": 9, "b": 1})
 		}},
 		{"expected", "A claim that expects something finds it; what waits elsewhere is for the next, as is what it expected in vain.",
 			func(w *world) {
-				expecting := func(route string) func(*outbox.ClaimRequest) {
-					return func(r *outbox.ClaimRequest) {
-						r.Relay, r.Expect = "main", outbox.Due{Route: route, Priority: outbox.Normal}
+				expecting := func(route string) func(*queue.ClaimRequest) {
+					return func(r *queue.ClaimRequest) {
+						r.Relay, r.Expect = "main", queue.Due{Route: route, Priority: outbox.Normal}
 					}
 				}
 				there, elsewhere := w.enqueue(mail(on("a"))), w.enqueue(mail(on("b"), with(outbox.High)))
@@ -85,28 +86,28 @@ func shareRules() []rule {
 			}},
 		{"bytes-bound", "A claim takes no more messages once their sizes reach its bound on bytes.", func(w *world) {
 			w.many(10, text(strings.Repeat("0123456789 ", 100)))
-			first := w.claimOne(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })
-			bound := func(bytes int64) int { return len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = bytes })) }
+			first := w.claimOne(func(r *queue.ClaimRequest) { r.MaxBytes = 1 })
+			bound := func(bytes int64) int { return len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = bytes })) }
 			want(w, "claimed with room for two and a half", bound(first.Size*2+first.Size/2), 3)
 			want(w, "claimed with room for exactly two", bound(first.Size*2), 2)
 		}},
 		{"bytes-at-least-one", "A bound on bytes never keeps a claim from taking one message.", func(w *world) {
 			w.many(2, text(strings.Repeat("x ", 5000)))
-			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 10 })), 1)
+			want(w, "claimed", len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = 10 })), 1)
 		}},
 		{"bytes-over-ranges", "The bound on bytes holds over all routes and priorities of a claim; without one it bounds none of them.",
 			func(w *world) {
-				for _, p := range outbox.Priorities() {
+				for _, p := range queue.Priorities() {
 					w.many(2, with(p), on("a"))
 					w.many(2, with(p), on("b"))
 				}
-				want(w, "claimed with a bound of one byte", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })), 1)
-				want(w, "claimed without a bound", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = 0 })), 11)
+				want(w, "claimed with a bound of one byte", len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = 1 })), 1)
+				want(w, "claimed without a bound", len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = 0 })), 11)
 			}},
 		{"bytes-count-messages", "A message with several recipients counts its size once.", func(w *world) {
 			w.many(4, to("a@example.org", "b@example.org", "c@example.org"))
-			first := w.claimOne(func(r *outbox.ClaimRequest) { r.MaxBytes = 1 })
-			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.MaxBytes = first.Size * 3 })), 3)
+			first := w.claimOne(func(r *queue.ClaimRequest) { r.MaxBytes = 1 })
+			want(w, "claimed", len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = first.Size * 3 })), 3)
 		}},
 		{"claims-never-share", "Claims that run at once never get the same delivery, and together they get all.", claimsNeverShare},
 	}
@@ -118,14 +119,14 @@ func claimsNeverShare(w *world) {
 	w.many(messages / 2)
 	var (
 		mu     sync.Mutex
-		holder = make(map[outbox.Ref]string)
+		holder = make(map[queue.Ref]string)
 		wg     sync.WaitGroup
 	)
 	for n := range workers {
 		owner := string(rune('a' + n))
 		wg.Go(func() {
 			for {
-				claimed, err := w.store.Claim(w.Context(), outbox.ClaimRequest{Owner: owner, Limit: 7, Lease: request().Lease})
+				claimed, err := w.store.Claim(w.Context(), queue.ClaimRequest{Owner: owner, Limit: 7, Lease: request().Lease})
 				if err != nil {
 					w.violatedf("claim: %v", err)
 					return
@@ -133,7 +134,7 @@ func claimsNeverShare(w *world) {
 				mu.Lock()
 				for _, c := range claimed {
 					for _, d := range c.Deliveries {
-						ref := outbox.Ref{ID: c.ID, Seq: d.Seq}
+						ref := queue.Ref{ID: c.ID, Seq: d.Seq}
 						if other, taken := holder[ref]; taken {
 							w.violatedf("%s/%d went to %s and to %s", c.ID, d.Seq, other, owner)
 						}
@@ -149,9 +150,9 @@ func claimsNeverShare(w *world) {
 	}
 	wg.Wait()
 	// A claim that found only rows that another was taking came back empty; what is left is taken now.
-	for _, c := range w.claim(func(r *outbox.ClaimRequest) { r.Limit = messages * 2 }) {
+	for _, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = messages * 2 }) {
 		for _, d := range c.Deliveries {
-			ref := outbox.Ref{ID: c.ID, Seq: d.Seq}
+			ref := queue.Ref{ID: c.ID, Seq: d.Seq}
 			if other, taken := holder[ref]; taken {
 				w.violatedf("%s/%d went to %s and was claimed again", c.ID, d.Seq, other)
 			}

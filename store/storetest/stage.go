@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 func stageRules() []rule {
@@ -19,9 +20,9 @@ func stageRules() []rule {
 		}},
 		{"relay", "Committing the stage records the relay of each delivery, in place of that of its last outcome.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org", "c@example.org"))
-			w.settle(c, outbox.VerbDefer, evidence(refusal()))
+			w.settle(c, queue.Deferred, evidence(refusal()))
 			c = w.claimOne()
-			lost, err := w.store.CommitStage(w.Context(), []outbox.Staging{
+			lost, err := w.store.Fence(w.Context(), []queue.FencedRef{
 				{Ref: c.Ref(0), Relay: "it's backup"}, {Ref: c.Ref(1), Relay: "nul\x00"}, {Ref: c.Ref(2)},
 			})
 			w.must(err)
@@ -55,25 +56,25 @@ func stageRules() []rule {
 			}},
 		{"wrong-place", "A token is good for the recipients that it was claimed for and for no other.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			w.settle(outbox.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, outbox.VerbDefer, inAnHour)
-			other := []outbox.Ref{{ID: c.ID, Seq: 2, Token: c.Token}, {ID: c.ID, Seq: 3, Token: c.Token}}
+			w.settle(queue.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, queue.Deferred, inAnHour)
+			other := []queue.Ref{{ID: c.ID, Seq: 2, Token: c.Token}, {ID: c.ID, Seq: 3, Token: c.Token}}
 			w.unchanged(func() { want(w, "lost", w.commit(other...), other) })
 		}},
 		{"only-the-lost", "Of several refs those that are lost are returned and the others are marked.", func(w *world) {
 			w.many(3)
 			claimed := w.claim()
 			w.lapse(claimed[1].ID)
-			want(w, "lost", w.commit(claimed[0].Ref(0), claimed[1].Ref(0), claimed[2].Ref(0)), []outbox.Ref{claimed[1].Ref(0)})
+			want(w, "lost", w.commit(claimed[0].Ref(0), claimed[1].Ref(0), claimed[2].Ref(0)), []queue.Ref{claimed[1].Ref(0)})
 			want(w, "marked", w.marked(), 2)
 		}},
 		{"settled", "What was settled has no stage to commit.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbSent)
+			w.settle(c, queue.Sent)
 			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
 		}},
 		{"unknown", "Refs of unknown messages and of no sensible form are lost, and harm no other.", func(w *world) {
 			c := w.leased()
-			odd := []outbox.Ref{
+			odd := []queue.Ref{
 				{ID: outbox.ID(uuid.NewString()), Seq: 1, Token: uuid.NewString()},
 				{ID: "x", Seq: 1, Token: c.Token}, {ID: c.ID, Seq: 1, Token: "'"}, {ID: c.ID, Seq: -1, Token: c.Token},
 			}
@@ -86,7 +87,7 @@ func stageRules() []rule {
 		{"ends-with-the-claim", "The stage ends with its claim: the next one begins before the point of no return.", func(w *world) {
 			c := w.leased()
 			w.commit(refs(c)...)
-			w.settle(c, outbox.VerbDefer)
+			w.settle(c, queue.Deferred)
 			w.claimOne()
 			want(w, "marked", w.marked(), 0)
 		}},
@@ -126,14 +127,14 @@ func renewRules() []rule {
 		}},
 		{"settled", "What was settled has no lease to renew.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbFail)
+			w.settle(c, queue.Failed)
 			w.unchanged(func() { want(w, "lost", w.renew(time.Hour, refs(c)...), refs(c)) })
 		}},
 		{"only-the-lost", "Of several refs those that are lost are returned and the others are renewed.", func(w *world) {
 			w.many(3)
 			claimed := w.claim()
-			w.settle(claimed[1], outbox.VerbSent)
-			want(w, "lost", w.renew(time.Hour, claimed[0].Ref(0), claimed[1].Ref(0), claimed[2].Ref(0)), []outbox.Ref{claimed[1].Ref(0)})
+			w.settle(claimed[1], queue.Sent)
+			want(w, "lost", w.renew(time.Hour, claimed[0].Ref(0), claimed[1].Ref(0), claimed[2].Ref(0)), []queue.Ref{claimed[1].Ref(0)})
 			w.near("the end of the last lease", w.one(claimed[2].ID).LeaseUntil, w.now().Add(time.Hour))
 		}},
 		{"too-short", "A lease that would end at once is refused.", func(w *world) {
@@ -147,35 +148,35 @@ func renewRules() []rule {
 }
 
 // retaken returns a claim whose lease lapsed and whose delivery another dispatcher holds since.
-func (w *world) retaken() outbox.Claimed {
+func (w *world) retaken() queue.Claimed {
 	w.Helper()
 	c := w.leased()
 	w.lapse(c.ID)
 	w.reap()
-	w.claimOne(func(r *outbox.ClaimRequest) { r.Owner = "d2" })
+	w.claimOne(func(r *queue.ClaimRequest) { r.Owner = "d2" })
 	return c
 }
 
 // commit commits the stages of deliveries that are about to go through the relay "primary".
-func (w *world) commit(list ...outbox.Ref) []outbox.Ref {
+func (w *world) commit(list ...queue.Ref) []queue.Ref {
 	w.Helper()
-	staged := make([]outbox.Staging, len(list))
+	staged := make([]queue.FencedRef, len(list))
 	for i, ref := range list {
-		staged[i] = outbox.Staging{Ref: ref, Relay: "primary"}
+		staged[i] = queue.FencedRef{Ref: ref, Relay: "primary"}
 	}
-	lost, err := w.store.CommitStage(w.Context(), staged)
+	lost, err := w.store.Fence(w.Context(), staged)
 	w.must(err)
 	return lost
 }
 
-func (w *world) renew(lease time.Duration, list ...outbox.Ref) []outbox.Ref {
+func (w *world) renew(lease time.Duration, list ...queue.Ref) []queue.Ref {
 	w.Helper()
 	lost, err := w.store.Renew(w.Context(), list, lease)
 	w.must(err)
 	return lost
 }
 
-func (w *world) reap() outbox.ReapReport {
+func (w *world) reap() queue.ReapReport {
 	w.Helper()
 	report, err := w.store.Reap(w.Context())
 	w.must(err)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
@@ -80,9 +81,9 @@ func statsRules() []rule {
 		}},
 		{"waiting", "What is queued is divided into due, scheduled and deferred.", func(w *world) {
 			c := w.leased()
-			w.settle(c, outbox.VerbDefer, inAnHour)
+			w.settle(c, queue.Deferred, inAnHour)
 			c = w.leased()
-			w.settle(c, outbox.VerbDefer, uncounted, inAnHour)
+			w.settle(c, queue.Deferred, uncounted, inAnHour)
 			w.many(3, later)
 			w.many(4)
 			st := w.stats()

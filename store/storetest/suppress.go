@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -29,7 +30,7 @@ func suppressRules() []rule {
 			last := w.enqueue(mail())
 			var got []outbox.ID
 			for range 31 {
-				if got = claimedIDs(w.claim(func(r *outbox.ClaimRequest) { r.Limit = 10 })); len(got) > 0 {
+				if got = claimedIDs(w.claim(func(r *queue.ClaimRequest) { r.Limit = 10 })); len(got) > 0 {
 					break
 				}
 			}
@@ -40,13 +41,13 @@ func suppressRules() []rule {
 			w.suppress(store.Suppression{Address: "bob@example.org"})
 			w.many(30, to("bob@example.org"))
 			w.enqueue(mail())
-			want(w, "claimed", len(w.claim(func(r *outbox.ClaimRequest) { r.Limit = 10 })), 1)
+			want(w, "claimed", len(w.claim(func(r *queue.ClaimRequest) { r.Limit = 10 })), 1)
 		}},
 		{"flood", "However many deliveries are suppressed, one claim gets past them, in short transactions.", func(w *world) {
 			w.suppress(store.Suppression{Address: "bob@example.org"})
 			w.many(2500, to("bob@example.org"))
 			last := w.enqueue(mail())
-			want(w, "claimed", claimedIDs(w.claim(func(r *outbox.ClaimRequest) { r.Limit = 400 })), []outbox.ID{last})
+			want(w, "claimed", claimedIDs(w.claim(func(r *queue.ClaimRequest) { r.Limit = 400 })), []outbox.ID{last})
 			want(w, "suppressed", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'suppressed'"), 2500)
 		}},
 		{"not-others", "Addresses that only resemble one on the list get their mail.", func(w *world) {
@@ -57,7 +58,7 @@ func suppressRules() []rule {
 		{"under-way", "What is under way when its recipient is put on the list is not touched.", func(w *world) {
 			c := w.leased(to("bob@example.org"))
 			w.suppress(store.Suppression{Address: "bob@example.org"})
-			w.settle(c, outbox.VerbSent)
+			w.settle(c, queue.Sent)
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateSent})
 		}},
 		{"address-form", "An international domain is the same in either form.", func(w *world) {
@@ -78,9 +79,9 @@ func suppressRules() []rule {
 		{"by-settling", "A refusal for good may put its recipient on the list, with the relay's words and in the transaction that " +
 			"settles it; what is claimed from then on is not sent.", func(w *world) {
 			c := w.leased(to("Bob@Example.ORG", "cy@example.org"))
-			lost, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{
-				{Ref: c.Ref(0), Verb: outbox.VerbFail, Suppress: true, Evidence: outbox.Evidence{Reply: "550 it's nobody"}},
-				{Ref: c.Ref(1), Verb: outbox.VerbFail, Evidence: refusal()},
+			lost, err := w.store.Settle(w.Context(), "d1", []queue.Settlement{
+				{Ref: c.Ref(0), Outcome: queue.Failed, Suppress: true, Evidence: queue.Evidence{Reply: "550 it's nobody"}},
+				{Ref: c.Ref(1), Outcome: queue.Failed, Evidence: refusal()},
 			})
 			w.must(err)
 			want(w, "lost", lost, nil)
@@ -95,7 +96,7 @@ func suppressRules() []rule {
 			want(w, "claimed", len(w.claim()), 0)
 		}},
 		{"by-settling-no-words", "A recipient is put on the list with a reason also where the relay said nothing.", func(w *world) {
-			w.settle(w.leased(), outbox.VerbFail, suppressing)
+			w.settle(w.leased(), queue.Failed, suppressing)
 			e, _, err := w.store.Suppressed(w.Context(), "ann@example.org")
 			w.must(err)
 			want(w, "reason", e.Reason, "a delivery failed")
@@ -104,9 +105,9 @@ func suppressRules() []rule {
 			list := w.many(3)
 			claimed := w.claim()
 			w.suppress(store.Suppression{Address: "ann@example.org", Reason: "asked for it"})
-			var all []outbox.Settlement
+			var all []queue.Settlement
 			for _, c := range claimed {
-				all = append(all, outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbFail, Suppress: true, Evidence: refusal()})
+				all = append(all, queue.Settlement{Ref: c.Ref(0), Outcome: queue.Failed, Suppress: true, Evidence: refusal()})
 			}
 			lost, err := w.store.Settle(w.Context(), "d1", all)
 			w.must(err)
@@ -118,9 +119,9 @@ func suppressRules() []rule {
 		}},
 		{"by-settling-once", "Several refusals of one recipient in one call make one entry.", func(w *world) {
 			w.enqueueAll(mail(to("ann@example.org")), mail(to("ANN@example.org")))
-			var all []outbox.Settlement
+			var all []queue.Settlement
 			for _, c := range w.claim() {
-				all = append(all, outbox.Settlement{Ref: c.Ref(0), Verb: outbox.VerbFail, Suppress: true, Evidence: refusal()})
+				all = append(all, queue.Settlement{Ref: c.Ref(0), Outcome: queue.Failed, Suppress: true, Evidence: refusal()})
 			}
 			lost, err := w.store.Settle(w.Context(), "d1", all)
 			w.must(err)
@@ -129,16 +130,16 @@ func suppressRules() []rule {
 		}},
 		{"by-settling-stale", "A holder whose delivery went to another puts nobody on the list.", func(w *world) {
 			stale, fresh := w.staleAndFresh()
-			want(w, "lost", w.trySettle(stale, outbox.VerbFail, suppressing), refs(stale))
+			want(w, "lost", w.trySettle(stale, queue.Failed, suppressing), refs(stale))
 			want(w, "entries", w.number("SELECT count(*) FROM outbox_suppressions"), 0)
-			w.settle(fresh, outbox.VerbSent)
+			w.settle(fresh, queue.Sent)
 		}},
 		{"by-settling-only-failed", "Only what failed puts its recipient on the list; anything else is refused and nothing is written.",
 			func(w *world) {
 				c := w.leased()
 				w.unchanged(func() {
-					for _, verb := range []outbox.Verb{outbox.VerbSent, outbox.VerbDefer, outbox.VerbHold, outbox.VerbUncertain} {
-						_, err := w.store.Settle(w.Context(), "d1", []outbox.Settlement{{Ref: c.Ref(0), Verb: verb, Suppress: true}})
+					for _, verb := range []queue.Outcome{queue.Sent, queue.Deferred, queue.Held, queue.Uncertain} {
+						_, err := w.store.Settle(w.Context(), "d1", []queue.Settlement{{Ref: c.Ref(0), Outcome: verb, Suppress: true}})
 						w.refused(err, "suppression list", string(verb))
 					}
 				})
@@ -229,4 +230,4 @@ func (w *world) suppress(list ...store.Suppression) {
 	want(w, "entries written", n, int64(len(list)))
 }
 
-func suppressing(st *outbox.Settlement) { st.Suppress = true }
+func suppressing(st *queue.Settlement) { st.Suppress = true }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgschema"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
@@ -194,17 +195,17 @@ func (w *world) many(n int, edits ...edit) []outbox.ID {
 }
 
 // request is a claim of up to 100 deliveries by d1.
-func request() outbox.ClaimRequest {
-	return outbox.ClaimRequest{Owner: "d1", Limit: 100, Lease: time.Minute, InlineBytes: 1 << 20}
+func request() queue.ClaimRequest {
+	return queue.ClaimRequest{Owner: "d1", Limit: 100, Lease: time.Minute, InlineBytes: 1 << 20}
 }
 
 // claim claims as request says, changed by the edits.
-func (w *world) claim(edits ...func(*outbox.ClaimRequest)) []outbox.Claimed {
+func (w *world) claim(edits ...func(*queue.ClaimRequest)) []queue.Claimed {
 	w.Helper()
 	return w.claimFrom(w.store, edits...)
 }
 
-func (w *world) claimFrom(s *store.Store, edits ...func(*outbox.ClaimRequest)) []outbox.Claimed {
+func (w *world) claimFrom(s *store.Store, edits ...func(*queue.ClaimRequest)) []queue.Claimed {
 	w.Helper()
 	req := request()
 	for _, e := range edits {
@@ -216,7 +217,7 @@ func (w *world) claimFrom(s *store.Store, edits ...func(*outbox.ClaimRequest)) [
 }
 
 // claimOne claims what must be one message.
-func (w *world) claimOne(edits ...func(*outbox.ClaimRequest)) outbox.Claimed {
+func (w *world) claimOne(edits ...func(*queue.ClaimRequest)) queue.Claimed {
 	w.Helper()
 	claimed := w.claim(edits...)
 	if len(claimed) != 1 {
@@ -226,14 +227,14 @@ func (w *world) claimOne(edits ...func(*outbox.ClaimRequest)) outbox.Claimed {
 }
 
 // leased enqueues a message and claims it.
-func (w *world) leased(edits ...edit) outbox.Claimed {
+func (w *world) leased(edits ...edit) queue.Claimed {
 	w.Helper()
 	w.enqueue(mail(edits...))
 	return w.claimOne()
 }
 
-func refs(c outbox.Claimed) []outbox.Ref {
-	list := make([]outbox.Ref, len(c.Deliveries))
+func refs(c queue.Claimed) []queue.Ref {
+	list := make([]queue.Ref, len(c.Deliveries))
 	for i := range list {
 		list[i] = c.Ref(i)
 	}
@@ -241,16 +242,16 @@ func refs(c outbox.Claimed) []outbox.Ref {
 }
 
 // settle settles every delivery of a claim alike and wants none to be lost.
-func (w *world) settle(c outbox.Claimed, verb outbox.Verb, edits ...func(*outbox.Settlement)) {
+func (w *world) settle(c queue.Claimed, verb queue.Outcome, edits ...func(*queue.Settlement)) {
 	w.Helper()
 	want(w, "lost by settling", w.trySettle(c, verb, edits...), nil)
 }
 
-func (w *world) trySettle(c outbox.Claimed, verb outbox.Verb, edits ...func(*outbox.Settlement)) []outbox.Ref {
+func (w *world) trySettle(c queue.Claimed, verb queue.Outcome, edits ...func(*queue.Settlement)) []queue.Ref {
 	w.Helper()
-	var list []outbox.Settlement
+	var list []queue.Settlement
 	for _, ref := range refs(c) {
-		st := outbox.Settlement{Ref: ref, Verb: verb}
+		st := queue.Settlement{Ref: ref, Outcome: verb}
 		for _, e := range edits {
 			e(&st)
 		}
@@ -261,18 +262,18 @@ func (w *world) trySettle(c outbox.Claimed, verb outbox.Verb, edits ...func(*out
 	return lost
 }
 
-func uncounted(st *outbox.Settlement) { st.Uncounted = true }
+func uncounted(st *queue.Settlement) { st.Uncounted = true }
 
 // inAnHour puts a delivery off.
-func inAnHour(st *outbox.Settlement) { st.Delay = time.Hour }
+func inAnHour(st *queue.Settlement) { st.Delay = time.Hour }
 
-func evidence(e outbox.Evidence) func(*outbox.Settlement) {
-	return func(st *outbox.Settlement) { st.Evidence = e }
+func evidence(e queue.Evidence) func(*queue.Settlement) {
+	return func(st *queue.Settlement) { st.Evidence = e }
 }
 
 // refusal is what a relay said.
-func refusal() outbox.Evidence {
-	return outbox.Evidence{
+func refusal() queue.Evidence {
+	return queue.Evidence{
 		Relay: "primary", Stage: "rcpt", Class: "transient", Code: 451, Enhanced: "4.7.1", Reply: "451 4.7.1 greylisted, try again",
 		ProviderID: "p-17", Duration: 1500 * time.Millisecond,
 	}
@@ -287,14 +288,14 @@ func (w *world) finish(id outbox.ID, state outbox.State) {
 		w.exec("UPDATE outbox_deliveries SET state = $1, finished_at = (SELECT now FROM outbox_clock) WHERE message_id = $2",
 			string(state), string(id))
 	default:
-		verbs := map[outbox.State]outbox.Verb{
-			outbox.StateSent: outbox.VerbSent, outbox.StateFailed: outbox.VerbFail,
-			outbox.StateUncertain: outbox.VerbUncertain, outbox.StateHeld: outbox.VerbHold,
+		verbs := map[outbox.State]queue.Outcome{
+			outbox.StateSent: queue.Sent, outbox.StateFailed: queue.Failed,
+			outbox.StateUncertain: queue.Uncertain, outbox.StateHeld: queue.Held,
 		}
 		for _, c := range w.claim() {
 			switch {
 			case c.ID != id:
-				w.settle(c, outbox.VerbRecycle)
+				w.settle(c, queue.Recycled)
 			case state != outbox.StateSending:
 				w.settle(c, verbs[state], evidence(refusal()))
 			}
@@ -306,7 +307,7 @@ func (w *world) finish(id outbox.ID, state outbox.State) {
 }
 
 // staleAndFresh is a claim whose lease lapsed and the one that replaced it.
-func (w *world) staleAndFresh() (stale, fresh outbox.Claimed) {
+func (w *world) staleAndFresh() (stale, fresh queue.Claimed) {
 	w.Helper()
 	stale = w.leased()
 	w.lapse(stale.ID)
@@ -420,7 +421,7 @@ func (w *world) near(what string, got, expected time.Time) {
 }
 
 // claimedIDs are the messages of claims, in their order.
-func claimedIDs(list []outbox.Claimed) []outbox.ID {
+func claimedIDs(list []queue.Claimed) []outbox.ID {
 	ids := make([]outbox.ID, len(list))
 	for i, c := range list {
 		ids[i] = c.ID

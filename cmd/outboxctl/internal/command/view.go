@@ -6,6 +6,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -84,30 +85,30 @@ type messageJSON struct {
 
 // feedbackJSON is what a provider reported after it had accepted the message.
 type feedbackJSON struct {
-	Seq        int                 `json:"seq"`
-	Kind       outbox.FeedbackKind `json:"kind"`
-	At         time.Time           `json:"at"`
-	Code       int                 `json:"code,omitempty"`
-	Enhanced   string              `json:"enhanced,omitempty"`
-	Detail     string              `json:"detail,omitempty"`
-	EventID    string              `json:"event_id"`
-	RecordedAt time.Time           `json:"recorded_at"`
+	Seq        int                `json:"seq"`
+	Kind       queue.FeedbackKind `json:"kind"`
+	At         time.Time          `json:"at"`
+	Code       int                `json:"code,omitempty"`
+	Enhanced   string             `json:"enhanced,omitempty"`
+	Detail     string             `json:"detail,omitempty"`
+	EventID    string             `json:"event_id"`
+	RecordedAt time.Time          `json:"recorded_at"`
 }
 
 // attemptJSON is an attempt that was not simply successful.
 type attemptJSON struct {
-	Seq        int         `json:"seq"`
-	Attempt    int         `json:"attempt"`
-	Verb       outbox.Verb `json:"verb"`
-	StartedAt  time.Time   `json:"started_at"`
-	DurationMS int64       `json:"duration_ms"`
-	Owner      string      `json:"owner,omitempty"`
-	Relay      string      `json:"relay,omitempty"`
-	Stage      string      `json:"stage,omitempty"`
-	Class      string      `json:"class,omitempty"`
-	Code       int         `json:"code,omitempty"`
-	Enhanced   string      `json:"enhanced,omitempty"`
-	Reply      string      `json:"reply,omitempty"`
+	Seq        int           `json:"seq"`
+	Attempt    int           `json:"attempt"`
+	Verb       queue.Outcome `json:"verb"`
+	StartedAt  time.Time     `json:"started_at"`
+	DurationMS int64         `json:"duration_ms"`
+	Owner      string        `json:"owner,omitempty"`
+	Relay      string        `json:"relay,omitempty"`
+	Stage      string        `json:"stage,omitempty"`
+	Class      string        `json:"class,omitempty"`
+	Code       int           `json:"code,omitempty"`
+	Enhanced   string        `json:"enhanced,omitempty"`
+	Reply      string        `json:"reply,omitempty"`
 }
 
 func viewMessage(m *store.Message) messageJSON {
