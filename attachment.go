@@ -1,248 +1,92 @@
 package outbox
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"mime"
-	"strings"
-	"unicode/utf8"
+	"io"
+	"io/fs"
+	"math"
+	"path"
+	"sync/atomic"
+
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
-// Limits of an [Attachment].
-const (
-	maxFileName    = 255
-	maxContentType = 255
-	maxContentID   = 255
-	maxAttachments = 1000
-)
-
-// attachment is an attachment that was checked.
-type attachment struct {
-	mediaType string
-	name      string
-	contentID string
-	encoding  encoding
-	data      []byte
+// Attachment is a file that travels with a message.
+type Attachment struct {
+	// Name is the file name shown to the reader, in any script, without path separators or control characters.
+	Name string
+	// ContentType is the media type. Defaults to what the ending of Name says, else application/octet-stream.
+	ContentType string
+	// ContentID makes the attachment inline, to be referred to from HTML as "cid:" and this value, given without angle
+	// brackets (RFC 2392). Defaults to none.
+	ContentID string
+	// Data is the content.
+	Data []byte
+	// Open gives the content instead of Data: it is called each time that the message is enqueued, and what it returns is
+	// read and closed before anything is written, up to the size that a message may have. See [AttachFile] and
+	// [AttachReader]. Defaults to none.
+	Open func() (io.ReadCloser, error) `json:"-"`
 }
 
-// checkAttachments checks the attachments and separates those that the HTML shows from the others.
-func checkAttachments(list []Attachment, hasHTML bool) (inline, attached []attachment, err error) {
-	if len(list) > maxAttachments {
-		return nil, nil, fmt.Errorf("there are %d, more than %d", len(list), maxAttachments)
-	}
-	ids := make(map[string]struct{})
-	for i := range list {
-		a, err := checkAttachment(&list[i])
-		if err != nil {
-			return nil, nil, fmt.Errorf("attachment %d: %w", i+1, err)
-		}
-		if a.contentID != "" {
-			if _, taken := ids[a.contentID]; taken {
-				return nil, nil, fmt.Errorf("attachment %d: the content id %s is taken by another", i+1, quote(a.contentID))
-			}
-			ids[a.contentID] = struct{}{}
-		}
-		if a.contentID != "" && hasHTML {
-			inline = append(inline, a)
-		} else {
-			attached = append(attached, a)
-		}
-	}
-	return inline, attached, nil
+// AttachFile attaches a file of a file system, such as an embed.FS or os.DirFS, under the last part of its path. The file
+// is read each time that the message is enqueued.
+func AttachFile(fsys fs.FS, name string) Attachment {
+	return Attachment{Name: path.Base(name), Open: func() (io.ReadCloser, error) { return fsys.Open(name) }}
 }
 
-func checkAttachment(in *Attachment) (attachment, error) {
-	a := attachment{name: in.Name, contentID: in.ContentID, data: in.Data, encoding: base64Encoding}
-	if err := checkFileName(in.Name); err != nil {
-		return a, fmt.Errorf("name %s %w", quote(in.Name), err)
-	}
-	if in.Name == "" && in.ContentID == "" {
-		return a, errors.New("has neither a name nor a content id")
-	}
-	if err := checkContentID(in.ContentID); err != nil {
-		return a, fmt.Errorf("content id %s %w", quote(in.ContentID), err)
-	}
-	base, err := a.setType(in.ContentType)
-	if err != nil {
-		return a, fmt.Errorf("content type %s %w", quote(in.ContentType), err)
-	}
-	// A message may not be encoded (RFC 2046 §5.2.1).
-	if base == "message/rfc822" {
-		a.data, err = sevenBitMessage(in.Data)
-		if err != nil {
-			return a, fmt.Errorf("%w: attach it as application/octet-stream", err)
+// AttachReader attaches what a reader gives until its end. It can be read once: a message that is enqueued again, as in a
+// transaction that is repeated, must be given a new one. A reader that can be closed is closed when it was read.
+func AttachReader(name string, r io.Reader) Attachment {
+	var taken atomic.Bool
+	return Attachment{Name: name, Open: func() (io.ReadCloser, error) {
+		if taken.Swap(true) {
+			return nil, errors.New("the reader was used before: a message that is enqueued again needs a new one")
 		}
-		a.encoding = sevenBit
-	}
-	return a, nil
-}
-
-// checkFileName checks the name of a file: what a careless reader would use as a path is refused.
-func checkFileName(s string) error {
-	if err := checkLine(s, maxFileName); err != nil {
-		return err
-	}
-	if strings.ContainsAny(s, `/\`) || s == "." || s == ".." {
-		return errors.New("is a path, not the name of a file")
-	}
-	return nil
-}
-
-// checkContentID checks for what can stand between the angle brackets of a Content-ID and in a cid: URL.
-func checkContentID(s string) error {
-	if len(s) > maxContentID {
-		return fmt.Errorf("is longer than %d bytes", maxContentID)
-	}
-	for i := range len(s) {
-		if c := s[i]; c != '.' && c != '@' && !isAtext(c) {
-			return fmt.Errorf("contains %q", rune(c))
+		if rc, ok := r.(io.ReadCloser); ok {
+			return rc, nil
 		}
-	}
-	if strings.Count(s, "@") > 1 {
-		return errors.New("has more than one @")
-	}
-	return nil
+		return io.NopCloser(r), nil
+	}}
 }
 
-// setType sets the media type as it is written and returns it without its parameters.
-func (a *attachment) setType(s string) (base string, err error) {
-	if s == "" {
-		base = typeByName(a.name)
-		a.mediaType = base
-		if strings.HasPrefix(base, "text/") && utf8.Valid(a.data) {
-			a.mediaType += "; charset=utf-8"
-		}
-		return base, nil
-	}
-	if err := checkLine(s, maxContentType); err != nil {
-		return "", err
-	}
-	if !isASCII(s) {
-		return "", errors.New("is not ASCII")
-	}
-	base, params, err := mime.ParseMediaType(s)
-	if err != nil {
-		return "", err
-	}
-	if kind, sub, ok := strings.Cut(base, "/"); !ok || sub == "" || kind == "multipart" {
-		return "", errors.New("is not the type of a file")
-	}
-	// The name is written from Name, and only a multipart has a boundary.
-	delete(params, "name")
-	delete(params, "boundary")
-	a.mediaType = mime.FormatMediaType(base, params)
-	if a.mediaType == "" {
-		return "", errors.New("cannot be written")
-	}
-	return base, nil
-}
-
-// typeByName returns the media type for the ending of a file name. The table is the package's own: that of the system
-// would make the message depend on the machine.
-func typeByName(name string) string {
-	if i := strings.LastIndexByte(name, '.'); i >= 0 {
-		if t, ok := typesByEnding[strings.ToLower(name[i+1:])]; ok {
-			return t
-		}
-	}
-	return "application/octet-stream"
-}
-
-var typesByEnding = map[string]string{
-	"avif": "image/avif",
-	"bmp":  "image/bmp",
-	"csv":  "text/csv",
-	"doc":  "application/msword",
-	"docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-	"eml":  "message/rfc822",
-	"epub": "application/epub+zip",
-	"gif":  "image/gif",
-	"gz":   "application/gzip",
-	"htm":  "text/html",
-	"html": "text/html",
-	"ics":  "text/calendar",
-	"jpeg": "image/jpeg",
-	"jpg":  "image/jpeg",
-	"json": "application/json",
-	"log":  "text/plain",
-	"md":   "text/markdown",
-	"mp3":  "audio/mpeg",
-	"mp4":  "video/mp4",
-	"odp":  "application/vnd.oasis.opendocument.presentation",
-	"ods":  "application/vnd.oasis.opendocument.spreadsheet",
-	"odt":  "application/vnd.oasis.opendocument.text",
-	"ogg":  "audio/ogg",
-	"pdf":  "application/pdf",
-	"png":  "image/png",
-	"ppt":  "application/vnd.ms-powerpoint",
-	"pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-	"rtf":  "application/rtf",
-	"svg":  "image/svg+xml",
-	"tar":  "application/x-tar",
-	"tif":  "image/tiff",
-	"tiff": "image/tiff",
-	"txt":  "text/plain",
-	"vcf":  "text/vcard",
-	"wav":  "audio/wav",
-	"webm": "video/webm",
-	"webp": "image/webp",
-	"xls":  "application/vnd.ms-excel",
-	"xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-	"xml":  "application/xml",
-	"zip":  "application/zip",
-}
-
-// sevenBitMessage returns a message with CRLF line breaks when it can travel without an encoding.
-func sevenBitMessage(data []byte) ([]byte, error) {
-	data = toCRLF(string(data))
-	for line := range bytes.SplitSeq(data, []byte("\r\n")) {
-		if len(line) > maxLine {
-			return nil, fmt.Errorf("a message with lines of more than %d bytes cannot be sent as message/rfc822", maxLine)
-		}
-		for _, c := range line {
-			if c == 0 || c >= 0x80 {
-				return nil, errors.New("a message that is not ASCII cannot be sent as message/rfc822")
-			}
-		}
-	}
-	return data, nil
-}
-
-// attachmentEntities makes the entities of a list.
-func attachmentEntities(list []attachment) []entity {
-	entities := make([]entity, len(list))
+// readAttachments reads the attachments that are still to be opened. The other parts of the message have size bytes.
+func (o *Outbox) readAttachments(list []Attachment, size int64) ([]letter.Source, error) {
+	sources := make([]letter.Source, len(list))
 	for i := range list {
 		a := &list[i]
-		entities[i] = entity{mediaType: a.mediaType, encoding: a.encoding, data: a.data, attachment: a}
+		sources[i] = letter.Source{Name: a.Name, ContentType: a.ContentType, ContentID: a.ContentID, Data: a.Data}
+		if a.Open == nil {
+			continue
+		}
+		if a.Data != nil {
+			return nil, invalid("Attachments", "attachment %d: has both Data and Open", i+1)
+		}
+		data, err := readAll(a.Open, o.maxSize-size)
+		if err != nil {
+			return nil, fmt.Errorf("attachment %d: read %s: %w", i+1, letter.Quote(a.Name), err)
+		}
+		if size += int64(len(data)); size > o.maxSize {
+			return nil, invalid("Message", "with attachment %d it has more than %d bytes", i+1, o.maxSize)
+		}
+		sources[i].Data = data
 	}
-	return entities
+	return sources, nil
 }
 
-// typeParams writes the name as a parameter of Content-Type, where old readers look for it.
-func (a *attachment) typeParams(b *headerBlock) {
-	switch {
-	case a.name == "":
-	case isPlain(a.name) && len(a.name) <= maxPlainParam:
-		b.param("name", a.name)
-	default:
-		b.encodedParam("name", a.name)
+// readAll opens, reads and closes. It stops one byte behind the limit, which tells the caller that there is more.
+func readAll(open func() (io.ReadCloser, error), limit int64) (data []byte, err error) {
+	r, err := open()
+	if err != nil {
+		return nil, err
 	}
-}
-
-// describe writes Content-Disposition (RFC 2183) and Content-ID.
-func (a *attachment) describe(b *headerBlock) {
-	b.begin("Content-Disposition")
-	if a.contentID != "" {
-		b.buf = append(b.buf, " inline"...)
-	} else {
-		b.buf = append(b.buf, " attachment"...)
+	defer func() {
+		if closeErr := r.Close(); err == nil && closeErr != nil {
+			err = closeErr
+		}
+	}()
+	if limit < math.MaxInt64 {
+		limit++
 	}
-	if a.name != "" {
-		b.param("filename", a.name)
-	}
-	b.end()
-	if a.contentID != "" {
-		b.raw("Content-ID", "<"+a.contentID+">")
-	}
+	return io.ReadAll(io.LimitReader(r, limit))
 }

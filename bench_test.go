@@ -23,7 +23,7 @@ func BenchmarkRender(b *testing.B) {
 	msg := typical()
 	b.ReportAllocs()
 	for b.Loop() {
-		d, err := plain.draft(context.Background(), msg)
+		d, err := standard.draft(context.Background(), msg, "", standard.now())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -39,7 +39,7 @@ func BenchmarkRenderAttachment(b *testing.B) {
 	b.SetBytes(1 << 20)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := plain.draft(context.Background(), msg); err != nil {
+		if _, err := standard.draft(context.Background(), msg, "", standard.now()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -21,7 +21,7 @@ func short() *Message {
 // refused drafts a message and wants an error about the field.
 func refused(t *testing.T, o *Outbox, m *Message, field string) {
 	t.Helper()
-	_, err := o.draft(t.Context(), m)
+	_, err := o.draft(t.Context(), m, "", standard.now())
 	var invalid *InvalidError
 	if !errors.As(err, &invalid) || invalid.Field != field {
 		t.Errorf("the error is %v, want one about %s", err, field)
@@ -39,7 +39,7 @@ func TestTextFromHTMLCanBeSwitchedOff(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := o.draft(t.Context(), m)
+		d, err := o.draft(t.Context(), m, "", standard.now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +103,7 @@ func TestInvalidWrittenFields(t *testing.T) {
 	} {
 		m := short()
 		test.fill(m)
-		refused(t, plain, m, test.field)
+		refused(t, standard, m, test.field)
 	}
 }
 
@@ -113,7 +113,7 @@ func TestWrittenFields(t *testing.T) {
 	m.Unsubscribe = Unsubscribe{Mailto: "mailto:leave%2B1@example.com?subject=leave"}
 	m.Header = map[string][]string{"X-Note": {"kept"}}
 	m.Calendar = "BEGIN:VCALENDAR\r\nMETHOD;X=1:reply\r\nEND:VCALENDAR\r\n\r\n"
-	d, err := plain.draft(t.Context(), m)
+	d, err := standard.draft(t.Context(), m, "", standard.now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestAttachmentsAreReadWhenEnqueued(t *testing.T) {
 		AttachReader("d.txt", strings.NewReader("")),
 		{Name: "e.txt", Data: []byte("from memory")},
 	}
-	d, err := plain.draft(t.Context(), m)
+	d, err := standard.draft(t.Context(), m, "", standard.now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,13 +170,13 @@ func TestAttachmentsAreReadWhenEnqueued(t *testing.T) {
 		t.Error("the caller's attachment was changed")
 	}
 	// A reader cannot be read again, and the message says so instead of going out without its file.
-	_, err = plain.draft(t.Context(), m)
+	_, err = standard.draft(t.Context(), m, "", standard.now())
 	if err == nil || errors.As(err, new(*InvalidError)) || !strings.Contains(err.Error(), "used before") {
 		t.Errorf("the second use of a reader: %v", err)
 	}
 	// A file can.
 	m.Attachments = m.Attachments[:1]
-	if _, err := plain.draft(t.Context(), m); err != nil {
+	if _, err := standard.draft(t.Context(), m, "", standard.now()); err != nil {
 		t.Error(err)
 	}
 }
@@ -199,7 +199,7 @@ func TestAttachmentsThatCannotBeRead(t *testing.T) {
 	} {
 		m := short()
 		m.Attachments = []Attachment{{Name: "first.txt"}, test.a}
-		_, err := o.draft(t.Context(), m)
+		_, err := o.draft(t.Context(), m, "", standard.now())
 		if err == nil || errors.As(err, new(*InvalidError)) || !strings.HasPrefix(err.Error(), `attachment 2: read "`) {
 			t.Errorf("%s: %v", test.name, err)
 		}

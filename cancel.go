@@ -1,9 +1,6 @@
 package outbox
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
 // CancelResult says what a cancellation came in time for.
 type CancelResult struct {
@@ -60,6 +57,3 @@ func (o *Outbox) Cancel(ctx context.Context, tx Tx, id ID) (CancelResult, error)
 	r.TooLate = r.States[StateSending] + r.States[StateUncertain] + r.States[StateSent]
 	return r, nil
 }
-
-// errNoTx is returned where the transaction is nil.
-var errNoTx = errors.New("there is no transaction: it is nil")

@@ -1,11 +1,21 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 	"strings"
-	"time"
+)
+
+// Bounds of one INSERT of many rows. SQLite looks a parameter up among all before it, so that more than 32 rows (544
+// parameters) cost more than they save; PostgreSQL gains little after that. Only powers of two are used, for a driver
+// that keeps prepared statements keeps one for each number of rows.
+const (
+	rowsBits     = 5
+	maxRows      = 1 << rowsBits
+	maxChunkSize = 8 << 20
 )
 
 // Enqueue stores a message in the caller's transaction: it will be delivered if and only if the transaction commits.
@@ -19,11 +29,8 @@ func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, err
 	if tx == nil {
 		return Receipt{}, errNoTx
 	}
-	d, err := o.draft(ctx, msg)
+	d, err := o.sealed(ctx, msg)
 	if err != nil {
-		return Receipt{}, err
-	}
-	if err := o.seal(d); err != nil {
 		return Receipt{}, err
 	}
 	var receipt [1]Receipt
@@ -33,236 +40,136 @@ func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, err
 	return receipt[0], nil
 }
 
-// draft is a message that was checked and rendered: a row to insert.
-type draft struct {
-	options
-	envelope
-	id          ID
-	messageID   string
-	subject     string
-	traceParent string
-	body        []byte
-
-	size  int64  // of the rendered message, known once the draft is ready to be stored
-	keyID string // of the key that sealed it, empty for none
-}
-
-// draft checks and renders a message.
-func (o *Outbox) draft(ctx context.Context, msg *Message) (*draft, error) {
-	return o.draftAt(ctx, msg, "", o.now())
-}
-
-// draftAt checks and renders a message at a certain time. An empty id makes a new one.
-func (o *Outbox) draftAt(ctx context.Context, msg *Message, id ID, now time.Time) (*draft, error) {
-	if msg == nil {
-		return nil, invalid("Message", "is nil")
+// EnqueueMany stores messages in the caller's transaction, many in a statement. The receipts are in the order of msgs.
+// Of several messages with one Key the first is stored.
+//
+// Every message is checked and rendered before anything is written: an error about one names its index, counted from 0,
+// wraps an [InvalidError] or what was said when an attachment was read, and leaves the transaction as it was. After any
+// other error some messages may be stored in the transaction: roll it back. The rendered messages are in memory together,
+// so the caller chooses how many.
+func (o *Outbox) EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Receipt, error) {
+	if tx == nil {
+		return nil, errNoTx
 	}
-	opts, err := checkOptions(msg, now)
-	if err != nil {
-		return nil, err
+	rows := make([]row, len(msgs))
+	for i, msg := range msgs {
+		d, err := o.sealed(ctx, msg)
+		if err != nil {
+			return nil, fmt.Errorf("message %d: %w", i, err)
+		}
+		rows[i] = row{draft: d, index: i}
 	}
-	if id == "" {
-		if id, err = newID(); err != nil {
+	// Keys are locked in one order, whoever enqueues them: two transactions with the same keys wait, not deadlock.
+	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.draft.key, b.draft.key) })
+	s := asScanner(tx)
+	receipts := make([]Receipt, len(msgs))
+	for len(rows) > 0 {
+		n := chunk(rows)
+		if s == nil {
+			n = unambiguous(rows[:n])
+		}
+		if err := o.insertRows(ctx, tx, s, rows[:n], receipts); err != nil {
 			return nil, err
 		}
+		rows = rows[n:]
 	}
-	d := &draft{options: opts, id: id}
-	// The date of a scheduled message is that of its sending: filters distrust mail that seems to be days old.
-	date := now
-	if msg.NotBefore.After(now) {
-		date = msg.NotBefore
+	return receipts, nil
+}
+
+// row is a draft with its place among the messages of the caller.
+type row struct {
+	draft *draft
+	index int
+}
+
+// chunk says how many rows go into the next statement.
+func chunk(rows []row) int {
+	n, size := 0, 0
+	for n < min(len(rows), maxRows) {
+		size += len(rows[n].draft.body)
+		if n > 0 && size > maxChunkSize {
+			break
+		}
+		n++
 	}
-	if msg.Raw != nil {
-		err = o.draftRaw(d, msg, date.UTC())
-	} else {
-		err = o.draftFields(d, msg, date.UTC())
+	if n == 0 {
+		return 0
 	}
-	if err != nil {
-		return nil, err
+	return 1 << (bits.Len(uint(n)) - 1)
+}
+
+// unambiguous cuts a chunk for a transaction that cannot be queried: nobody could be asked which of several keys was
+// there before, so messages with a key go one by one. The rows are sorted, those without a key first.
+func unambiguous(rows []row) int {
+	keyed := slices.IndexFunc(rows, func(r row) bool { return r.draft.key != "" })
+	if keyed < 0 {
+		keyed = len(rows)
 	}
-	if int64(len(d.body)) > o.maxSize {
-		return nil, o.tooLarge(int64(len(d.body)))
-	}
-	if o.traceParent != nil {
-		if s := o.traceParent(ctx); isTraceParent(s) {
-			d.traceParent = s
+	return max(1, chunk(rows[:keyed]))
+}
+
+// insertRows stores rows with one statement and fills in their receipts.
+func (o *Outbox) insertRows(ctx context.Context, tx Tx, s scanner, rows []row, receipts []Receipt) error {
+	args := make([]any, 0, len(rows)*columns)
+	var keys []string
+	for _, r := range rows {
+		var err error
+		if args, err = r.draft.args(args); err != nil {
+			return err
+		}
+		if r.draft.key != "" {
+			keys = append(keys, r.draft.key)
 		}
 	}
-	return d, nil
-}
-
-// tooLarge is the error of a message that passes MaxSize.
-func (o *Outbox) tooLarge(size int64) error {
-	return invalid("Message", "it has %d bytes, more than %d", size, o.maxSize)
-}
-
-// newMessageID makes a Message-ID from the id of the message, so that one can be found from the other.
-func (o *Outbox) newMessageID(id ID, author mailbox) string {
-	domain := o.messageIDDomain
-	if domain == "" {
-		domain = author.domain
-	}
-	return "<" + id.String() + "@" + domain + ">"
-}
-
-// draftFields checks and renders a message that was given by its fields.
-func (o *Outbox) draftFields(d *draft, m *Message, date time.Time) error {
-	author := m.From
-	if author == (Address{}) {
-		author = o.from
-	}
-	if author == (Address{}) {
-		return invalid("From", "the message has no author")
-	}
-	c := content{subject: m.Subject, text: m.Text, html: m.HTML}
-	var err error
-	if c.from, err = checkAddress(author); err != nil {
-		return invalid("From", "%w", err)
-	}
-	if c.replyTo, err = checkAddresses("ReplyTo", m.ReplyTo); err != nil {
-		return err
-	}
-	if c.to, err = checkAddresses("To", m.To); err != nil {
-		return err
-	}
-	if c.cc, err = checkAddresses("Cc", m.Cc); err != nil {
-		return err
-	}
-	bcc, err := checkAddresses("Bcc", m.Bcc)
+	n, err := execute(ctx, tx, o.statements.insert(len(rows)), args)
 	if err != nil {
-		return err
+		return o.explain("enqueue", err)
 	}
-	if d.recipients, err = o.recipients(c.to, c.cc, bcc); err != nil {
-		return err
-	}
-	if d.sender, err = checkSender(m.EnvelopeFrom, c.from.addr); err != nil {
-		return err
-	}
-	if err := checkLine(m.Subject, maxSubject); err != nil {
-		return invalid("Subject", "%w", err)
-	}
-	d.subject = m.Subject
-	if c.extra, c.sender, err = o.checkFields(m.Header); err != nil {
-		return invalid("Header", "%w", err)
-	}
-	written, err := writtenFields(m)
-	if err != nil {
-		return err
-	}
-	if c.extra, err = joinFields(written, c.extra); err != nil {
-		return invalid("Header", "%w", err)
-	}
-	if err := o.checkBody(m, &c); err != nil {
-		return err
-	}
-	d.messageID = o.newMessageID(d.id, c.from)
-	d.body, err = c.render(d.id, d.messageID, date, o.maxHeaderSize)
-	return err
-}
-
-// checkBody checks the texts and the attachments, of which it reads those that are still to be opened.
-func (o *Outbox) checkBody(m *Message, c *content) error {
-	if m.Text == "" && m.HTML == "" && m.Calendar == "" && len(m.Attachments) == 0 {
-		return invalid("Text", "the message is empty: give Text, HTML, Calendar, Attachments or Raw")
-	}
-	if err := checkText(m.Text); err != nil {
-		return invalid("Text", "%w", err)
-	}
-	if err := checkText(m.HTML); err != nil {
-		return invalid("HTML", "%w", err)
-	}
-	// No encoding makes content shorter, so what is too large already need not be rendered to know it.
-	size := int64(len(m.Text)) + int64(len(m.HTML)) + int64(len(m.Calendar))
-	for i := range m.Attachments {
-		size += int64(len(m.Attachments[i].Data))
-	}
-	if size > o.maxSize {
-		return o.tooLarge(size)
-	}
-	if m.Calendar != "" {
-		method, err := checkCalendar(m.Calendar)
-		if err != nil {
-			return invalid("Calendar", "%w", err)
+	var earlier map[string]Receipt
+	if n < int64(len(rows)) {
+		if earlier, err = o.lookUp(ctx, s, keys); err != nil {
+			return o.explain("enqueue: look up the keys", err)
 		}
-		c.calendar, c.method = m.Calendar, method
 	}
-	attachments, err := o.readAttachments(m.Attachments, size)
-	if err != nil {
-		return err
+	stored := int64(0)
+	for _, r := range rows {
+		receipts[r.index] = r.draft.receipt()
+		if earlier == nil || r.draft.key == "" || earlier[r.draft.key].ID == r.draft.id {
+			stored++
+			continue
+		}
+		receipts[r.index] = earlier[r.draft.key].duplicate()
 	}
-	if c.inline, c.attached, err = checkAttachments(attachments, m.HTML != ""); err != nil {
-		return invalid("Attachments", "%w", err)
-	}
-	if m.Text == "" && m.HTML != "" && !o.htmlOnly {
-		c.text = plainText(m.HTML)
+	if stored != n {
+		return errSwallowed
 	}
 	return nil
 }
 
-// draftRaw checks and completes a message that the caller brought complete.
-func (o *Outbox) draftRaw(d *draft, m *Message, date time.Time) error {
-	if m.Subject != "" || m.Text != "" || m.HTML != "" || m.Calendar != "" || m.InReplyTo != "" || m.AutoSubmitted != "" ||
-		m.Unsubscribe != (Unsubscribe{}) || len(m.ReplyTo)+len(m.Attachments)+len(m.References)+len(m.Header) > 0 {
-		return invalid("Raw", "it is a complete message: everything else but From and the recipients must be empty")
+// lookUp returns the receipts of the messages that are stored under the keys, as far as the transaction sees them. A nil
+// scanner sees none.
+func (o *Outbox) lookUp(ctx context.Context, s scanner, keys []string) (map[string]Receipt, error) {
+	found := make(map[string]Receipt, len(keys))
+	if s == nil || len(keys) == 0 {
+		return found, nil
 	}
-	if int64(len(m.Raw)) > o.maxSize {
-		return o.tooLarge(int64(len(m.Raw)))
+	var b strings.Builder
+	b.WriteString(o.statements.keys)
+	placeholders(&b, 0, len(keys))
+	args := make([]any, len(keys))
+	for i, key := range keys {
+		args[i] = key
 	}
-	raw, err := o.parseRaw(m.Raw)
-	if err != nil {
-		return invalid("Raw", "%w", err)
-	}
-	author := raw.from
-	if m.From != (Address{}) {
-		if author, err = checkAddress(m.From); err != nil {
-			return invalid("From", "%w", err)
+	err := s.scan(ctx, func(scan func(...any) error) error {
+		var key, id, messageID string
+		if err := scan(&key, &id, &messageID); err != nil {
+			return err
 		}
-	}
-	lists := raw.recipients
-	if len(m.To)+len(m.Cc)+len(m.Bcc) > 0 {
-		for i, given := range [...]struct {
-			field string
-			list  []Address
-		}{{"To", m.To}, {"Cc", m.Cc}, {"Bcc", m.Bcc}} {
-			if lists[i], err = checkAddresses(given.field, given.list); err != nil {
-				return err
-			}
-		}
-	}
-	if d.recipients, err = o.recipients(lists[:]...); err != nil {
-		return err
-	}
-	if d.sender, err = checkSender(m.EnvelopeFrom, author.addr); err != nil {
-		return err
-	}
-	d.subject = raw.subject
-	if d.messageID = raw.messageID; d.messageID == "" {
-		d.messageID = o.newMessageID(d.id, raw.from)
-	}
-	d.body, err = raw.render(d.messageID, date)
-	return err
+		found[key] = Receipt{ID: ID(id), MessageID: messageID}
+		return nil
+	}, b.String(), args...)
+	return found, err
 }
-
-// isTraceParent checks for the form of W3C Trace Context §3.2: 00-<32 hex>-<16 hex>-<2 hex>, the ids not all zero.
-func isTraceParent(s string) bool {
-	const zeros = "00000000000000000000000000000000"
-	if len(s) != 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" {
-		return false
-	}
-	for i := range len(s) {
-		if i == 2 || i == 35 || i == 52 {
-			continue
-		}
-		if strings.IndexByte("0123456789abcdef", s[i]) < 0 {
-			return false
-		}
-	}
-	return s[3:35] != zeros && s[36:52] != zeros[:16]
-}
-
-// errSwallowed says that the database took the row and stored nothing, as a rule or a trigger of the application may do.
-var errSwallowed = errors.New("enqueue: the database stored nothing and reported no error: " +
-	"look for a rule or a trigger on outbox_messages")
 
 // receipt is what the caller of Enqueue gets for a stored row.
 func (d *draft) receipt() Receipt { return Receipt{ID: d.id, MessageID: d.messageID} }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
 // InvalidError says that a value can never be sent or stored. Nothing was written and the transaction is as it was.
@@ -54,7 +56,7 @@ func (o *Outbox) explain(verb string, err error) error {
 	case o.schema == "":
 		return fmt.Errorf("%s: %w (%w)", verb, ErrNotMigrated, err)
 	case errors.As(err, &coded):
-		return fmt.Errorf("%s: in the schema %s %w, naming the schema (%w)", verb, quote(o.schema), ErrNotMigrated, err)
+		return fmt.Errorf("%s: in the schema %s %w, naming the schema (%w)", verb, letter.Quote(o.schema), ErrNotMigrated, err)
 	default:
 		return fmt.Errorf("%s: SQLite has no schemas: leave Config.Schema empty (%w)", verb, err)
 	}
@@ -73,3 +75,10 @@ func notMigrated(err error) bool {
 	return strings.HasPrefix(table[strings.LastIndexByte(table, '.')+1:], "outbox_") ||
 		strings.Contains(text, "table outbox_messages has no column named")
 }
+
+// errNoTx is returned where the transaction is nil.
+var errNoTx = errors.New("there is no transaction: it is nil")
+
+// errSwallowed says that the database took the row and stored nothing, as a rule or a trigger of the application may do.
+var errSwallowed = errors.New("enqueue: the database stored nothing and reported no error: " +
+	"look for a rule or a trigger on outbox_messages")

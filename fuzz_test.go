@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
 // FuzzMessage checks that no value of a message becomes a header field, a recipient, a line or a part that the message
@@ -47,7 +49,7 @@ func FuzzMessage(f *testing.F) {
 		checkHeaderOf(t, m, d)
 		head, _ := mail.ReadMessage(bytes.NewReader(d.body))
 		want := 0
-		for _, has := range []bool{m.Text != "" || plainText(m.HTML) != "", m.HTML != "", len(m.Attachments) > 0} {
+		for _, has := range []bool{m.Text != "" || letter.PlainText(m.HTML) != "", m.HTML != "", len(m.Attachments) > 0} {
 			if has {
 				want++
 			}
@@ -100,7 +102,7 @@ func FuzzMessageFields(f *testing.F) {
 func draftMended(t *testing.T, m *Message) *draft {
 	t.Helper()
 	for range 12 {
-		d, err := plain.draft(t.Context(), m)
+		d, err := standard.draft(t.Context(), m, "", standard.now())
 		if err == nil {
 			return d
 		}
@@ -193,12 +195,12 @@ func checkHeaderOf(t *testing.T, m *Message, d *draft) {
 	recipients := make([]string, 0, 2)
 	for _, list := range [][]Address{m.To, m.Bcc} {
 		for _, a := range list {
-			box, err := checkMailbox(a.Address)
+			box, err := letter.ParseMailbox(a.Address)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Contains(recipients, box.addr) {
-				recipients = append(recipients, box.addr)
+			if !slices.Contains(recipients, box.Addr) {
+				recipients = append(recipients, box.Addr)
 			}
 		}
 	}
@@ -207,9 +209,9 @@ func checkHeaderOf(t *testing.T, m *Message, d *draft) {
 	}
 	for key, a := range map[string]Address{"From": m.From, "To": m.To[0]} {
 		list, err := head.Header.AddressList(key)
-		box, _ := checkMailbox(a.Address)
-		if err != nil || len(list) != 1 || list[0].Address != box.addr || list[0].Name != a.Name {
-			t.Fatalf("%s is read as %v (%v), want %q %q:\n%q", key, list, err, a.Name, box.addr, d.body)
+		box, _ := letter.ParseMailbox(a.Address)
+		if err != nil || len(list) != 1 || list[0].Address != box.Addr || list[0].Name != a.Name {
+			t.Fatalf("%s is read as %v (%v), want %q %q:\n%q", key, list, err, a.Name, box.Addr, d.body)
 		}
 	}
 }

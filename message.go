@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"io"
 	"net/mail"
 	"time"
 )
@@ -83,23 +82,6 @@ type Message struct {
 	// Metadata is kept beside the message, up to 50 entries and 8 KiB. It is sent only through providers that take it in a header
 	// field, as are Tags (see package dispatcher); Mailgun shows it to recipients. Defaults to none.
 	Metadata map[string]string
-}
-
-// Attachment is a file that travels with a message.
-type Attachment struct {
-	// Name is the file name shown to the reader, in any script, without path separators or control characters.
-	Name string
-	// ContentType is the media type. Defaults to what the ending of Name says, else application/octet-stream.
-	ContentType string
-	// ContentID makes the attachment inline, to be referred to from HTML as "cid:" and this value, given without angle
-	// brackets (RFC 2392). Defaults to none.
-	ContentID string
-	// Data is the content.
-	Data []byte
-	// Open gives the content instead of Data: it is called each time that the message is enqueued, and what it returns is
-	// read and closed before anything is written, up to the size that a message may have. See [AttachFile] and
-	// [AttachReader]. Defaults to none.
-	Open func() (io.ReadCloser, error) `json:"-"`
 }
 
 // AutoSubmitted is a value of the Auto-Submitted header field (RFC 3834 §5).

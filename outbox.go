@@ -30,6 +30,10 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/outboxmail/outbox/internal/letter"
+	"github.com/outboxmail/outbox/internal/pgschema"
+	"github.com/outboxmail/outbox/keyring"
 )
 
 // Defaults of [Config].
@@ -62,9 +66,9 @@ type Config struct {
 	Schema string
 	// HTMLOnly sends a message that has HTML and no Text as it is. Defaults to deriving its text from the HTML.
 	HTMLOnly bool
-	// Keys encrypts the bodies of messages before they are stored (see [KeyRing]); dispatchers need the same keys. Envelope,
+	// Keys encrypts the bodies of messages before they are stored (see [keyring.Ring]); dispatchers need the same keys. Envelope,
 	// tags, times and idempotency key stay readable. Defaults to none: bodies are stored as they are sent.
-	Keys *KeyRing
+	Keys *keyring.Ring
 	// SealDetails encrypts the subject and the metadata that are stored beside the body, too. They can then be read only with
 	// the key, and not be searched in the database. It needs Keys.
 	SealDetails bool
@@ -82,23 +86,22 @@ type Outbox struct {
 	from            Address
 	messageIDDomain string
 	maxSize         int64
-	maxHeaderSize   int
 	maxRecipients   int
-	allowed         map[string]bool // control fields by canonical name
+	header          letter.Limits
 	htmlOnly        bool
 	schema          string
 	statements      *statements
-	keys            *KeyRing
+	keys            *keyring.Ring
 	sealDetails     bool
 	compressFrom    int64
 	traceParent     func(context.Context) string
 	now             func() time.Time
 }
 
-// plain serves the functions of the package.
-var plain = &Outbox{
+// standard serves the functions of the package.
+var standard = &Outbox{
 	maxSize:       defaultMaxSize,
-	maxHeaderSize: defaultMaxHeaderSize,
+	header:        letter.Limits{HeaderSize: defaultMaxHeaderSize},
 	maxRecipients: defaultMaxRecipients,
 	statements:    newStatements(""),
 	now:           time.Now,
@@ -106,35 +109,35 @@ var plain = &Outbox{
 
 // New checks a configuration. It opens nothing and starts nothing. Its error is an [InvalidError].
 func New(c Config) (*Outbox, error) {
-	o := *plain
+	o := *standard
 	o.traceParent = c.TraceParent
 	o.htmlOnly = c.HTMLOnly
 	if c.From != (Address{}) {
-		if _, err := checkAddress(c.From); err != nil {
+		if _, err := letter.ParseAddress(c.From); err != nil {
 			return nil, invalid("From", "%w", err)
 		}
 		o.from = c.From
 	}
 	if c.MessageIDDomain != "" {
-		domain, err := checkDomain(c.MessageIDDomain)
+		domain, err := letter.ParseDomain(c.MessageIDDomain)
 		if err != nil {
-			return nil, invalid("MessageIDDomain", "%s: %w", quote(c.MessageIDDomain), err)
+			return nil, invalid("MessageIDDomain", "%s: %w", letter.Quote(c.MessageIDDomain), err)
 		}
 		o.messageIDDomain = domain
 	}
 	if err := setLimit(&o.maxSize, c.MaxSize); err != nil {
 		return nil, invalid("MaxSize", "%w", err)
 	}
-	if err := setLimit(&o.maxHeaderSize, c.MaxHeaderSize); err != nil {
+	if err := setLimit(&o.header.HeaderSize, c.MaxHeaderSize); err != nil {
 		return nil, invalid("MaxHeaderSize", "%w", err)
 	}
 	if err := setLimit(&o.maxRecipients, c.MaxRecipients); err != nil {
 		return nil, invalid("MaxRecipients", "%w", err)
 	}
-	if err := checkSchema(c.Schema); err != nil {
-		return nil, invalid("Schema", "%w", err)
-	}
 	if c.Schema != "" {
+		if err := pgschema.Check(c.Schema); err != nil {
+			return nil, invalid("Schema", "%w", err)
+		}
 		o.schema, o.statements = c.Schema, newStatements(c.Schema)
 	}
 	switch {
@@ -147,7 +150,7 @@ func New(c Config) (*Outbox, error) {
 	}
 	o.keys, o.sealDetails, o.compressFrom = c.Keys, c.SealDetails, c.CompressFrom
 	var err error
-	if o.allowed, err = allow(c.AllowHeaders); err != nil {
+	if o.header.Allowed, err = letter.ParseAllowed(c.AllowHeaders); err != nil {
 		return nil, invalid("AllowHeaders", "%w", err)
 	}
 	return &o, nil
@@ -169,15 +172,15 @@ func setLimit[N int | int64](limit *N, n N) error {
 
 // Enqueue stores a message in the caller's transaction, with the defaults of [Config]. See [Outbox.Enqueue].
 func Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, error) {
-	return plain.Enqueue(ctx, tx, msg)
+	return standard.Enqueue(ctx, tx, msg)
 }
 
 // EnqueueMany stores messages in the caller's transaction, with the defaults of [Config]. See [Outbox.EnqueueMany].
 func EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Receipt, error) {
-	return plain.EnqueueMany(ctx, tx, msgs)
+	return standard.EnqueueMany(ctx, tx, msgs)
 }
 
 // Cancel withdraws a message in the caller's transaction. See [Outbox.Cancel].
 func Cancel(ctx context.Context, tx Tx, id ID) (CancelResult, error) {
-	return plain.Cancel(ctx, tx, id)
+	return standard.Cancel(ctx, tx, id)
 }

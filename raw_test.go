@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
 // crlf writes a message of a test with the line breaks of mail.
@@ -16,9 +18,9 @@ func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 // rawDraft drafts a complete message with a fixed date.
 func rawDraft(t *testing.T, m *Message) (*draft, error) {
 	t.Helper()
-	o := *plain
+	o := *standard
 	o.now = func() time.Time { return sampleDate }
-	return o.draft(t.Context(), m)
+	return o.draft(t.Context(), m, "", standard.now())
 }
 
 const rawSample = "DKIM-Signature: v=1; h=From : To;\n\tb=abc\nFrom: Ann <ann@Example.org>\n" +
@@ -171,7 +173,7 @@ func TestInvalidRaw(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if got := check(t, plain, &Message{Raw: []byte(test.raw)}); got != test.field {
+			if got := check(t, standard, &Message{Raw: []byte(test.raw)}); got != test.field {
 				t.Errorf("the error names %q, want %q", got, test.field)
 			}
 		})
@@ -185,11 +187,11 @@ func TestInvalidRaw(t *testing.T) {
 		"a reply-to":    {ReplyTo: []Address{{Address: "a@b.example"}}},
 	} {
 		m.Raw = []byte(crlf(head + "\nx\n"))
-		if got := check(t, plain, m); got != "Raw" {
+		if got := check(t, standard, m); got != "Raw" {
 			t.Errorf("Raw beside %s: the error names %q", name, got)
 		}
 	}
-	if got := check(t, plain, &Message{Raw: make([]byte, 26<<20)}); got != "Message" {
+	if got := check(t, standard, &Message{Raw: make([]byte, 26<<20)}); got != "Message" {
 		t.Errorf("a large message: the error names %q", got)
 	}
 }
@@ -216,7 +218,7 @@ func FuzzRaw(f *testing.F) {
 	f.Add([]byte("From: a@example.org\r\nTo: b@example.net\r\n\r\n\r\n.\r\nMAIL FROM:<>\r\n"))
 	f.Add([]byte("From : a@example.org\r\n: x\r\n y\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		d, err := plain.draft(t.Context(), &Message{Raw: data})
+		d, err := standard.draft(t.Context(), &Message{Raw: data}, "", standard.now())
 		if err != nil {
 			if invalid := (*InvalidError)(nil); !errors.As(err, &invalid) {
 				t.Fatalf("the error is %T: %v", err, err)
@@ -234,7 +236,7 @@ func FuzzRaw(f *testing.F) {
 		if m.Header.Get("Message-Id") != d.messageID {
 			t.Fatalf("Message-ID %q, stored %q", m.Header.Get("Message-Id"), d.messageID)
 		}
-		again, err := plain.draft(t.Context(), &Message{Raw: d.body, To: []Address{{Address: d.recipients[0]}}})
+		again, err := standard.draft(t.Context(), &Message{Raw: d.body, To: []Address{{Address: d.recipients[0]}}}, "", standard.now())
 		if err != nil {
 			t.Fatalf("what was rendered is refused: %v\n%q", err, d.body)
 		}
@@ -257,7 +259,7 @@ func checkWire(t *testing.T, body []byte) {
 		t.Fatalf("a NUL: %q", body)
 	}
 	for line := range bytes.SplitSeq(body, []byte("\r\n")) {
-		if len(line) > maxLine {
+		if len(line) > letter.MaxLine {
 			t.Fatalf("a line of %d bytes", len(line))
 		}
 	}

@@ -11,8 +11,11 @@ import (
 	"mime/quotedprintable"
 	"net/mail"
 	"net/textproto"
+	"path"
 	"strings"
 	"testing"
+
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
 // reading is what a reader finds in a message.
@@ -131,27 +134,27 @@ func expected(m *Message) reading {
 	var text, html *leafPart
 	said := m.Text
 	if said == "" {
-		said = plainText(m.HTML)
+		said = letter.PlainText(m.HTML)
 	}
 	if said != "" {
-		text = &leafPart{Type: "text/plain", Digest: digest("text/plain", toCRLF(said))}
+		text = &leafPart{Type: "text/plain", Digest: digest("text/plain", lines(said))}
 	}
 	if m.HTML != "" {
-		html = &leafPart{Type: "text/html", Digest: digest("text/html", toCRLF(m.HTML))}
+		html = &leafPart{Type: "text/html", Digest: digest("text/html", lines(m.HTML))}
 	}
 	var inline, attached []leafPart
 	for _, a := range m.Attachments {
 		p := leafPart{File: a.Name, ID: a.ContentID, Inline: a.ContentID != "", Parent: "multipart/mixed"}
 		p.Type, _, _ = mime.ParseMediaType(a.ContentType)
 		if a.ContentType == "" {
-			p.Type = typeByName(a.Name)
+			p.Type = typeOf(a.Name)
 		}
 		data := a.Data
 		if a.Open != nil {
 			data, _ = readAll(a.Open, 1<<20)
 		}
 		if p.Type == "message/rfc822" {
-			data = toCRLF(string(data))
+			data = lines(string(data))
 		}
 		p.Digest = digest(p.Type, data)
 		if p.Inline && html != nil {
@@ -192,7 +195,7 @@ func expected(m *Message) reading {
 	r.Parts = append(r.Parts, inline...)
 	if m.Calendar != "" {
 		r.Parts = append(r.Parts, leafPart{
-			Type: "text/calendar", Digest: digest("text/calendar", toCRLF(m.Calendar)), Parent: around,
+			Type: "text/calendar", Digest: digest("text/calendar", lines(m.Calendar)), Parent: around,
 		})
 	}
 	r.Parts = append(r.Parts, attached...)
@@ -202,8 +205,8 @@ func expected(m *Message) reading {
 func flatten(list []Address) []string {
 	var flat []string
 	for _, a := range list {
-		m, _ := checkAddress(a)
-		flat = append(flat, a.Name, m.addr)
+		m, _ := letter.ParseAddress(a)
+		flat = append(flat, a.Name, m.Addr)
 	}
 	return flat
 }
@@ -215,4 +218,32 @@ func (r reading) withoutEncodings() reading {
 		r.Parts[i].Encoding = ""
 	}
 	return r
+}
+
+// typeOf is the media type of the names in the samples.
+func typeOf(name string) string {
+	switch path.Ext(name) {
+	case ".pdf":
+		return "application/pdf"
+	case ".eml":
+		return "message/rfc822"
+	case ".txt", ".log":
+		return "text/plain"
+	case ".ics":
+		return "text/calendar"
+	case ".tif", ".tiff":
+		return "image/tiff"
+	case ".gif":
+		return "image/gif"
+	case ".png":
+		return "image/png"
+	default:
+		return "application/octet-stream"
+	}
+}
+
+// lines puts CRLF for every line break and one at the end.
+func lines(s string) []byte {
+	s = strings.NewReplacer("\r\n", "\r\n", "\r", "\r\n", "\n", "\r\n").Replace(s)
+	return []byte(strings.TrimSuffix(s, "\r\n") + "\r\n")
 }

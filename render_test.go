@@ -2,8 +2,8 @@ package outbox
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +96,7 @@ func lint(t *testing.T, data []byte) {
 		t.Fatal(err)
 	}
 	for key, values := range m.Header {
-		if len(values) > 1 && isSingle(key) {
+		if len(values) > 1 {
 			t.Errorf("%s is there %d times", key, len(values))
 		}
 	}
@@ -109,65 +110,6 @@ func lint(t *testing.T, data []byte) {
 	}
 	if d, err := m.Header.Date(); err != nil || !d.Equal(sampleDate) || !strings.HasSuffix(m.Header.Get("Date"), " +0000") {
 		t.Errorf("date %q: %v", m.Header.Get("Date"), err)
-	}
-}
-
-func TestBase64Columns(t *testing.T) {
-	for _, n := range []int{0, 1, 56, 57, 58, 57 * 63, 57 * 64, 57*64 + 1, 100_000} {
-		data := bytes.Repeat([]byte{0xa5}, n)
-		var out bytes.Buffer
-		if err := writeBase64(&out, data); err != nil {
-			t.Fatal(err)
-		}
-		lines := strings.Split(strings.TrimSuffix(out.String(), "\r\n"), "\r\n")
-		for i, line := range lines {
-			if len(line) != 76 && i != len(lines)-1 || len(line) > 76 {
-				t.Errorf("%d bytes: line %d has %d columns", n, i, len(line))
-			}
-		}
-		got, err := base64.StdEncoding.DecodeString(strings.Join(lines, ""))
-		if err != nil || !bytes.Equal(got, data) {
-			t.Errorf("%d bytes do not come back: %v", n, err)
-		}
-	}
-}
-
-func TestTextEncodings(t *testing.T) {
-	tests := []struct {
-		name, text string
-		want       encoding
-	}{
-		{"plain", "hello\nworld", sevenBit},
-		{"line of 78", strings.Repeat("x", 78), sevenBit},
-		{"line of 79", strings.Repeat("x", 79), quotedPrintable},
-		{"tab", "a\tb", sevenBit},
-		{"control", "a\x1bb", quotedPrintable},
-		{"few accents", "a café on the corner of the street", quotedPrintable},
-		{"mostly Chinese", "您的訂單已經寄出", base64Encoding},
-		{"like a boundary", "--=_x", quotedPrintable},
-	}
-	for _, test := range tests {
-		if got := textEntity("text/plain", test.text).encoding; got != test.want {
-			t.Errorf("%s: %s, want %s", test.name, got, test.want)
-		}
-	}
-}
-
-func TestLineBreaksBecomeCRLF(t *testing.T) {
-	for in, want := range map[string]string{
-		"":           "\r\n",
-		"a":          "a\r\n",
-		"a\n":        "a\r\n",
-		"a\r":        "a\r\n",
-		"a\r\n":      "a\r\n",
-		"a\n\nb":     "a\r\n\r\nb\r\n",
-		"a\r\rb":     "a\r\n\r\nb\r\n",
-		"a\r\r\nb":   "a\r\n\r\nb\r\n",
-		"a\n\rb\r\n": "a\r\n\r\nb\r\n",
-	} {
-		if got := string(toCRLF(in)); got != want {
-			t.Errorf("toCRLF(%q) = %q, want %q", in, got, want)
-		}
 	}
 }
 
@@ -209,7 +151,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestDateOfScheduledMessage(t *testing.T) {
-	o := *plain
+	o := *standard
 	o.now = func() time.Time { return sampleDate }
 	for _, test := range []struct{ notBefore, want time.Time }{
 		{time.Time{}, sampleDate},
@@ -218,7 +160,7 @@ func TestDateOfScheduledMessage(t *testing.T) {
 	} {
 		d, err := o.draft(t.Context(), &Message{
 			From: Address{Address: "a@example.com"}, To: []Address{{Address: "b@example.com"}}, Text: "x", NotBefore: test.notBefore,
-		})
+		}, "", o.now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -329,4 +271,34 @@ func asJSON(v any) string {
 		return fmt.Sprint(err)
 	}
 	return string(b)
+}
+
+func TestRenderStoresNothingAndIsStable(t *testing.T) {
+	m := short()
+	m.Bcc, m.Expires = []Address{{Address: "c@example.org"}}, sampleDate.AddDate(0, 0, 1)
+	first, err := Render(m, sampleID, sampleDate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Render(m, ID(strings.ToUpper(string(sampleID))), sampleDate)
+	if err != nil || string(again.Body) != string(first.Body) {
+		t.Errorf("the same message is rendered in two ways: %v", err)
+	}
+	if first.ID != sampleID || first.MessageID != "<"+string(sampleID)+"@example.com>" || first.Sender != "a@example.com" ||
+		!slices.Equal(first.Recipients, []string{"b@example.org", "c@example.org"}) {
+		t.Errorf("%+v", first)
+	}
+	lint(t, first.Body)
+	m.Expires = m.Expires.AddDate(100, 0, 0)
+	other, err := Render(m, "", sampleDate.AddDate(0, 0, 1))
+	if err != nil || other.ID == first.ID || other.ID == "" {
+		t.Errorf("an id was not made: %v, %v", other.ID, err)
+	}
+	var invalid *InvalidError
+	if _, err := Render(m, "x", sampleDate); !errors.As(err, &invalid) || invalid.Field != "ID" {
+		t.Errorf("a bad id: %v", err)
+	}
+	if _, err := Render(m, "", m.Expires); !errors.As(err, &invalid) || invalid.Field != "Expires" {
+		t.Errorf("expired: %v", err)
+	}
 }

@@ -188,7 +188,7 @@ const newsletter = `<!DOCTYPE html><html><head><title>March</title><style>p { co
 func nameLen(s string) int {
 	n := 0
 	for i := range s {
-		if i > maxDisplayName {
+		if i > 255 {
 			return n
 		}
 		n = i
@@ -207,14 +207,14 @@ func manyAddresses(n int) []Address {
 // renderSample checks and renders a message with the id and the date of the samples.
 func renderSample(tb testing.TB, m *Message) []byte {
 	tb.Helper()
-	o := *plain
+	o := *standard
 	o.now = func() time.Time { return sampleDate }
 	d := &draft{id: sampleID}
 	if err := o.draftFields(d, m, sampleDate); err != nil {
 		tb.Fatal(err)
 	}
 	// The way that Enqueue takes must accept the same.
-	if _, err := o.draft(context.Background(), m); err != nil {
+	if _, err := o.draft(context.Background(), m, "", standard.now()); err != nil {
 		tb.Fatal(err)
 	}
 	return d.body

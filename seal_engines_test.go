@@ -7,15 +7,16 @@ import (
 	"testing"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/keyring"
 )
 
 // Every driver stores the same envelope, for one message and for many, and the database shows nothing of what is in it.
 func TestEncryptedMessagesOnEveryEngine(t *testing.T) {
-	key, err := outbox.NewKey("k1")
+	key, err := keyring.NewKey("k1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := outbox.NewKeyRing(key)
+	keys, err := keyring.New(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +58,11 @@ func TestEncryptedMessagesOnEveryEngine(t *testing.T) {
 			if keyID != "k1" || strings.Contains(subject+metadata+string(body), "secret") {
 				t.Errorf("key %q, subject %q, metadata %s, body %q", keyID, subject, metadata, body)
 			}
-			opened, err := keys.OpenBody(r.ID, body)
+			opened, err := keys.OpenBody(string(r.ID), body)
 			if err != nil || len(opened) != size || !bytes.Contains(opened, fmt.Appendf(nil, "a secret text %d\r\n", i)) {
 				t.Errorf("%d bytes of %d, %v: %q", len(opened), size, err, opened)
 			}
-			if s, err := keys.OpenSubject(r.ID, subject); err != nil || s != "A secret subject" {
+			if s, err := keys.OpenSubject(string(r.ID), subject); err != nil || s != "A secret subject" {
 				t.Errorf("subject %q, %v", s, err)
 			}
 		}

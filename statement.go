@@ -1,14 +1,13 @@
 package outbox
 
 import (
-	"context"
 	"fmt"
 	"math/bits"
 	"strconv"
 	"strings"
 	"sync"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
 // Every value is bound as text, as an int64, as bytes or as nil: these are what all drivers agree about. A time.Time, for
@@ -36,7 +35,7 @@ type statements struct {
 func newStatements(schema string) *statements {
 	prefix := ""
 	if schema != "" {
-		prefix = quoteName(schema) + "."
+		prefix = pgschema.Quote(schema) + "."
 	}
 	s := &statements{
 		keys: fmt.Sprintf(selectKeys, prefix), cancel: fmt.Sprintf(cancelDeliveries, prefix), count: fmt.Sprintf(countDeliveries, prefix),
@@ -49,26 +48,6 @@ func newStatements(schema string) *statements {
 
 // insert returns the insert for n rows, n a power of two.
 func (s *statements) insert(n int) string { return s.inserts[bits.Len(uint(n))-1]() }
-
-// quoteName returns a name as it stands in SQL.
-func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
-
-// checkSchema says why a name cannot be that of a schema of PostgreSQL, which keeps the first 63 bytes of a longer one.
-func checkSchema(name string) error {
-	const most = 63
-	switch {
-	case len(name) > most:
-		return fmt.Errorf("the name of a schema has at most %d bytes, this one has %d", most, len(name))
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
-		return fmt.Errorf("%s is not text on one line", quote(name))
-	case strings.Contains(name, "$$"):
-		return fmt.Errorf("%s has two dollar signs in a row", quote(name))
-	case strings.HasPrefix(name, "pg_"), name == "information_schema":
-		return fmt.Errorf("the schema %s belongs to PostgreSQL", name)
-	default:
-		return nil
-	}
-}
 
 // args appends the values of the row in the order of the columns.
 func (d *draft) args(to []any) ([]any, error) {
@@ -121,29 +100,4 @@ func placeholders(b *strings.Builder, after, n int) {
 		b.WriteString(strconv.Itoa(after + i + 1))
 	}
 	b.WriteByte(')')
-}
-
-// lookUp returns the receipts of the messages that are stored under the keys, as far as the transaction sees them. A nil
-// scanner sees none.
-func (o *Outbox) lookUp(ctx context.Context, s scanner, keys []string) (map[string]Receipt, error) {
-	found := make(map[string]Receipt, len(keys))
-	if s == nil || len(keys) == 0 {
-		return found, nil
-	}
-	var b strings.Builder
-	b.WriteString(o.statements.keys)
-	placeholders(&b, 0, len(keys))
-	args := make([]any, len(keys))
-	for i, key := range keys {
-		args[i] = key
-	}
-	err := s.scan(ctx, func(scan func(...any) error) error {
-		var key, id, messageID string
-		if err := scan(&key, &id, &messageID); err != nil {
-			return err
-		}
-		found[key] = Receipt{ID: ID(id), MessageID: messageID}
-		return nil
-	}, b.String(), args...)
-	return found, err
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
 // Unsubscribe says how a reader leaves a list (RFC 2369 §3.2). Large mailbox providers ask it of everybody who sends in
@@ -21,10 +23,10 @@ type Unsubscribe struct {
 }
 
 // maxUnsubscribe is the longest address that fits on a line with its brackets and a comma.
-const maxUnsubscribe = maxLine - len("List-Unsubscribe: <>,")
+const maxUnsubscribe = letter.MaxLine - len("List-Unsubscribe: <>,")
 
-// check returns the value of the List-Unsubscribe field.
-func (u Unsubscribe) check() (string, error) {
+// parse returns the value of the List-Unsubscribe field.
+func (u Unsubscribe) parse() (string, error) {
 	if u.URL == "" && u.Mailto == "" {
 		return "", errors.New("give URL or Mailto")
 	}
@@ -34,13 +36,13 @@ func (u Unsubscribe) check() (string, error) {
 	var places []string
 	if u.URL != "" {
 		if err := checkUnsubscribeURL(u.URL); err != nil {
-			return "", fmt.Errorf("the URL %s %w", quote(u.URL), err)
+			return "", fmt.Errorf("the URL %s %w", letter.Quote(u.URL), err)
 		}
 		places = append(places, "<"+u.URL+">")
 	}
 	if u.Mailto != "" {
 		if err := checkMailto(u.Mailto); err != nil {
-			return "", fmt.Errorf("the mailto address %s %w", quote(u.Mailto), err)
+			return "", fmt.Errorf("the mailto address %s %w", letter.Quote(u.Mailto), err)
 		}
 		places = append(places, "<"+u.Mailto+">")
 	}
@@ -95,7 +97,7 @@ func checkMailto(s string) error {
 	if err != nil {
 		return errors.New("does not parse")
 	}
-	if _, err := checkMailbox(addr); err != nil {
+	if _, err := letter.ParseMailbox(addr); err != nil {
 		return fmt.Errorf("is not an address: %w", err)
 	}
 	return nil

@@ -23,7 +23,7 @@ func valid() *Message {
 // check drafts a message and returns the field that the error names, empty for none.
 func check(t *testing.T, o *Outbox, m *Message) string {
 	t.Helper()
-	_, err := o.draft(context.Background(), m)
+	_, err := o.draft(context.Background(), m, "", standard.now())
 	if err == nil {
 		return ""
 	}
@@ -142,12 +142,12 @@ func TestInvalidFields(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			m := valid()
 			test.spoil(m)
-			if got := check(t, plain, m); got != test.field {
+			if got := check(t, standard, m); got != test.field {
 				t.Errorf("the error names %q, want %q", got, test.field)
 			}
 		})
 	}
-	if got := check(t, plain, nil); got != "Message" {
+	if got := check(t, standard, nil); got != "Message" {
 		t.Errorf("a nil message: the error names %q", got)
 	}
 }
@@ -225,7 +225,7 @@ func TestHeaderFields(t *testing.T) {
 			for _, o := range []struct {
 				*Outbox
 				want bool
-			}{{plain, test.plain}, {strict, test.strict}} {
+			}{{standard, test.plain}, {strict, test.strict}} {
 				switch got := check(t, o.Outbox, m); {
 				case o.want && got != "":
 					t.Errorf("%q is refused", test.values)
@@ -241,7 +241,7 @@ func TestHeaderFields(t *testing.T) {
 func TestFieldsOfOneKindInTwoSpellings(t *testing.T) {
 	m := valid()
 	m.Header = map[string][]string{"References": {"<a@b>"}, "references": {"<c@d>"}}
-	if got := check(t, plain, m); got != "Header" {
+	if got := check(t, standard, m); got != "Header" {
 		t.Errorf("the error names %q", got)
 	}
 }
@@ -305,7 +305,7 @@ func TestConfigIsUsed(t *testing.T) {
 	}
 	m := valid()
 	m.From = Address{}
-	d, err := o.draft(context.WithValue(t.Context(), key{}, trace), m)
+	d, err := o.draft(context.WithValue(t.Context(), key{}, trace), m, "", o.now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func TestConfigIsUsed(t *testing.T) {
 		"", "x", trace + "0", strings.ToUpper(trace), "ff" + trace[2:], strings.ReplaceAll(trace, "-", "_"),
 		"00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
 	} {
-		if d, err := o.draft(context.WithValue(t.Context(), key{}, bad), m); err != nil || d.traceParent != "" {
+		if d, err := o.draft(context.WithValue(t.Context(), key{}, bad), m, "", o.now()); err != nil || d.traceParent != "" {
 			t.Errorf("traceparent %q is kept as %q (%v)", bad, d.traceParent, err)
 		}
 	}
@@ -345,11 +345,11 @@ func TestStoredForm(t *testing.T) {
 	m.Bcc = []Address{{Address: "bob@EXAMPLE.org"}, {Address: "eve+tag@example.org"}}
 	m.NotBefore, m.Expires = at, at.Add(time.Hour)
 	m.Tags, m.Metadata = []string{"a<b", "é"}, map[string]string{"b": "2", "a": "1"}
-	d, err := plain.draft(t.Context(), m)
+	d, err := standard.draft(t.Context(), m, "", standard.now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := plain.seal(d); err != nil {
+	if err := standard.seal(d); err != nil {
 		t.Fatal(err)
 	}
 	args, err := d.args(nil)
@@ -374,7 +374,7 @@ func TestStoredForm(t *testing.T) {
 		t.Errorf("the body is %T", args[16])
 	}
 	m.EnvelopeFrom, m.Key, m.Priority, m.OnUncertain, m.Route = "<>", "k", Bulk, Hold, "slow"
-	if d, err = plain.draft(t.Context(), m); err != nil {
+	if d, err = standard.draft(t.Context(), m, "", standard.now()); err != nil {
 		t.Fatal(err)
 	}
 	if args, err = d.args(nil); err != nil {

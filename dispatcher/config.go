@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/queue"
 )
 
@@ -64,7 +64,7 @@ type Config struct {
 	Retention queue.Retention
 	// Keys open the bodies that are encrypted at rest. One that they do not open is held, with a reason that names the key: add
 	// the key and release it. Defaults to none.
-	Keys *outbox.KeyRing
+	Keys *keyring.Ring
 	// Middleware is called around every send, the first of them outermost. Defaults to none.
 	Middleware []Middleware
 	// Observer is told what happens. Defaults to nobody.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
@@ -39,7 +40,7 @@ func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, nil, 0)
 	}
 
-	j.sealed = c.BodyKeyID != "" || outbox.IsSealed(body)
+	j.sealed = c.BodyKeyID != "" || keyring.IsSealed(body)
 	if body, err = l.prepare(ctx, c, body); err != nil {
 		return l.notReady(ctx, j, err)
 	}

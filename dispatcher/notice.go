@@ -87,7 +87,7 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []queue.Settl
 	subject := c.Subject
 	if j.sealed {
 		q, ok := l.cfg.Queue.(noticeEncrypter)
-		opened, err := l.cfg.Keys.OpenSubject(c.ID, subject)
+		opened, err := l.cfg.Keys.OpenSubject(string(c.ID), subject)
 		if subject = opened; !ok || !q.EncryptsNotices() || err != nil {
 			subject, body = "(encrypted)", nil
 		}

@@ -26,12 +26,12 @@ var (
 // provider understands, and is signed. The same message gives the same bytes every time.
 func (l *lane) prepare(ctx context.Context, c *queue.Claimed, body []byte) ([]byte, error) {
 	// A body that was fetched later than it was claimed may have been encrypted in between: it says so itself.
-	body, err := l.cfg.Keys.OpenBody(c.ID, body)
+	body, err := l.cfg.Keys.OpenBody(string(c.ID), body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errClosed, err)
 	}
 	opened := *c
-	if opened.Metadata, err = l.cfg.Keys.OpenMetadata(c.ID, c.Metadata); err != nil {
+	if opened.Metadata, err = l.cfg.Keys.OpenMetadata(string(c.ID), c.Metadata); err != nil {
 		return nil, fmt.Errorf("%w: %w", errClosed, err)
 	}
 	r := l.relay()

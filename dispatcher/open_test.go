@@ -15,19 +15,20 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 	"github.com/outboxmail/outbox/store"
 )
 
 // keyRing makes a key ring whose secrets follow from their names.
-func keyRing(t *testing.T, ids ...string) *outbox.KeyRing {
+func keyRing(t *testing.T, ids ...string) *keyring.Ring {
 	t.Helper()
-	keys := make([]outbox.Key, len(ids))
+	keys := make([]keyring.Key, len(ids))
 	for i, id := range ids {
-		keys[i] = outbox.Key{ID: id, Secret: []byte(strings.Repeat(id, outbox.KeySize))[:outbox.KeySize]}
+		keys[i] = keyring.Key{ID: id, Secret: []byte(strings.Repeat(id, 32))[:32]}
 	}
-	r, err := outbox.NewKeyRing(keys...)
+	r, err := keyring.New(keys...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func keyRing(t *testing.T, ids ...string) *outbox.KeyRing {
 }
 
 // encrypted commits a message with everything sealed, and returns what is to be sent of it.
-func (q *testQueue) encrypted(keys *outbox.KeyRing, text string) (id outbox.ID, rendered []byte) {
+func (q *testQueue) encrypted(keys *keyring.Ring, text string) (id outbox.ID, rendered []byte) {
 	q.t.Helper()
 	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true, CompressFrom: 10_000})
 	if err != nil {
@@ -61,7 +62,7 @@ func (q *testQueue) encrypted(keys *outbox.KeyRing, text string) (id outbox.ID, 
 	if err != nil {
 		q.t.Fatal(err)
 	}
-	if rendered, err = keys.OpenBody(receipt.ID, body); err != nil {
+	if rendered, err = keys.OpenBody(string(receipt.ID), body); err != nil {
 		q.t.Fatal(err)
 	}
 	return receipt.ID, rendered
@@ -136,13 +137,13 @@ func TestAMessageWithoutItsKeyIsHeld(t *testing.T) {
 		id, rendered := q.encrypted(keyRing(t, "k1"), secretLink)
 		large, _ := q.encrypted(keyRing(t, "k1"), strings.Repeat(secretLink, 5000))
 		before := q.raw(id)
-		other, err := outbox.NewKeyRing(outbox.Key{ID: "k1", Secret: bytes.Repeat([]byte("z"), outbox.KeySize)})
+		other, err := keyring.New(keyring.Key{ID: "k1", Secret: bytes.Repeat([]byte("z"), 32)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var s sender
 		for _, test := range []struct {
-			keys *outbox.KeyRing
+			keys *keyring.Ring
 			want string
 		}{
 			{nil, "the key is not in the key ring"}, {keyRing(t, "k2"), "the key is not in the key ring"}, {other, "the key does not open it"},
@@ -193,7 +194,7 @@ func TestKeysChangeWhileDispatchersRun(t *testing.T) {
 			mu   sync.Mutex
 			want = make(map[string]bool)
 		)
-		put := func(keys *outbox.KeyRing, i int) {
+		put := func(keys *keyring.Ring, i int) {
 			text := fmt.Sprint(i, " ", secretLink)
 			if i%4 == 0 { // does not come with its claim
 				text = strings.Repeat(text+"\n", 2000)
@@ -267,7 +268,7 @@ func TestKeysChangeWhileDispatchersRun(t *testing.T) {
 			if err != nil || d.KeyID != "k2" {
 				t.Fatalf("message %s has key %q (%v)", d.ID, d.KeyID, err)
 			}
-			if s, err := keyRing(t, "k2").OpenSubject(d.ID, d.Subject); err != nil || s != "Reset your password" {
+			if s, err := keyRing(t, "k2").OpenSubject(string(d.ID), d.Subject); err != nil || s != "Reset your password" {
 				t.Fatalf("subject %q (%v)", s, err)
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/sqlite"
+	"github.com/outboxmail/outbox/templates"
 )
 
 // This file is an example: an application that resets passwords, and the tests that its authors would write.
@@ -24,7 +25,7 @@ import (
 // accounts is the application.
 type accounts struct {
 	db    *sql.DB
-	reset *outbox.Template
+	reset *templates.Template
 }
 
 // mailFiles would be an embed.FS.
@@ -35,7 +36,7 @@ var mailFiles = fstest.MapFS{
 }
 
 func newAccounts(db *sql.DB) (*accounts, error) {
-	templates, err := outbox.LoadTemplates(mailFiles, outbox.TemplateConfig{})
+	templates, err := templates.Load(mailFiles, templates.Config{})
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgschema"
+	"github.com/outboxmail/outbox/keyring"
 )
 
 // Queryer is where enqueued messages are looked for: the transaction under test (*sql.Tx, *sqlx.Tx), which sees its own
@@ -55,13 +55,13 @@ func RequireNotEnqueued(t TB, tx Queryer, unwanted Match) {
 // WithKeys looks through tx for enqueued messages and opens those that are encrypted with the keys.
 //
 //	outboxtest.RequireEnqueued(t, outboxtest.WithKeys(tx, keys), outboxtest.Match{To: "ann@example.org"})
-func WithKeys(tx Queryer, keys *outbox.KeyRing) Queryer { return keyed{tx, keys} }
+func WithKeys(tx Queryer, keys *keyring.Ring) Queryer { return keyed{tx, keys} }
 
 // keyed is a Queryer that brings its keys.
 type keyed struct {
 	Queryer
 
-	keys *outbox.KeyRing
+	keys *keyring.Ring
 }
 
 // Enqueued returns all enqueued messages, whatever became of them, in the order in which they were enqueued. Of one whose
@@ -86,7 +86,7 @@ func enqueued(ctx context.Context, tx Queryer) (list []*Mail, err error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var keys *outbox.KeyRing
+	var keys *keyring.Ring
 	if k, ok := tx.(keyed); ok {
 		keys = k.keys
 	}
@@ -101,7 +101,7 @@ func enqueued(ctx context.Context, tx Queryer) (list []*Mail, err error) {
 }
 
 // scan reads one row.
-func scan(rows *sql.Rows, keys *outbox.KeyRing) (*Mail, error) {
+func scan(rows *sql.Rows, keys *keyring.Ring) (*Mail, error) {
 	var (
 		stored                     Mail
 		recipients, tags, metadata string
@@ -146,27 +146,27 @@ func scan(rows *sql.Rows, keys *outbox.KeyRing) (*Mail, error) {
 }
 
 // open opens what of a message is encrypted, and returns its body. Without keys, what is encrypted is left out.
-func open(keys *outbox.KeyRing, m *Mail, body []byte) ([]byte, error) {
+func open(keys *keyring.Ring, m *Mail, body []byte) ([]byte, error) {
 	if keys == nil {
-		if outbox.IsSealedSubject(m.Subject) {
+		if keyring.IsSealedSubject(m.Subject) {
 			m.Subject = ""
 		}
-		if outbox.IsSealedMetadata(m.Metadata) {
+		if keyring.IsSealedMetadata(m.Metadata) {
 			m.Metadata = nil
 		}
-		if outbox.IsSealed(body) {
+		if keyring.IsSealed(body) {
 			body = nil
 		}
 		return body, nil
 	}
 	var err error
-	if m.Subject, err = keys.OpenSubject(m.ID, m.Subject); err != nil {
+	if m.Subject, err = keys.OpenSubject(string(m.ID), m.Subject); err != nil {
 		return nil, err
 	}
-	if m.Metadata, err = keys.OpenMetadata(m.ID, m.Metadata); err != nil {
+	if m.Metadata, err = keys.OpenMetadata(string(m.ID), m.Metadata); err != nil {
 		return nil, err
 	}
-	return keys.OpenBody(m.ID, body)
+	return keys.OpenBody(string(m.ID), body)
 }
 
 // timeOf reads a time as PostgreSQL gives it, or as SQLite stores it. Nothing is the zero time.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
@@ -96,7 +96,7 @@ func Deliver(t TB, queue dispatcher.Queue, to dispatcher.Sender) dispatcher.Repo
 }
 
 // DeliverWithKeys is [Deliver] for messages that are encrypted; see dispatcher.Config.Keys.
-func DeliverWithKeys(t TB, queue dispatcher.Queue, to dispatcher.Sender, keys *outbox.KeyRing) dispatcher.Report {
+func DeliverWithKeys(t TB, queue dispatcher.Queue, to dispatcher.Sender, keys *keyring.Ring) dispatcher.Report {
 	t.Helper()
 	d, err := dispatcher.New(dispatcher.Config{
 		Queue:  queue,

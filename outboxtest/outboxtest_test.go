@@ -18,6 +18,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/outboxtest"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/smtpx"
@@ -175,11 +176,11 @@ func TestEnqueuedShowsEverything(t *testing.T) {
 
 // What is encrypted is found by its envelope, and with the keys by everything.
 func TestEnqueuedOpensWhatIsEncrypted(t *testing.T) {
-	key, err := outbox.NewKey("k1")
+	key, err := keyring.NewKey("k1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := outbox.NewKeyRing(key)
+	keys, err := keyring.New(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +208,7 @@ func TestEnqueuedOpensWhatIsEncrypted(t *testing.T) {
 		t.Errorf("%+v", report)
 	}
 	inbox.Require(outboxtest.Match{Subject: msg.Subject})
-	other, err := outbox.NewKeyRing(outbox.Key{ID: "k1", Secret: bytes.Repeat([]byte("x"), outbox.KeySize)})
+	other, err := keyring.New(keyring.Key{ID: "k1", Secret: bytes.Repeat([]byte("x"), 32)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ type Message struct {
 	// Scrubbed says that the body was removed.
 	Scrubbed bool
 	// KeyID names the key that the body, and perhaps Subject and Metadata, are sealed with, empty for none; see
-	// [outbox.KeyRing].
+	// [keyring.Ring].
 	KeyID string
 	// Deliveries has one entry for each recipient, and Attempts one for each attempt that was not simply successful,
 	// the oldest first. Feedback is what providers reported later, in the order in which it happened.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/keyring"
 )
 
 // The bounds of one batch of [Store.Rekey]: how many messages it looks at, and how many bytes of bodies are in memory.
@@ -37,7 +38,7 @@ type RekeyReport struct {
 
 // Rekeyable counts the messages that [Store.Rekey] would work on, by the name of the key that they are sealed with; those that
 // are stored in clear, which count only with plain, are under the empty name. It reads every message without its body.
-func (s *Store) Rekeyable(ctx context.Context, keys *outbox.KeyRing, plain bool) (map[string]int64, error) {
+func (s *Store) Rekeyable(ctx context.Context, keys *keyring.Ring, plain bool) (map[string]int64, error) {
 	type row struct {
 		KeyID string `db:"key_id"`
 		N     int64
@@ -67,7 +68,7 @@ func flag(on bool) int {
 // stays as it was. It may be interrupted at any time, and run again; the report is good also beside an error.
 //
 // Old bytes stay in free pages and dead rows until the database reuses them (VACUUM), and in backups.
-func (s *Store) Rekey(ctx context.Context, keys *outbox.KeyRing, opts RekeyOptions) (RekeyReport, error) {
+func (s *Store) Rekey(ctx context.Context, keys *keyring.Ring, opts RekeyOptions) (RekeyReport, error) {
 	r := rekey{Store: s, keys: keys, opts: opts}
 	r.report.Closed = make(map[string]int64)
 	if keys.Current() == "" {
@@ -106,16 +107,16 @@ type rekeyRow struct {
 // rekey is one run.
 type rekey struct {
 	*Store
-	keys   *outbox.KeyRing
+	keys   *keyring.Ring
 	opts   RekeyOptions
 	report RekeyReport
 	seen   int64
 	action int64 // the row of outbox_actions
 }
 
-// sealedRow is an [outbox.SealedRow] as it is read.
+// sealedRow is a [keyring.Row] as it is read.
 type sealedRow struct {
-	ID       outbox.ID
+	ID       string
 	KeyID    string `db:"key_id"`
 	Body     []byte
 	Subject  string
@@ -143,7 +144,7 @@ func (r *rekey) batch(ctx context.Context, page []rekeyRow) error {
 			r.report.Missed++
 			continue
 		}
-		next, err := r.keys.Reseal(outbox.SealedRow(row), r.opts.Plain)
+		next, err := r.keys.Reseal(keyring.Row(row), r.opts.Plain)
 		if err != nil {
 			r.closed(row, err)
 			continue
@@ -169,7 +170,7 @@ func (r *rekey) batch(ctx context.Context, page []rekeyRow) error {
 // closed notes a message that could not be opened.
 func (r *rekey) closed(row sealedRow, err error) {
 	keyID := row.KeyID
-	if e, ok := errors.AsType[*outbox.SealedError](err); ok && e.KeyID != "" {
+	if e, ok := errors.AsType[*keyring.Error](err); ok && e.KeyID != "" {
 		keyID = e.KeyID
 	}
 	r.report.Closed[keyID]++

@@ -16,19 +16,20 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-func keyRing(t *testing.T, ids ...string) *outbox.KeyRing {
+func keyRing(t *testing.T, ids ...string) *keyring.Ring {
 	t.Helper()
-	keys := make([]outbox.Key, len(ids))
+	keys := make([]keyring.Key, len(ids))
 	for i, id := range ids {
-		keys[i] = outbox.Key{ID: id, Secret: []byte(strings.Repeat(id, outbox.KeySize))[:outbox.KeySize]}
+		keys[i] = keyring.Key{ID: id, Secret: []byte(strings.Repeat(id, 32))[:32]}
 	}
-	r, err := outbox.NewKeyRing(keys...)
+	r, err := keyring.New(keys...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +57,7 @@ func newSealedBook(t *testing.T, db *sqlx.DB) *sealedBook {
 }
 
 // put commits n messages; keys may be nil.
-func (b *sealedBook) put(keys *outbox.KeyRing, n int, text string) []outbox.ID {
+func (b *sealedBook) put(keys *keyring.Ring, n int, text string) []outbox.ID {
 	b.t.Helper()
 	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: keys != nil})
 	if err != nil {
@@ -87,13 +88,13 @@ func (b *sealedBook) put(keys *outbox.KeyRing, n int, text string) []outbox.ID {
 	return ids
 }
 
-func (b *sealedBook) body(keys *outbox.KeyRing, id outbox.ID) []byte {
+func (b *sealedBook) body(keys *keyring.Ring, id outbox.ID) []byte {
 	b.t.Helper()
 	stored, err := b.Body(b.t.Context(), id)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	body, err := keys.OpenBody(id, stored)
+	body, err := keys.OpenBody(string(id), stored)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func (b *sealedBook) body(keys *outbox.KeyRing, id outbox.ID) []byte {
 }
 
 // want checks that a message opens with this key ring, and is what it was.
-func (b *sealedBook) want(keys *outbox.KeyRing, id outbox.ID, subject string) {
+func (b *sealedBook) want(keys *keyring.Ring, id outbox.ID, subject string) {
 	b.t.Helper()
 	if got := b.body(keys, id); !bytes.Equal(got, b.bodies[id]) {
 		b.t.Errorf("the body of %s is %d bytes, want %d", id, len(got), len(b.bodies[id]))
@@ -110,10 +111,10 @@ func (b *sealedBook) want(keys *outbox.KeyRing, id outbox.ID, subject string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if s, err := keys.OpenSubject(id, m.Subject); err != nil || s != subject {
+	if s, err := keys.OpenSubject(string(id), m.Subject); err != nil || s != subject {
 		b.t.Errorf("the subject of %s is %q (%v), want %q", id, s, err, subject)
 	}
-	if meta, err := keys.OpenMetadata(id, m.Metadata); err != nil || "subject "+meta["n"] != subject {
+	if meta, err := keys.OpenMetadata(string(id), m.Metadata); err != nil || "subject "+meta["n"] != subject {
 		b.t.Errorf("the metadata of %s is %v (%v)", id, meta, err)
 	}
 }
@@ -143,7 +144,7 @@ func TestRekey(t *testing.T) {
 			if err != nil || report.Changed != 253 || report.Missed != 0 || fmt.Sprint(report.Closed) != "map[k9:1]" {
 				t.Fatalf("%+v, %v", report, err)
 			}
-			if !errors.Is(report.First, outbox.ErrNoKey) || !strings.Contains(report.First.Error(), string(foreign[0])) {
+			if !errors.Is(report.First, keyring.ErrNoKey) || !strings.Contains(report.First.Error(), string(foreign[0])) {
 				t.Errorf("the first that stayed closed: %v", report.First)
 			}
 			if len(steps) < 4 || steps[len(steps)-1] != 254 {
@@ -166,7 +167,7 @@ func TestRekey(t *testing.T) {
 				t.Errorf("with those in clear: %+v, %v", report, err)
 			}
 			b.want(k2, plain[1], "subject 1")
-			if stored, err := b.Body(t.Context(), plain[0]); err != nil || !outbox.IsSealed(stored) {
+			if stored, err := b.Body(t.Context(), plain[0]); err != nil || !keyring.IsSealed(stored) {
 				t.Errorf("it is still in clear (%v)", err)
 			}
 			var audit []struct {
@@ -205,8 +206,8 @@ func TestKeyIsNamed(t *testing.T) {
 			}
 			keys := make(map[string]bool)
 			for _, c := range claimed {
-				if outbox.SealedKey(c.Body) != c.BodyKeyID || outbox.IsSealedSubject(c.Subject) != (c.BodyKeyID != "") {
-					t.Errorf("key %q, subject %q, body of %q", c.BodyKeyID, c.Subject, outbox.SealedKey(c.Body))
+				if keyring.IsSealed(c.Body) != (c.BodyKeyID != "") || !bytes.Contains(c.Body, []byte(c.BodyKeyID)) || keyring.IsSealedSubject(c.Subject) != (c.BodyKeyID != "") {
+					t.Errorf("key %q, subject %q, sealed %v", c.BodyKeyID, c.Subject, keyring.IsSealed(c.Body))
 				}
 				m, err := b.Get(t.Context(), c.ID)
 				if err != nil || m.KeyID != c.BodyKeyID {
@@ -260,7 +261,7 @@ func TestRekeyOfWhatWasScrubbed(t *testing.T) {
 			if err != nil || !m.Scrubbed || m.KeyID != "k2" || m.Metadata != nil {
 				t.Fatalf("%+v, %v", m, err)
 			}
-			if s, err := keyRing(t, "k2").OpenSubject(id, m.Subject); err != nil || s != "subject 0" {
+			if s, err := keyRing(t, "k2").OpenSubject(string(id), m.Subject); err != nil || s != "subject 0" {
 				t.Errorf("subject %q (%v)", s, err)
 			}
 		})

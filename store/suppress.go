@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
 // Suppression is an address that gets no mail: a delivery to it that is claimed becomes suppressed instead of being sent.
@@ -84,8 +85,8 @@ func checkAddress(address string) error {
 
 // canonicalAddress returns an address in the form in which deliveries have it. One that no delivery can have stays as it is.
 func canonicalAddress(address string) string {
-	if c, err := outbox.CanonicalAddress(address); err == nil {
-		return c
+	if m, err := letter.ParseMailbox(address); err == nil {
+		return m.Addr
 	}
 	return address
 }

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
 // LineError says what is wrong with a line of a file. The lines after it are read all the same.
@@ -133,9 +133,9 @@ func suppressionOf(record []string, columns map[string]int, named bool) (Suppres
 		}
 		return strings.TrimSpace(record[i])
 	}
-	address, err := outbox.CanonicalAddress(field("address"))
+	m, err := letter.ParseMailbox(field("address"))
 	if err != nil {
 		return Suppression{}, fmt.Errorf("address %w", err)
 	}
-	return Suppression{Address: address, Reason: field("reason"), Source: field("source")}, nil
+	return Suppression{Address: m.Addr, Reason: field("reason"), Source: field("source")}, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
 	"github.com/outboxmail/outbox/internal/pgschema"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
@@ -236,7 +237,7 @@ func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 4 {
 		ts.Fatalf("usage: sealed keyfile recipient subject name=value")
 	}
-	keys, err := outbox.ReadKeyRing(ts.MkAbs(args[0]))
+	keys, err := keyring.ReadFile(ts.MkAbs(args[0]))
 	ts.Check(err)
 	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true, Schema: ts.Getenv("OUTBOX_SCHEMA")})
 	ts.Check(err)

@@ -2,7 +2,7 @@
 // nothing after ten minutes, is withdrawn when a newer one takes its place, and leaves nothing behind once it was sent.
 //
 // It needs nothing: the database is an SQLite file in a temporary folder, the relay a demo SMTP server on loopback, and the
-// keys are made for the occasion. A service has them in a file or in OUTBOX_KEYS; see outbox.ReadKeyRing.
+// keys are made for the occasion. A service has them in a file or in OUTBOX_KEYS; see keyring.ReadFile.
 //
 //	go run ./examples/passwordreset
 //	go run ./examples/passwordreset -db postgres://user@localhost/shop
@@ -20,8 +20,8 @@ import (
 	"os/signal"
 	"time"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
@@ -43,11 +43,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	key, err := outbox.NewKey("demo-" + time.Now().UTC().Format("2006-01"))
+	key, err := keyring.NewKey("demo-" + time.Now().UTC().Format("2006-01"))
 	if err != nil {
 		return err
 	}
-	keys, err := outbox.NewKeyRing(key)
+	keys, err := keyring.New(key)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 type story struct {
 	out    io.Writer
 	db     *database
-	keys   *outbox.KeyRing
+	keys   *keyring.Ring
 	server *smtptest.Server
 }
 
@@ -120,12 +120,12 @@ func (s *story) stored(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
-	rendered, err := s.keys.OpenBody(r.receipt.ID, row.body)
+	rendered, err := s.keys.OpenBody(string(r.receipt.ID), row.body)
 	if err != nil {
 		return err
 	}
 	s.linef("   body in the database      %d bytes, encrypted with key %s: %x…", len(row.body), row.keyID.String, row.body[:8])
-	s.linef("   subject in the database   encrypted: %v", outbox.IsSealedSubject(row.subject))
+	s.linef("   subject in the database   encrypted: %v", keyring.IsSealedSubject(row.subject))
 	found, err := s.db.holds(row, r.token)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/keyring"
 )
 
 // wantLines checks that the lines appear in this order.
@@ -67,11 +68,11 @@ func TestSupersedingIsPartOfTheTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.close()
-	key, err := outbox.NewKey("k")
+	key, err := keyring.NewKey("k")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := outbox.NewKeyRing(key)
+	keys, err := keyring.New(key)
 	if err != nil {
 		t.Fatal(err)
 	}

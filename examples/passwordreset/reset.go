@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/keyring"
+	"github.com/outboxmail/outbox/templates"
 )
 
 // validFor is how long a link may be used, and so how long its mail is worth sending.
@@ -27,16 +29,16 @@ var mailFiles embed.FS
 type resets struct {
 	db   *sql.DB
 	out  *outbox.Outbox
-	mail *outbox.Template
+	mail *templates.Template
 }
 
 // newResets loads the template and makes an outbox that encrypts what it stores: body, subject and metadata.
-func newResets(db *sql.DB, keys *outbox.KeyRing) (*resets, error) {
+func newResets(db *sql.DB, keys *keyring.Ring) (*resets, error) {
 	folder, err := fs.Sub(mailFiles, "mail")
 	if err != nil {
 		return nil, err
 	}
-	templates, err := outbox.LoadTemplates(folder, outbox.TemplateConfig{Locale: "en"})
+	templates, err := templates.Load(folder, templates.Config{Locale: "en"})
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
 	"github.com/outboxmail/outbox/store"
@@ -28,7 +27,7 @@ func newCat(a *app, runF func(context.Context, *catOptions) error) *cobra.Comman
 		Short: "Print a message",
 		Long: `Print a message in the format of RFC 5322, as it is stored and without its encryption; relays get it with the fields
 of their provider and a signature above it. On a terminal, characters that would control the terminal are replaced. A
-message that is encrypted needs its key: --key-file or ` + outbox.KeysVariable + `.`,
+message that is encrypted needs its key: --key-file or ` + keysVariable + `.`,
 		Example: `  outboxctl cat 01934a5b > message.eml
   outboxctl cat 01934a5b | less`,
 		Args: needs(1, 1, "the id of a message"),

@@ -8,25 +8,29 @@ import (
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/store"
 )
 
+// keysVariable is the environment variable that holds keys, in the form of keyring.Parse.
+const keysVariable = "OUTBOX_KEYS"
+
 // hintKeys says where keys come from.
-const hintKeys = "give the keys with --key-file or " + outbox.KeysVariable + "; `outboxctl help encryption` says more"
+const hintKeys = "give the keys with --key-file or " + keysVariable + "; `outboxctl help encryption` says more"
 
 // keyRing reads the keys of --key-file, or else of the environment. It is nil where neither is given. Errors never repeat what
 // was read.
-func (a *app) keyRing() (*outbox.KeyRing, error) {
+func (a *app) keyRing() (*keyring.Ring, error) {
 	var (
-		keys *outbox.KeyRing
+		keys *keyring.Ring
 		err  error
 	)
-	switch text := a.io.Getenv(outbox.KeysVariable); {
+	switch text := a.io.Getenv(keysVariable); {
 	case a.keyFile != "":
-		keys, err = outbox.ReadKeyRing(a.keyFile)
+		keys, err = keyring.ReadFile(a.keyFile)
 	case text != "":
-		if keys, err = outbox.ParseKeyRing(text); err != nil {
-			err = fmt.Errorf("%s: %w", outbox.KeysVariable, err)
+		if keys, err = keyring.Parse(text); err != nil {
+			err = fmt.Errorf("%s: %w", keysVariable, err)
 		}
 	default:
 		return nil, nil //nolint:nilnil // a nil key ring is one without keys
@@ -39,14 +43,14 @@ func (a *app) keyRing() (*outbox.KeyRing, error) {
 
 // openBody opens a stored body where it is encrypted.
 func (a *app) openBody(id outbox.ID, stored []byte) ([]byte, error) {
-	if !outbox.IsSealed(stored) {
+	if !keyring.IsSealed(stored) {
 		return stored, nil
 	}
 	keys, err := a.keyRing()
 	if err != nil {
 		return nil, err
 	}
-	body, err := keys.OpenBody(id, stored)
+	body, err := keys.OpenBody(string(id), stored)
 	if err != nil {
 		return nil, &exit.Error{Err: fmt.Errorf("message %s: %w", id, err), Hint: hintKeys}
 	}
@@ -63,7 +67,7 @@ func (a *app) revealer() (func(*store.Delivery), error) {
 		if keys == nil || d.KeyID == "" {
 			return
 		}
-		if subject, err := keys.OpenSubject(d.ID, d.Subject); err == nil {
+		if subject, err := keys.OpenSubject(string(d.ID), d.Subject); err == nil {
 			d.Subject = subject
 		}
 	}, nil
@@ -82,8 +86,8 @@ func (a *app) revealMessage(m *store.Message) error {
 	if err != nil || keys == nil {
 		return err
 	}
-	subject, subjectErr := keys.OpenSubject(m.ID, m.Subject)
-	metadata, metadataErr := keys.OpenMetadata(m.ID, m.Metadata)
+	subject, subjectErr := keys.OpenSubject(string(m.ID), m.Subject)
+	metadata, metadataErr := keys.OpenMetadata(string(m.ID), m.Metadata)
 	if subjectErr == nil {
 		m.Subject = subject
 	}
@@ -101,10 +105,10 @@ func sealed(keyID, subject string, metadata map[string]string) (fields []string)
 	if keyID == "" {
 		return nil
 	}
-	if outbox.IsSealedSubject(subject) {
+	if keyring.IsSealedSubject(subject) {
 		fields = append(fields, "subject")
 	}
-	if outbox.IsSealedMetadata(metadata) {
+	if keyring.IsSealedMetadata(metadata) {
 		fields = append(fields, "metadata")
 	}
 	return fields

@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -105,7 +105,7 @@ func rekeyRun(ctx context.Context, opts *rekeyOptions) (err error) {
 }
 
 // left counts what still has another key.
-func left(ctx context.Context, st *store.Store, keys *outbox.KeyRing, plain bool) (n int64, err error) {
+func left(ctx context.Context, st *store.Store, keys *keyring.Ring, plain bool) (n int64, err error) {
 	counts, err := st.Rekeyable(ctx, keys, plain)
 	for _, m := range counts {
 		n += m

@@ -15,7 +15,6 @@ import (
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/connect"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
@@ -175,7 +174,7 @@ database and delivered from there through an SMTP relay.`,
 	fl := root.PersistentFlags()
 	fl.StringVar(&a.db, "db", "", "work on the database at `URL`: sqlite:PATH, PATH.db or postgres://… (env OUTBOX_DB)")
 	fl.StringVar(&a.schema, "schema", "", "work on the tables in the schema `NAME` of PostgreSQL (env OUTBOX_SCHEMA)")
-	fl.StringVar(&a.keyFile, "key-file", "", "read the keys of encrypted messages from `FILE` (env "+outbox.KeysVariable+")")
+	fl.StringVar(&a.keyFile, "key-file", "", "read the keys of encrypted messages from `FILE` (env "+keysVariable+")")
 	fl.StringVar(&a.color, "color", "auto", "use colour `WHEN`: auto, always or never")
 	fl.BoolVarP(&a.verbose, "verbose", "v", false, "log more")
 

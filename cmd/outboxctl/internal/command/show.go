@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -95,7 +95,7 @@ func (opts *showOptions) showMessage(r *output.Rows, m *store.Message) {
 	r.Pair("expires", absolute(m.ExpiresAt, now))
 	r.Pair("on uncertain", output.Text(string(m.OnUncertain)))
 	r.Pair("tags", output.Text(strings.Join(m.Tags, ", ")))
-	if outbox.IsSealedMetadata(m.Metadata) {
+	if keyring.IsSealedMetadata(m.Metadata) {
 		r.Pair("metadata", output.Text(encryptedWith(m.KeyID)))
 	}
 	for _, key := range slices.Sorted(maps.Keys(viewMetadata(m.Metadata))) {

@@ -15,6 +15,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/internal/letter"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -130,11 +131,11 @@ the lines after it.`,
 func (opts *suppressOptions) addresses() ([]string, error) {
 	list := make([]string, len(opts.args))
 	for i, arg := range opts.args {
-		address, err := outbox.CanonicalAddress(arg)
+		m, err := letter.ParseMailbox(arg)
 		if err != nil {
 			return nil, exit.Usagef("", "the address %w", err)
 		}
-		list[i] = address
+		list[i] = m.Addr
 	}
 	return list, nil
 }

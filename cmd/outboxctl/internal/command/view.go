@@ -6,6 +6,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
@@ -138,7 +139,7 @@ func viewMessage(m *store.Message) messageJSON {
 
 // viewMetadata leaves out metadata that is encrypted.
 func viewMetadata(m map[string]string) map[string]string {
-	if outbox.IsSealedMetadata(m) {
+	if keyring.IsSealedMetadata(m) {
 		return nil
 	}
 	return m

@@ -1,7 +1,8 @@
-package outbox
+package keyring
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"testing"
 )
@@ -10,34 +11,34 @@ func TestReseal(t *testing.T) {
 	older, newer := ring(t, "k1"), ring(t, "k2", "k1")
 	body := bytes.Repeat([]byte("From: a@b\r\n"), 500)
 	sealed := func(from int64) []byte {
-		b, err := older.sealBody(idA, body, from)
+		b, err := older.SealBody(idA, body, from)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
-	subject, err := older.sealSubject(idA, "Reset")
+	subject, err := older.SealSubject(idA, "Reset")
 	if err != nil {
 		t.Fatal(err)
 	}
-	metadata, err := older.sealMetadata(idA, `{"user":"ann"}`)
+	metadata, err := older.SealMetadata(idA, `{"user":"ann"}`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
-		row   SealedRow
+		row   Row
 		plain bool
 		key   string // under which it is then
 	}{
-		"body":                    {SealedRow{KeyID: "k1", Body: sealed(0), Subject: "S", Metadata: `{"a":"b"}`}, false, "k2"},
-		"compressed":              {SealedRow{KeyID: "k1", Body: sealed(1)}, false, "k2"},
-		"everything":              {SealedRow{KeyID: "k1", Body: sealed(0), Subject: subject, Metadata: *metadata}, false, "k2"},
-		"scrubbed":                {SealedRow{KeyID: "k1", Subject: "S"}, false, ""},
-		"scrubbed, subject left":  {SealedRow{KeyID: "k1", Subject: subject}, false, "k2"},
-		"in clear":                {SealedRow{Body: body, Subject: "S"}, false, ""},
-		"in clear, to be sealed":  {SealedRow{Body: body, Subject: "S", Metadata: `{"a":"b"}`}, true, "k2"},
-		"in clear, looks sealed":  {SealedRow{Body: body, Subject: sealMark + "x"}, true, "k2"},
-		"nothing to seal, either": {SealedRow{Subject: "S"}, true, ""},
+		"body":                    {Row{KeyID: "k1", Body: sealed(0), Subject: "S", Metadata: `{"a":"b"}`}, false, "k2"},
+		"compressed":              {Row{KeyID: "k1", Body: sealed(1)}, false, "k2"},
+		"everything":              {Row{KeyID: "k1", Body: sealed(0), Subject: subject, Metadata: metadata}, false, "k2"},
+		"scrubbed":                {Row{KeyID: "k1", Subject: "S"}, false, ""},
+		"scrubbed, subject left":  {Row{KeyID: "k1", Subject: subject}, false, "k2"},
+		"in clear":                {Row{Body: body, Subject: "S"}, false, ""},
+		"in clear, to be sealed":  {Row{Body: body, Subject: "S", Metadata: `{"a":"b"}`}, true, "k2"},
+		"in clear, looks sealed":  {Row{Body: body, Subject: MetadataMark + "x"}, true, "k2"},
+		"nothing to seal, either": {Row{Subject: "S"}, true, ""},
 	} {
 		test.row.ID = idA
 		next, err := newer.Reseal(test.row, test.plain)
@@ -46,8 +47,8 @@ func TestReseal(t *testing.T) {
 			continue
 		}
 		if next.Body != nil {
-			if got, err := newer.OpenBody(idA, next.Body); err != nil || !bytes.Equal(got, body) || SealedKey(next.Body) != test.key {
-				t.Errorf("%s: the body comes back as %d bytes, key %q (%v)", name, len(got), SealedKey(next.Body), err)
+			if got, err := newer.OpenBody(idA, next.Body); err != nil || !bytes.Equal(got, body) || sealedKey(next.Body) != test.key {
+				t.Errorf("%s: the body comes back as %d bytes, key %q (%v)", name, len(got), sealedKey(next.Body), err)
 			}
 			if name == "compressed" && len(next.Body) > len(body)/4 {
 				t.Errorf("%s: it is not compressed any more", name)
@@ -60,8 +61,9 @@ func TestReseal(t *testing.T) {
 		if got, err := ring(t, "k2").OpenSubject(idA, next.Subject); err != nil || got != want {
 			t.Errorf("%s: the subject comes back as %q (%v)", name, got, err)
 		}
-		if test.row.Metadata == *metadata {
-			stored, err := fromJSON[map[string]string]([]byte(next.Metadata))
+		if test.row.Metadata == metadata {
+			var stored map[string]string
+			err := json.Unmarshal([]byte(next.Metadata), &stored)
 			if meta, openErr := ring(t, "k2").OpenMetadata(idA, stored); err != nil || openErr != nil || meta["user"] != "ann" {
 				t.Errorf("%s: metadata comes back as %v (%v, %v)", name, meta, err, openErr)
 			}
@@ -69,11 +71,11 @@ func TestReseal(t *testing.T) {
 			t.Errorf("%s: metadata becomes %s", name, next.Metadata)
 		}
 	}
-	row := SealedRow{ID: idA, KeyID: "k1", Body: sealed(0), Subject: subject}
+	row := Row{ID: idA, KeyID: "k1", Body: sealed(0), Subject: subject}
 	if next, err := ring(t, "k2").Reseal(row, false); !errors.Is(err, ErrNoKey) || !bytes.Equal(next.Body, row.Body) || next.KeyID != "k1" {
 		t.Errorf("without the key: %q, %v", next.KeyID, err)
 	}
-	if _, err := (*KeyRing)(nil).Reseal(row, false); !errors.Is(err, ErrNoKey) {
+	if _, err := (*Ring)(nil).Reseal(row, false); !errors.Is(err, ErrNoKey) {
 		t.Errorf("without keys: %v", err)
 	}
 }

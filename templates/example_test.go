@@ -1,4 +1,4 @@
-package outbox_test
+package templates_test
 
 import (
 	"embed"
@@ -7,6 +7,7 @@ import (
 	"log"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/templates"
 )
 
 //go:embed testdata/mail
@@ -16,19 +17,19 @@ var mailFiles embed.FS
 type button struct{ Link, Label string }
 
 // Templates are loaded once, when the program starts: what they cannot do is found then.
-func ExampleLoadTemplates() {
+func ExampleLoad() {
 	folder, err := fs.Sub(mailFiles, "testdata/mail")
 	if err != nil {
 		log.Fatal(err)
 	}
-	templates, err := outbox.LoadTemplates(folder, outbox.TemplateConfig{
+	set, err := templates.Load(folder, templates.Config{
 		Locale: "en",
 		Funcs:  map[string]any{"button": func(link, label string) button { return button{link, label} }},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	reset, err := templates.Get("reset")
+	reset, err := set.Get("reset")
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package outbox
+package letter
 
 import (
 	"errors"
@@ -9,10 +9,10 @@ import (
 // maxMethod is longer than every method of RFC 5546.
 const maxMethod = 32
 
-// checkCalendar checks the frame of an iCalendar object (RFC 5545 §3.4) and returns its method, which RFC 6047 §2.4 wants
+// ParseCalendar checks the frame of an iCalendar object (RFC 5545 §3.4) and returns its method, which RFC 6047 §2.4 wants
 // in the Content-Type as well. What the object says is the caller's matter.
-func checkCalendar(s string) (method string, err error) {
-	if err := checkText(s); err != nil {
+func ParseCalendar(s string) (method string, err error) {
+	if err := CheckText(s); err != nil {
 		return "", err
 	}
 	var first, last string
@@ -42,7 +42,7 @@ func checkCalendar(s string) (method string, err error) {
 			}
 			method = strings.ToUpper(strings.TrimSpace(value))
 			if err := checkMethod(method); err != nil {
-				return "", fmt.Errorf("METHOD %s %w", quote(value), err)
+				return "", fmt.Errorf("METHOD %s %w", Quote(value), err)
 			}
 		}
 	}
@@ -61,7 +61,7 @@ func checkMethod(s string) error {
 		return fmt.Errorf("does not have 1 to %d bytes", maxMethod)
 	}
 	for i := range len(s) {
-		if c := s[i]; c != '-' && !isAlphanumeric(c) {
+		if c := s[i]; c != '-' && !IsAlphanumeric(c) {
 			return fmt.Errorf("contains %q", rune(c))
 		}
 	}

@@ -1,4 +1,4 @@
-package outbox
+package letter
 
 import (
 	"bytes"
@@ -10,12 +10,12 @@ import (
 	"golang.org/x/net/html/atom"
 )
 
-// plainText returns what HTML says as plain text, for readers that do not show HTML and for filters that distrust mail
+// PlainText returns what HTML says as plain text, for readers that do not show HTML and for filters that distrust mail
 // without text. Paragraphs, lists, quotations and rules keep their form, links are followed by their address, images
 // give their alternative text, and what is not shown is left out. It is empty where the HTML has no text.
 //
 // The time and the length of the result are proportional to the input, whatever that is.
-func plainText(s string) string {
+func PlainText(s string) string {
 	w := textWriter{out: make([]byte, 0, len(s)/2)}
 	z := html.NewTokenizer(strings.NewReader(s))
 	for {

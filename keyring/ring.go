@@ -1,4 +1,4 @@
-package outbox
+package keyring
 
 import (
 	"bufio"
@@ -10,13 +10,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// KeySize is the length of a key's secret in bytes.
-const KeySize = chacha20poly1305.KeySize
+// keySize is the length of a secret in bytes.
+const keySize = chacha20poly1305.KeySize
 
 // maxKeyID is the longest name of a key: its length is one byte of an envelope.
 const maxKeyID = 63
@@ -29,13 +30,13 @@ type Key struct {
 	// ID names the key in the database, for everybody to see: letters, digits, '.', '_' and '-', up to 63 bytes. It must
 	// never be given to another secret.
 	ID string
-	// Secret are [KeySize] random bytes.
+	// Secret is 32 random bytes.
 	Secret []byte
 }
 
-// NewKey makes a key of random bytes. The name must be one that [NewKeyRing] takes.
+// NewKey makes a key of random bytes. The name must be one that [New] takes.
 func NewKey(id string) (Key, error) {
-	k := Key{ID: id, Secret: make([]byte, KeySize)}
+	k := Key{ID: id, Secret: make([]byte, keySize)}
 	if _, err := rand.Read(k.Secret); err != nil {
 		return Key{}, fmt.Errorf("make a key: %w", err)
 	}
@@ -49,7 +50,7 @@ func (k Key) Text() string { return k.ID + ":" + base64.StdEncoding.EncodeToStri
 func (k Key) String() string { return "key " + k.ID }
 
 // GoString does not show the secret either.
-func (k Key) GoString() string { return "outbox.Key{ID:" + quote(k.ID) + "}" }
+func (k Key) GoString() string { return "keyring.Key{ID:" + strconv.Quote(k.ID) + "}" }
 
 // Format does not show the secret with any verb.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
@@ -58,7 +59,7 @@ func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) 
 func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
 // MarshalJSON gives the name alone.
-func (k Key) MarshalJSON() ([]byte, error) { return []byte(quote(k.ID)), k.checkID() }
+func (k Key) MarshalJSON() ([]byte, error) { return []byte(strconv.Quote(k.ID)), k.checkID() }
 
 // check checks the name and the secret, of which an error says nothing but the length. It names neither: what stands in the
 // place of the name may be a secret.
@@ -66,8 +67,8 @@ func (k Key) check() error {
 	if err := k.checkID(); err != nil {
 		return err
 	}
-	if len(k.Secret) != KeySize {
-		return fmt.Errorf("the secret has %d bytes, not %d", len(k.Secret), KeySize)
+	if len(k.Secret) != keySize {
+		return fmt.Errorf("the secret has %d bytes, not %d", len(k.Secret), keySize)
 	}
 	for _, b := range k.Secret {
 		if b != 0 {
@@ -90,25 +91,23 @@ func (k Key) checkID() error {
 	return nil
 }
 
-// KeyRing seals what is stored and opens it again: XChaCha20-Poly1305 with a random nonce for each value, which is bound to
-// its message and its column, so that nothing can be moved to another row. It holds one key to seal with and any number of
-// older ones, which open what was sealed before the key was changed.
+// Ring encrypts with its first key and decrypts with any of its keys. Older keys open what was sealed before the key was
+// changed.
 //
-// A KeyRing does not change and is safe for concurrent use. A nil one opens nothing that is sealed. Nothing that prints values
-// shows its secrets.
-type KeyRing struct {
+// A Ring does not change and is safe for concurrent use. A nil Ring opens nothing that is sealed. No printed form shows a
+// secret.
+type Ring struct {
 	current string
 	keys    map[string]cipher.AEAD
 	ids     []string // the current one first
 }
 
-// NewKeyRing makes a key ring. The first key is the current one, with which is sealed; all of them open. The secrets are
-// copied. Each name may be there only once.
-func NewKeyRing(keys ...Key) (*KeyRing, error) {
+// New makes a key ring. The first key encrypts; every key decrypts. The secrets are copied. Each name may be there only once.
+func New(keys ...Key) (*Ring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("key ring: there is no key")
 	}
-	r := &KeyRing{current: keys[0].ID, keys: make(map[string]cipher.AEAD, len(keys))}
+	r := &Ring{current: keys[0].ID, keys: make(map[string]cipher.AEAD, len(keys))}
 	for i, k := range keys {
 		if err := k.check(); err != nil {
 			return nil, fmt.Errorf("key ring: key %d: %w", i+1, err)
@@ -126,10 +125,10 @@ func NewKeyRing(keys ...Key) (*KeyRing, error) {
 	return r, nil
 }
 
-// ParseKeyRing reads keys as [Key.Text] writes them, the current one first, each on its own line or with commas or spaces
-// between them, as an environment variable wants it. Empty lines and what follows a # are left out. The secret is base64 of
-// 32 bytes, with its padding or without; `openssl rand -base64 32` makes one. Errors do not repeat what was read.
-func ParseKeyRing(text string) (*KeyRing, error) {
+// Parse reads keys as [Key.Text] writes them, the current one first. Line breaks, commas or spaces separate them, so a file
+// and an environment variable both serve. A # begins a comment. The secret is base64 of 32 bytes, with its padding or without;
+// `openssl rand -base64 32` makes one. Errors never repeat the input.
+func Parse(text string) (*Ring, error) {
 	if len(text) > maxKeyFile {
 		return nil, fmt.Errorf("key ring: there are more than %d bytes", maxKeyFile)
 	}
@@ -149,7 +148,7 @@ func ParseKeyRing(text string) (*KeyRing, error) {
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("key ring: %w", err)
 	}
-	return NewKeyRing(keys...)
+	return New(keys...)
 }
 
 // parseKey reads one key. Its errors do not repeat the name, which is the secret where somebody swapped the two.
@@ -169,8 +168,8 @@ func parseKey(word string) (Key, error) {
 	return k, k.check()
 }
 
-// ReadKeyRing reads the keys in a file, in the form of [ParseKeyRing]. The file should be readable by the service alone.
-func ReadKeyRing(path string) (*KeyRing, error) {
+// ReadFile reads the keys in a file, in the form of [Parse]. Only the service should be able to read the file.
+func ReadFile(path string) (*Ring, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("key ring: %w", err)
@@ -180,18 +179,15 @@ func ReadKeyRing(path string) (*KeyRing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key ring: %w", err)
 	}
-	r, err := ParseKeyRing(string(text))
+	r, err := Parse(string(text))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
 }
 
-// KeysVariable is the environment variable in which `outboxctl` looks for keys, in the form of [ParseKeyRing].
-const KeysVariable = "OUTBOX_KEYS"
-
 // Current is the name of the key that seals, empty for a nil key ring.
-func (r *KeyRing) Current() string {
+func (r *Ring) Current() string {
 	if r == nil {
 		return ""
 	}
@@ -199,7 +195,7 @@ func (r *KeyRing) Current() string {
 }
 
 // IDs are the names of the keys, the current one first.
-func (r *KeyRing) IDs() []string {
+func (r *Ring) IDs() []string {
 	if r == nil {
 		return nil
 	}
@@ -207,7 +203,7 @@ func (r *KeyRing) IDs() []string {
 }
 
 // String names the keys and shows no secret.
-func (r *KeyRing) String() string {
+func (r *Ring) String() string {
 	if r == nil {
 		return "no keys"
 	}
@@ -215,10 +211,14 @@ func (r *KeyRing) String() string {
 }
 
 // GoString shows no secret either.
-func (r *KeyRing) GoString() string { return "outbox.KeyRing{" + r.String() + "}" }
+func (r *Ring) GoString() string { return "keyring.Ring{" + r.String() + "}" }
 
 // Format shows no secret with any verb.
-func (r *KeyRing) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
+func (r *Ring) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
 
 // LogValue shows no secret.
-func (r *KeyRing) LogValue() slog.Value { return slog.StringValue(r.String()) }
+func (r *Ring) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}

@@ -1,4 +1,4 @@
-package outbox
+package letter
 
 import (
 	"net/mail"
@@ -84,14 +84,14 @@ func TestMailboxes(t *testing.T) {
 		{"aa@" + long, ""},
 	}
 	for _, test := range tests {
-		m, err := checkMailbox(test.in)
+		m, err := ParseMailbox(test.in)
 		switch {
 		case test.want == "" && err == nil:
-			t.Errorf("%q is accepted as %q", test.in, m.addr)
+			t.Errorf("%q is accepted as %q", test.in, m.Addr)
 		case test.want != "" && err != nil:
 			t.Errorf("%q is refused: %v", test.in, err)
-		case m.addr != test.want:
-			t.Errorf("%q becomes %q, want %q", test.in, m.addr, test.want)
+		case m.Addr != test.want:
+			t.Errorf("%q becomes %q, want %q", test.in, m.Addr, test.want)
 		}
 	}
 }
@@ -102,31 +102,31 @@ func FuzzMailbox(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		m, err := checkMailbox(s)
+		m, err := ParseMailbox(s)
 		if err != nil {
 			return
 		}
-		if !utf8.ValidString(m.addr) || strings.ContainsFunc(m.addr, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }) {
-			t.Fatalf("%q becomes %q, which has what cannot be seen", s, m.addr)
+		if !utf8.ValidString(m.Addr) || strings.ContainsFunc(m.Addr, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }) {
+			t.Fatalf("%q becomes %q, which has what cannot be seen", s, m.Addr)
 		}
-		for i := range len(m.addr) {
-			if c := m.addr[i]; c <= ' ' || c == 0x7f || c > 0x7f && i > strings.IndexByte(m.addr, '@') || strings.IndexByte(`<>()[]\,;:"`, c) >= 0 {
-				t.Fatalf("%q becomes %q, which contains %q", s, m.addr, c)
+		for i := range len(m.Addr) {
+			if c := m.Addr[i]; c <= ' ' || c == 0x7f || c > 0x7f && i > strings.IndexByte(m.Addr, '@') || strings.IndexByte(`<>()[]\,;:"`, c) >= 0 {
+				t.Fatalf("%q becomes %q, which contains %q", s, m.Addr, c)
 			}
 		}
-		if len(m.addr) > 254 || strings.Count(m.addr, "@") != 1 || !strings.HasSuffix(m.addr, "@"+m.domain) {
-			t.Fatalf("%q becomes %q with the domain %q", s, m.addr, m.domain)
+		if len(m.Addr) > 254 || strings.Count(m.Addr, "@") != 1 || !strings.HasSuffix(m.Addr, "@"+m.Domain) {
+			t.Fatalf("%q becomes %q with the domain %q", s, m.Addr, m.Domain)
 		}
-		if !strings.HasPrefix(s, m.addr[:strings.IndexByte(m.addr, '@')]+"@") {
-			t.Fatalf("%q becomes %q: the local part has changed", s, m.addr)
+		if !strings.HasPrefix(s, m.Addr[:strings.IndexByte(m.Addr, '@')]+"@") {
+			t.Fatalf("%q becomes %q: the local part has changed", s, m.Addr)
 		}
-		parsed, err := mail.ParseAddress(m.addr)
-		if err != nil || parsed.Address != m.addr {
-			t.Fatalf("%q becomes %q, which net/mail reads as %v (%v)", s, m.addr, parsed, err)
+		parsed, err := mail.ParseAddress(m.Addr)
+		if err != nil || parsed.Address != m.Addr {
+			t.Fatalf("%q becomes %q, which net/mail reads as %v (%v)", s, m.Addr, parsed, err)
 		}
-		again, err := checkMailbox(m.addr)
-		if err != nil || again.addr != m.addr {
-			t.Fatalf("%q becomes %q and then %q (%v)", s, m.addr, again.addr, err)
+		again, err := ParseMailbox(m.Addr)
+		if err != nil || again.Addr != m.Addr {
+			t.Fatalf("%q becomes %q and then %q (%v)", s, m.Addr, again.Addr, err)
 		}
 	})
 }

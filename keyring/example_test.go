@@ -1,19 +1,20 @@
-package outbox_test
+package keyring_test
 
 import (
 	"fmt"
 	"log"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/keyring"
 )
 
 // The keys come from a file or an environment variable; the first one encrypts. Dispatchers get the same keys.
-func ExampleKeyRing() {
+func ExampleRing() {
 	const secret = `
 2026-11:q3N1Y2ggYSBrZXkgaXMgMzIgYnl0ZXMgbG9uZyAhISE=  # the current key
 2025-06:Zm9yIHdoYXQgd2FzIHN0b3JlZCBiZWZvcmUgMjAyNiE=
 `
-	keys, err := outbox.ParseKeyRing(secret) // or outbox.ReadKeyRing("/run/secrets/outbox-keys")
+	keys, err := keyring.Parse(secret) // or keyring.ReadFile("/run/secrets/outbox-keys")
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package outbox
+package templates
 
 import (
 	"errors"
@@ -14,6 +14,8 @@ import (
 	"text/template"
 	"text/template/parse"
 	"unicode/utf8"
+
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
 // The kinds of files.
@@ -38,9 +40,9 @@ type source struct{ name, locale, kind string }
 // end that editors put there.
 type file struct{ path, locale, text string }
 
-// templateSources are the files that templates are made of.
-type templateSources struct {
-	config                   TemplateConfig
+// sources are the files that templates are made of.
+type sources struct {
+	config                   Config
 	pages, layouts, partials map[source]file
 }
 
@@ -48,14 +50,14 @@ type templateSources struct {
 const partialsFolder = "partials/"
 
 // readSources reads the files.
-func readSources(fsys fs.FS, c TemplateConfig) (*templateSources, error) {
+func readSources(fsys fs.FS, c Config) (*sources, error) {
 	if c.Locale != "" && !isLocale(c.Locale) {
-		return nil, fmt.Errorf("the locale %s is not a BCP 47 tag", quote(c.Locale))
+		return nil, fmt.Errorf("the locale %s is not a BCP 47 tag", letter.Quote(c.Locale))
 	}
 	if err := checkFuncs(c.Funcs); err != nil {
 		return nil, err
 	}
-	s := &templateSources{
+	s := &sources{
 		config: c, pages: make(map[source]file), layouts: make(map[source]file), partials: make(map[source]file),
 	}
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
@@ -74,7 +76,7 @@ func readSources(fsys fs.FS, c TemplateConfig) (*templateSources, error) {
 func checkFuncs(funcs map[string]any) error {
 	for name, fn := range funcs {
 		if err := checkFunc(name, fn); err != nil {
-			return fmt.Errorf("template function %s %w", quote(name), err)
+			return fmt.Errorf("template function %s %w", letter.Quote(name), err)
 		}
 	}
 	return nil
@@ -82,7 +84,7 @@ func checkFuncs(funcs map[string]any) error {
 
 func checkFunc(name string, fn any) error {
 	for i := range len(name) {
-		if c := name[i]; c != '_' && (!isAlphanumeric(c) || i == 0 && isDigits(name[:1])) {
+		if c := name[i]; c != '_' && (!letter.IsAlphanumeric(c) || i == 0 && letter.IsDigits(name[:1])) {
 			return fmt.Errorf("contains %q", rune(c))
 		}
 	}
@@ -100,7 +102,7 @@ func checkFunc(name string, fn any) error {
 }
 
 // read reads one file.
-func (s *templateSources) read(fsys fs.FS, name string) error {
+func (s *sources) read(fsys fs.FS, name string) error {
 	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return err
@@ -112,7 +114,7 @@ func (s *templateSources) read(fsys fs.FS, name string) error {
 	kind := path.Ext(base)
 	base, locale, hasLocale := strings.Cut(strings.TrimSuffix(base, kind), ".")
 	if hasLocale && !isLocale(locale) {
-		return fmt.Errorf("%s: %s is not a BCP 47 tag, and a name has no dots", name, quote(locale))
+		return fmt.Errorf("%s: %s is not a BCP 47 tag, and a name has no dots", name, letter.Quote(locale))
 	}
 	into := s.pages
 	full, partial := strings.CutPrefix(dir+base, partialsFolder)
@@ -139,7 +141,7 @@ func isLocale(s string) bool {
 			return false
 		}
 		for j := range len(tag) {
-			if !isAlphanumeric(tag[j]) || i == 0 && isDigits(tag[j:j+1]) {
+			if !letter.IsAlphanumeric(tag[j]) || i == 0 && letter.IsDigits(tag[j:j+1]) {
 				return false
 			}
 		}
@@ -148,7 +150,7 @@ func isLocale(s string) bool {
 }
 
 // names lists the templates.
-func (s *templateSources) names() []string {
+func (s *sources) names() []string {
 	seen := make(map[string]struct{})
 	for key := range s.pages {
 		seen[key.name] = struct{}{}
@@ -157,7 +159,7 @@ func (s *templateSources) names() []string {
 }
 
 // template makes one template with all its variants.
-func (s *templateSources) template(name string) (*Template, error) {
+func (s *sources) template(name string) (*Template, error) {
 	t := &Template{name: name, variants: make(map[string]*variant)}
 	locales := map[string]string{}
 	for key, f := range s.pages {
@@ -190,7 +192,7 @@ func (s *templateSources) template(name string) (*Template, error) {
 }
 
 // variant makes a template in one language.
-func (s *templateSources) variant(name, locale string) (*variant, error) {
+func (s *sources) variant(name, locale string) (*variant, error) {
 	v := new(variant)
 	for _, kind := range kinds {
 		f, ok := s.pages[source{name, locale, kind}]
@@ -230,7 +232,7 @@ type piece struct {
 
 // pieces lists the partials, the layout and the page itself, in this order, so that a page can redefine a block, and
 // says which of them to execute.
-func (s *templateSources) pieces(name, locale, kind string, page file) (list []piece, entry string) {
+func (s *sources) pieces(name, locale, kind string, page file) (list []piece, entry string) {
 	seen := make(map[string]struct{})
 	for key := range s.partials {
 		if key.kind == kind {
@@ -266,7 +268,7 @@ func find(files map[source]file, name, locale, kind string) (file, bool) {
 }
 
 // funcs are the functions of a variant.
-func (s *templateSources) funcs(page file) map[string]any {
+func (s *sources) funcs(page file) map[string]any {
 	locale := page.locale
 	if locale == "" {
 		locale = s.config.Locale
@@ -276,7 +278,7 @@ func (s *templateSources) funcs(page file) map[string]any {
 	return all
 }
 
-func (s *templateSources) parseText(name, locale, kind string, page file) (executor, error) {
+func (s *sources) parseText(name, locale, kind string, page file) (executor, error) {
 	set := template.New(name + kind).Option("missingkey=error").Funcs(s.funcs(page))
 	list, entry := s.pieces(name, locale, kind, page)
 	for _, p := range list {
@@ -286,13 +288,13 @@ func (s *templateSources) parseText(name, locale, kind string, page file) (execu
 	}
 	for _, t := range set.Templates() {
 		if missing := undefined(t.Root, func(name string) bool { return set.Lookup(name) != nil }); missing != "" {
-			return nil, fmt.Errorf("%s: %s uses the partial %s, which is not there", page.path, t.Name(), quote(missing))
+			return nil, fmt.Errorf("%s: %s uses the partial %s, which is not there", page.path, t.Name(), letter.Quote(missing))
 		}
 	}
 	return set.Lookup(entry), nil
 }
 
-func (s *templateSources) parseHTML(name, locale string, page file) (executor, error) {
+func (s *sources) parseHTML(name, locale string, page file) (executor, error) {
 	funcs := s.funcs(page)
 	set := htmltemplate.New(name + kindHTML).Option("missingkey=error").Funcs(funcs)
 	list, entry := s.pieces(name, locale, kindHTML, page)

@@ -1,4 +1,4 @@
-package outbox
+package templates
 
 import (
 	"bytes"
@@ -8,11 +8,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/letter"
 )
 
-// Templates are the templates of an application's messages, read by [LoadTemplates]. They do not change and are safe for
-// concurrent use.
-type Templates struct{ byName map[string]*Template }
+// Set holds the templates of an application's messages. It is read by [Load], does not change, and is safe for concurrent use.
+type Set struct{ byName map[string]*Template }
 
 // Template makes the subject and the body of a message from data, in the languages that it has. It does not change and
 // is safe for concurrent use.
@@ -33,17 +35,17 @@ type executor interface {
 	Execute(w io.Writer, data any) error
 }
 
-// TemplateConfig says how templates are read. The zero value is ready to use.
-type TemplateConfig struct {
+// Config says how [Load] reads templates. The zero value is ready to use.
+type Config struct {
 	// Locale is the language of the files that name none, as a BCP 47 tag such as "en". Defaults to none: then they serve
-	// where no other language fits.
+	// where no other language fis.
 	Locale string
 	// Funcs are functions for the templates, beside those of text/template. They must be safe for concurrent use. Defaults
 	// to none; "locale", which gives the locale of the variant, is always there.
 	Funcs map[string]any
 }
 
-// LoadTemplates reads the templates of a folder, such as an embed.FS, and checks them: it refuses what could not be
+// Load reads the templates of a folder, such as an embed.FS, and checks them: it refuses what could not be
 // rendered with any data. A template is up to three files with one name:
 //
 //	reset.subject   the subject line (text/template)
@@ -60,34 +62,34 @@ type TemplateConfig struct {
 //
 // A key that a map does not have is an error. html/template leaves HTML comments out, so Outlook's conditional comments
 // need a function that returns a template.HTML.
-func LoadTemplates(fsys fs.FS, c TemplateConfig) (*Templates, error) {
+func Load(fsys fs.FS, c Config) (*Set, error) {
 	sources, err := readSources(fsys, c)
 	if err != nil {
 		return nil, err
 	}
-	ts := &Templates{byName: make(map[string]*Template)}
+	s := &Set{byName: make(map[string]*Template)}
 	for _, name := range sources.names() {
 		t, err := sources.template(name)
 		if err != nil {
 			return nil, fmt.Errorf("template %s: %w", name, err)
 		}
-		ts.byName[name] = t
+		s.byName[name] = t
 	}
-	if len(ts.byName) == 0 {
+	if len(s.byName) == 0 {
 		return nil, fmt.Errorf("there is no template: no file ends in %s", strings.Join(kinds[:], " or "))
 	}
-	return ts, nil
+	return s, nil
 }
 
 // Names returns the names of the templates in their order.
-func (ts *Templates) Names() []string { return slices.Sorted(maps.Keys(ts.byName)) }
+func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.byName)) }
 
 // Get returns a template. The error of an unknown name lists those that there are.
-func (ts *Templates) Get(name string) (*Template, error) {
-	if t, ok := ts.byName[name]; ok {
+func (s *Set) Get(name string) (*Template, error) {
+	if t, ok := s.byName[name]; ok {
 		return t, nil
 	}
-	return nil, fmt.Errorf("there is no template %s, only %s", quote(name), strings.Join(ts.Names(), ", "))
+	return nil, fmt.Errorf("there is no template %s, only %s", letter.Quote(name), strings.Join(s.Names(), ", "))
 }
 
 // Name returns the name of the template.
@@ -105,19 +107,19 @@ func (t *Template) Locales() []string {
 	return locales
 }
 
-// Preview is what a template makes of data.
-type Preview struct {
-	// Locale is the language that was chosen, empty for the files that name none where TemplateConfig.Locale is not set.
+// Parts is what a template makes of data.
+type Parts struct {
+	// Locale is the language that was chosen, empty for the files that name none where Config.Locale is not set.
 	Locale string
-	// Subject, Text and HTML are the parts. A template without text shows the text that is derived from its HTML.
+	// Subject, Text and HTML are the pars. A template without text shows the text that is derived from its HTML.
 	Subject, Text, HTML string
 }
 
 // Preview shows what a message would say, for a page that designers look at or a test. See [Template.Fill].
-func (t *Template) Preview(data any, locales ...string) (Preview, error) {
+func (t *Template) Preview(data any, locales ...string) (Parts, error) {
 	p, err := t.execute(data, locales)
 	if err == nil && t.fallback.text == nil {
-		p.Text = plainText(p.HTML)
+		p.Text = letter.PlainText(p.HTML)
 	}
 	return p, err
 }
@@ -126,9 +128,9 @@ func (t *Template) Preview(data any, locales ...string) (Preview, error) {
 // prefers them. The first that the template has counts, each tried in full and then more generally, de-CH before de
 // (RFC 4647 §3.4); without any the files that name no locale are used.
 //
-// The error is that of the execution, or an [InvalidError] about a subject that is empty or has more than one line. The
+// The error is that of the execution, or an [outbox.InvalidError] about a subject that is empty or has more than one line. The
 // message is as it was then.
-func (t *Template) Fill(m *Message, data any, locales ...string) error {
+func (t *Template) Fill(m *outbox.Message, data any, locales ...string) error {
 	p, err := t.execute(data, locales)
 	if err != nil {
 		return err
@@ -137,9 +139,9 @@ func (t *Template) Fill(m *Message, data any, locales ...string) error {
 	return nil
 }
 
-func (t *Template) execute(data any, locales []string) (Preview, error) {
+func (t *Template) execute(data any, locales []string) (Parts, error) {
 	v := t.choose(locales)
-	p := Preview{Locale: v.locale}
+	p := Parts{Locale: v.locale}
 	for _, part := range []struct {
 		kind string
 		from executor
@@ -150,15 +152,15 @@ func (t *Template) execute(data any, locales []string) (Preview, error) {
 		}
 		var out bytes.Buffer
 		if err := part.from.Execute(&out, data); err != nil {
-			return Preview{}, fmt.Errorf("template %s%s: %w", t.name, part.kind, err)
+			return Parts{}, fmt.Errorf("template %s%s: %w", t.name, part.kind, err)
 		}
 		*part.to = strings.TrimSpace(out.String())
 	}
 	if p.Subject == "" {
-		return Preview{}, invalid("Subject", "template %s gives an empty one", t.name)
+		return Parts{}, &outbox.InvalidError{Field: "Subject", Err: fmt.Errorf("template %s gives an empty one", t.name)}
 	}
-	if err := checkLine(p.Subject, maxSubject); err != nil {
-		return Preview{}, invalid("Subject", "template %s gives one that %w", t.name, err)
+	if err := letter.CheckLine(p.Subject, letter.MaxSubject); err != nil {
+		return Parts{}, &outbox.InvalidError{Field: "Subject", Err: fmt.Errorf("template %s gives one that %w", t.name, err)}
 	}
 	return p, nil
 }

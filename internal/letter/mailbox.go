@@ -1,8 +1,9 @@
-package outbox
+package letter
 
 import (
 	"errors"
 	"fmt"
+	"net/mail"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -10,7 +11,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Limits of a mailbox (RFC 5321 §4.5.3.1). The path of §4.5.3.1.3 is 256 bytes with its angle brackets.
+// Limits of a Mailbox (RFC 5321 §4.5.3.1). The path of §4.5.3.1.3 is 256 bytes with its angle brackets.
 const (
 	maxLocalPart   = 64
 	maxAddress     = 254
@@ -18,63 +19,56 @@ const (
 	maxDisplayName = 255
 )
 
-// mailbox is an address that was checked.
-type mailbox struct {
-	name   string
-	addr   string // local@domain, the domain in lower case and in its ASCII form
-	domain string
+// Mailbox is an address that was checked, with its display name.
+type Mailbox struct {
+	Name   string
+	Addr   string // local@domain, the domain in lower case and in its ASCII form
+	Domain string
 }
 
-// checkAddress checks a display name and an address.
-func checkAddress(a Address) (mailbox, error) {
-	m, err := checkMailbox(a.Address)
+// ParseAddress checks a display name and an address.
+func ParseAddress(a mail.Address) (Mailbox, error) {
+	m, err := ParseMailbox(a.Address)
 	if err != nil {
-		return mailbox{}, err
+		return Mailbox{}, err
 	}
-	if err := checkLine(a.Name, maxDisplayName); err != nil {
-		return mailbox{}, fmt.Errorf("display name %w", err)
+	if err := CheckLine(a.Name, maxDisplayName); err != nil {
+		return Mailbox{}, fmt.Errorf("display name %w", err)
 	}
-	m.name = a.Name
+	m.Name = a.Name
 	return m, nil
 }
 
-// CanonicalAddress checks an address without a display name as [Enqueue] checks recipients, and returns it in the form in which
-// deliveries have it: the local part as it is, the domain in lower case and in its ASCII form.
-func CanonicalAddress(s string) (string, error) {
-	m, err := checkMailbox(s)
-	return m.addr, err
-}
-
-// checkMailbox checks an address without a display name. The local part is kept as it is, for only its own host may
+// ParseMailbox checks an address without a display name. The local part is kept as it is, for only its own host may
 // interpret it (RFC 5321 §2.3.11); the domain is put in lower case and, where it is international, in its ASCII form.
 //
-// Quoted local parts and address literals are refused: nobody has such a mailbox, and their quoting is what SMTP
+// Quoted local parts and address literals are refused: nobody has such a Mailbox, and their quoting is what SMTP
 // parameters have been smuggled through. Local parts outside ASCII are kept as they are; every server on the way must
 // offer SMTPUTF8 (RFC 6531) for them.
-func checkMailbox(s string) (mailbox, error) {
+func ParseMailbox(s string) (Mailbox, error) {
 	if s == "" {
-		return mailbox{}, errors.New("is empty")
+		return Mailbox{}, errors.New("is empty")
 	}
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
-		return mailbox{}, fmt.Errorf("%s has no @", quote(s))
+		return Mailbox{}, fmt.Errorf("%s has no @", Quote(s))
 	}
 	local := s[:at]
 	if err := checkLocalPart(local); err != nil {
-		return mailbox{}, fmt.Errorf("%s: %w", quote(s), err)
+		return Mailbox{}, fmt.Errorf("%s: %w", Quote(s), err)
 	}
-	domain, err := checkDomain(s[at+1:])
+	domain, err := ParseDomain(s[at+1:])
 	if err != nil {
-		return mailbox{}, fmt.Errorf("%s: %w", quote(s), err)
+		return Mailbox{}, fmt.Errorf("%s: %w", Quote(s), err)
 	}
 	addr := s
 	if domain != s[at+1:] {
 		addr = local + "@" + domain
 	}
 	if len(addr) > maxAddress {
-		return mailbox{}, fmt.Errorf("%s is longer than %d bytes", quote(s), maxAddress)
+		return Mailbox{}, fmt.Errorf("%s is longer than %d bytes", Quote(s), maxAddress)
 	}
-	return mailbox{addr: addr, domain: domain}, nil
+	return Mailbox{Addr: addr, Domain: domain}, nil
 }
 
 // checkLocalPart checks for a dot-atom (RFC 5322 §3.2.3), in which what is not ASCII stands for itself (RFC 6532 §3.2) as
@@ -100,23 +94,23 @@ func checkLocalPart(s string) error {
 
 // isAtext says whether c may stand in an atom (RFC 5322 §3.2.3).
 func isAtext(c byte) bool {
-	return isAlphanumeric(c) || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+	return IsAlphanumeric(c) || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 }
 
-func isAlphanumeric(c byte) bool {
+func IsAlphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
 // domains maps and checks international domain names as a resolver would (RFC 5891 §5).
 var domains = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(true))
 
-// checkDomain returns the domain in lower case and in its ASCII form.
-func checkDomain(s string) (string, error) {
+// ParseDomain returns the domain in lower case and in its ASCII form.
+func ParseDomain(s string) (string, error) {
 	if !utf8.ValidString(s) { // idna would let it pass
 		return "", errors.New("the domain is not valid UTF-8")
 	}
 	ascii := strings.ToLower(s)
-	if !isASCII(s) || strings.HasPrefix(ascii, "xn--") || strings.Contains(ascii, ".xn--") {
+	if !IsASCII(s) || strings.HasPrefix(ascii, "xn--") || strings.Contains(ascii, ".xn--") {
 		mapped, err := domains.ToASCII(s)
 		if err != nil {
 			return "", fmt.Errorf("the domain is not valid: %w", err)
@@ -130,7 +124,7 @@ func checkDomain(s string) (string, error) {
 		if err := checkLabel(label); err != nil {
 			return "", err
 		}
-		if !more && isDigits(label) {
+		if !more && IsDigits(label) {
 			return "", errors.New("the domain is a number; address literals are not supported")
 		}
 	}
@@ -148,14 +142,14 @@ func checkLabel(s string) error {
 		return errors.New("the domain has a label that begins or ends with a hyphen")
 	}
 	for i := range len(s) {
-		if c := s[i]; c != '-' && !isAlphanumeric(c) {
+		if c := s[i]; c != '-' && !IsAlphanumeric(c) {
 			return fmt.Errorf("the domain contains %q", rune(c))
 		}
 	}
 	return nil
 }
 
-func isASCII(s string) bool {
+func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
 			return false
@@ -164,7 +158,7 @@ func isASCII(s string) bool {
 	return true
 }
 
-func isDigits(s string) bool {
+func IsDigits(s string) bool {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
 			return false

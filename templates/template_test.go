@@ -1,4 +1,4 @@
-package outbox
+package templates
 
 import (
 	"errors"
@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
+
+	"github.com/outboxmail/outbox"
 )
 
 // files makes a file system of names and contents in turn.
@@ -19,9 +22,9 @@ func files(pairs ...string) fs.FS {
 }
 
 // load reads templates that must be accepted.
-func load(t *testing.T, c TemplateConfig, pairs ...string) *Templates {
+func load(t *testing.T, c Config, pairs ...string) *Set {
 	t.Helper()
-	ts, err := LoadTemplates(files(pairs...), c)
+	ts, err := Load(files(pairs...), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +32,7 @@ func load(t *testing.T, c TemplateConfig, pairs ...string) *Templates {
 }
 
 // preview executes a template that must be there.
-func preview(t *testing.T, ts *Templates, name string, data any, locales ...string) Preview {
+func preview(t *testing.T, ts *Set, name string, data any, locales ...string) Parts {
 	t.Helper()
 	tmpl, err := ts.Get(name)
 	if err != nil {
@@ -43,10 +46,10 @@ func preview(t *testing.T, ts *Templates, name string, data any, locales ...stri
 }
 
 func TestTemplateEscapesByContext(t *testing.T) {
-	ts := load(t, TemplateConfig{},
+	ts := load(t, Config{},
 		"a.subject", "For {{.}}\n", "a.txt", "Hello {{.}}", "a.html", `<p title="{{.}}">{{.}}</p><a href="https://x.example/?q={{.}}">go</a>`)
 	p := preview(t, ts, "a", `<b>"&`)
-	want := Preview{
+	want := Parts{
 		Subject: `For <b>"&`, Text: `Hello <b>"&`,
 		HTML: `<p title="&lt;b&gt;&#34;&amp;">&lt;b&gt;&#34;&amp;</p><a href="https://x.example/?q=%3cb%3e%22%26">go</a>`,
 	}
@@ -60,7 +63,7 @@ func TestTemplateChoosesTheLocale(t *testing.T) {
 		"a.subject", "one {{locale}}", "a.txt", "x", "a.de.subject", "eins {{locale}}", "a.de.txt", "x",
 		"a.de-CH.subject", "eis {{locale}}", "a.de-CH.txt", "x", "a.zh-Hant.subject", "一 {{locale}}", "a.zh-Hant.txt", "x",
 	}
-	plain, english := load(t, TemplateConfig{}, pairs...), load(t, TemplateConfig{Locale: "en"}, pairs...)
+	plain, english := load(t, Config{}, pairs...), load(t, Config{Locale: "en"}, pairs...)
 	for _, test := range []struct{ locales, plain, english string }{
 		{"", "one", "one en"},
 		{"de", "eins de", "eins de"},
@@ -90,7 +93,7 @@ func TestTemplateChoosesTheLocale(t *testing.T) {
 }
 
 func TestTemplateLayoutsAndPartials(t *testing.T) {
-	ts := load(t, TemplateConfig{Funcs: map[string]any{"shout": strings.ToUpper}},
+	ts := load(t, Config{Funcs: map[string]any{"shout": strings.ToUpper}},
 		"layout.html", `<i>{{template "content" .}}</i>{{block "end" .}}end{{end}}`,
 		"layout.txt", `{{template "content" .}} -- {{template "sign/off" .}}`,
 		"billing/layout.html", `<u>{{template "content" .}}</u>`,
@@ -144,12 +147,12 @@ func TestTemplatesThatCannotBeUsed(t *testing.T) {
 		{`"nope"`, []string{"a.subject", "x", "a.html", `{{with .}}{{template "nope"}}{{end}}`}},
 		{"a.html: html/template:content:1:14: {{if}} branches", []string{"a.subject", "x", "a.html", `<a href="{{if .}}">{{else}}x{{end}}`}},
 	} {
-		if _, err := LoadTemplates(files(test.pairs...), TemplateConfig{}); err == nil || !strings.Contains(err.Error(), test.says) {
+		if _, err := Load(files(test.pairs...), Config{}); err == nil || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%q: %v, want %q", test.pairs, err, test.says)
 		}
 	}
 	fine := files("a.subject", "x", "a.txt", "x", "a.en.subject", "x", "a.en.txt", "x")
-	for says, c := range map[string]TemplateConfig{
+	for says, c := range map[string]Config{
 		"not a BCP 47 tag":                  {Locale: "e n"},
 		"en is the locale of the files":     {Locale: "EN"},
 		`function "f" is not a function`:    {Funcs: map[string]any{"f": 1}},
@@ -161,7 +164,7 @@ func TestTemplatesThatCannotBeUsed(t *testing.T) {
 		`function "j" is not a function`:    {Funcs: map[string]any{"j": (func() int)(nil)}},
 		`template function "a-b" contains `: {Funcs: map[string]any{"a-b": strings.ToUpper}},
 	} {
-		if _, err := LoadTemplates(fine, c); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := Load(fine, c); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want %q", err, says)
 		}
 	}
@@ -170,7 +173,7 @@ func TestTemplatesThatCannotBeUsed(t *testing.T) {
 // TestTemplateDataIsChecked shows that a message stays as it was where its data cannot be used.
 func TestTemplateDataIsChecked(t *testing.T) {
 	called := 0
-	ts := load(t, TemplateConfig{Funcs: map[string]any{"count": func() int { called++; return called }}},
+	ts := load(t, Config{Funcs: map[string]any{"count": func() int { called++; return called }}},
 		"a.subject", "{{.s}}", "a.html", `{{.h}}{{count}}`)
 	if called != 0 {
 		t.Errorf("loading called a function %d times", called)
@@ -188,9 +191,9 @@ func TestTemplateDataIsChecked(t *testing.T) {
 		{map[string]string{"s": "x\r\nBcc: y", "h": "x"}, true},
 		{map[string]string{"s": "\xff", "h": "x"}, true},
 	} {
-		m := Message{Subject: "before"}
+		m := outbox.Message{Subject: "before"}
 		err := tmpl.Fill(&m, test.data)
-		var invalid *InvalidError
+		var invalid *outbox.InvalidError
 		if err == nil || errors.As(err, &invalid) != test.invalid || m.Subject != "before" || m.HTML != "" {
 			t.Errorf("%q: %v, message %q", test.data, err, m.Subject)
 		}
@@ -198,42 +201,11 @@ func TestTemplateDataIsChecked(t *testing.T) {
 			t.Errorf("%q: an error about %s", test.data, invalid.Field)
 		}
 	}
-	m := short()
-	m.Text = ""
+	m := &outbox.Message{From: outbox.Address{Address: "a@example.com"}, To: []outbox.Address{{Address: "b@example.org"}}}
 	if err := tmpl.Fill(m, map[string]string{"s": "x", "h": "<"}); err != nil || !strings.HasPrefix(m.HTML, "&lt;") || m.Text != "" {
 		t.Errorf("%v: %q, %q", err, m.HTML, m.Text)
 	}
-	if _, err := plain.draft(t.Context(), m); err != nil {
+	if _, err := outbox.Render(m, "", time.Time{}); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestRenderStoresNothingAndIsStable(t *testing.T) {
-	m := short()
-	m.Bcc, m.Expires = []Address{{Address: "c@example.org"}}, sampleDate.AddDate(0, 0, 1)
-	first, err := Render(m, sampleID, sampleDate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := Render(m, ID(strings.ToUpper(string(sampleID))), sampleDate)
-	if err != nil || string(again.Body) != string(first.Body) {
-		t.Errorf("the same message is rendered in two ways: %v", err)
-	}
-	if first.ID != sampleID || first.MessageID != "<"+string(sampleID)+"@example.com>" || first.Sender != "a@example.com" ||
-		!slices.Equal(first.Recipients, []string{"b@example.org", "c@example.org"}) {
-		t.Errorf("%+v", first)
-	}
-	lint(t, first.Body)
-	m.Expires = m.Expires.AddDate(100, 0, 0)
-	other, err := Render(m, "", sampleDate.AddDate(0, 0, 1))
-	if err != nil || other.ID == first.ID || other.ID == "" {
-		t.Errorf("an id was not made: %v, %v", other.ID, err)
-	}
-	var invalid *InvalidError
-	if _, err := Render(m, "x", sampleDate); !errors.As(err, &invalid) || invalid.Field != "ID" {
-		t.Errorf("a bad id: %v", err)
-	}
-	if _, err := Render(m, "", m.Expires); !errors.As(err, &invalid) || invalid.Field != "Expires" {
-		t.Errorf("expired: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package outbox
+package keyring
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,16 +55,16 @@ var (
 	ErrEnvelope = errors.New("it is not an envelope of a known version")
 )
 
-// SealedError says that something stored cannot be opened. Err is [ErrNoKey], [ErrWrongKey], [ErrEnvelope], or what was wrong
+// Error says that something stored cannot be opened. Err is [ErrNoKey], [ErrWrongKey], [ErrEnvelope], or what was wrong
 // with the compressed content.
-type SealedError struct {
+type Error struct {
 	// What is "body", "subject" or "metadata", and KeyID names the key, empty where that is not known.
 	What, KeyID string
 	Err         error
 }
 
 // Error names the key and what is wrong.
-func (e *SealedError) Error() string {
+func (e *Error) Error() string {
 	if e.KeyID == "" {
 		return "open the encrypted " + e.What + ": " + e.Err.Error()
 	}
@@ -71,46 +72,39 @@ func (e *SealedError) Error() string {
 }
 
 // Unwrap returns Err.
-func (e *SealedError) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
 // IsSealed says whether a stored body is encrypted: it begins as no message can.
 func IsSealed(body []byte) bool { return bytes.HasPrefix(body, []byte(sealMagic)) }
 
-// SealedKey returns the name of the key that a stored body was sealed with, or nothing.
-func SealedKey(body []byte) string {
-	id, _, _, err := splitEnvelope(body)
-	if err != nil {
-		return ""
-	}
-	return id
-}
-
 // OpenBody returns the rendered message that was stored for the message id. A body that is not sealed is returned as it is.
-// The error is a [*SealedError].
-func (r *KeyRing) OpenBody(id ID, stored []byte) ([]byte, error) {
+// The error is a [*Error].
+func (r *Ring) OpenBody(id string, stored []byte) ([]byte, error) {
 	if !IsSealed(stored) {
 		return stored, nil
 	}
 	return r.open(id, purposeBody, stored)
 }
 
-// Sealed subjects and metadata are text and a JSON object, as their columns want it. A subject that begins so by itself, and is
-// stored with a sealed body, is sealed as well; a key of metadata that is sealMark is refused.
-const sealMark = "outbox-sealed:"
+// MetadataMark is the one key of sealed metadata. No other metadata may have it.
+const MetadataMark = "outbox-sealed:"
+
+// subjectMark begins a sealed subject. A plain subject that begins so is sealed as well where the body is.
+const subjectMark = MetadataMark
 
 // IsSealedSubject says whether a stored subject is encrypted. It may be so only where the body is.
-func IsSealedSubject(stored string) bool { return strings.HasPrefix(stored, sealMark) }
+func IsSealedSubject(stored string) bool { return strings.HasPrefix(stored, subjectMark) }
 
 // IsSealedMetadata says whether stored metadata is encrypted.
 func IsSealedMetadata(stored map[string]string) bool {
-	_, ok := stored[sealMark]
+	_, ok := stored[MetadataMark]
 	return ok && len(stored) == 1
 }
 
 // OpenSubject returns the subject that was stored for the message id. One that is not sealed is returned as it is. The error
-// is a [*SealedError].
-func (r *KeyRing) OpenSubject(id ID, stored string) (string, error) {
-	encoded, ok := strings.CutPrefix(stored, sealMark)
+// is a [*Error].
+func (r *Ring) OpenSubject(id string, stored string) (string, error) {
+	encoded, ok := strings.CutPrefix(stored, subjectMark)
 	if !ok {
 		return stored, nil
 	}
@@ -119,45 +113,45 @@ func (r *KeyRing) OpenSubject(id ID, stored string) (string, error) {
 }
 
 // OpenMetadata returns the metadata that was stored for the message id. What is not sealed is returned as it is. The error is
-// a [*SealedError].
-func (r *KeyRing) OpenMetadata(id ID, stored map[string]string) (map[string]string, error) {
+// a [*Error].
+func (r *Ring) OpenMetadata(id string, stored map[string]string) (map[string]string, error) {
 	if !IsSealedMetadata(stored) {
 		return stored, nil
 	}
-	text, err := r.openText(id, purposeMetadata, stored[sealMark])
+	text, err := r.openText(id, purposeMetadata, stored[MetadataMark])
 	if err != nil {
 		return nil, err
 	}
-	plain, err := fromJSON[map[string]string](text)
-	if err != nil {
-		return nil, &SealedError{What: string(purposeMetadata), Err: err}
+	var plain map[string]string
+	if err := json.Unmarshal(text, &plain); err != nil {
+		return nil, &Error{What: string(purposeMetadata), Err: err}
 	}
 	return plain, nil
 }
 
 // openText opens an envelope in base64.
-func (r *KeyRing) openText(id ID, what purpose, encoded string) ([]byte, error) {
+func (r *Ring) openText(id string, what purpose, encoded string) ([]byte, error) {
 	sealed, err := base64.RawStdEncoding.DecodeString(encoded)
 	if err != nil {
-		return nil, &SealedError{What: string(what), Err: ErrEnvelope}
+		return nil, &Error{What: string(what), Err: ErrEnvelope}
 	}
 	return r.open(id, what, sealed)
 }
 
 // open opens an envelope.
-func (r *KeyRing) open(id ID, what purpose, sealed []byte) ([]byte, error) {
+func (r *Ring) open(id string, what purpose, sealed []byte) ([]byte, error) {
 	plain, compressed, keyID, err := r.decrypt(id, what, sealed)
 	if err == nil && compressed {
 		plain, err = inflate(plain)
 	}
 	if err != nil {
-		return nil, &SealedError{What: string(what), KeyID: keyID, Err: err}
+		return nil, &Error{What: string(what), KeyID: keyID, Err: err}
 	}
 	return plain, nil
 }
 
 // decrypt takes an envelope apart and returns its plaintext, still compressed where it is.
-func (r *KeyRing) decrypt(id ID, what purpose, sealed []byte) (plain []byte, compressed bool, keyID string, err error) {
+func (r *Ring) decrypt(id string, what purpose, sealed []byte) (plain []byte, compressed bool, keyID string, err error) {
 	keyID, head, rest, err := splitEnvelope(sealed)
 	if err != nil {
 		return nil, false, "", err
@@ -195,7 +189,7 @@ func splitEnvelope(sealed []byte) (keyID string, head, rest []byte, err error) {
 }
 
 // associated is what is authenticated beside the ciphertext. Neither a purpose nor an id contains a NUL.
-func associated(head []byte, what purpose, id ID) []byte {
+func associated(head []byte, what purpose, id string) []byte {
 	data := make([]byte, 0, len(head)+len(what)+len(id)+2)
 	data = append(data, head...)
 	data = append(data, 0)
@@ -205,7 +199,7 @@ func associated(head []byte, what purpose, id ID) []byte {
 }
 
 // encrypt makes an envelope under the current key.
-func (r *KeyRing) encrypt(id ID, what purpose, plain []byte, compressed bool) ([]byte, error) {
+func (r *Ring) encrypt(id string, what purpose, plain []byte, compressed bool) ([]byte, error) {
 	aead := r.keys[r.current]
 	size := sealFixed + len(r.current) + aead.NonceSize() + len(plain) + aead.Overhead()
 	sealed := make([]byte, 0, size)
@@ -225,8 +219,9 @@ func (r *KeyRing) encrypt(id ID, what purpose, plain []byte, compressed bool) ([
 	return aead.Seal(sealed, nonce, plain, ad), nil
 }
 
-// sealBody seals a rendered message, compressed first where it has at least compressFrom bytes and becomes shorter by it.
-func (r *KeyRing) sealBody(id ID, body []byte, compressFrom int64) ([]byte, error) {
+// SealBody seals a rendered message. It compresses the message first if that has at least compressFrom bytes and becomes
+// shorter. Zero never compresses.
+func (r *Ring) SealBody(id string, body []byte, compressFrom int64) ([]byte, error) {
 	if compressible(int64(len(body)), compressFrom) {
 		if short, ok := deflate(body); ok {
 			return r.encrypt(id, purposeBody, short, true)
@@ -239,44 +234,25 @@ func (r *KeyRing) sealBody(id ID, body []byte, compressFrom int64) ([]byte, erro
 func compressible(n, from int64) bool { return from > 0 && n >= from && n <= maxOpened }
 
 // sealText seals a short value and returns it as text.
-func (r *KeyRing) sealText(id ID, what purpose, plain string) (string, error) {
+func (r *Ring) sealText(id string, what purpose, plain string) (string, error) {
 	sealed, err := r.encrypt(id, what, []byte(plain), false)
 	return base64.RawStdEncoding.EncodeToString(sealed), err
 }
 
-func (r *KeyRing) sealSubject(id ID, subject string) (string, error) {
+// SealSubject seals a subject and returns the text that takes its place.
+func (r *Ring) SealSubject(id string, subject string) (string, error) {
 	sealed, err := r.sealText(id, purposeSubject, subject)
-	return sealMark + sealed, err
+	return subjectMark + sealed, err
 }
 
-// sealMetadata seals the JSON text of metadata and returns that of the object that takes its place.
-func (r *KeyRing) sealMetadata(id ID, text string) (*string, error) {
+// SealMetadata seals the JSON text of metadata and returns that of the object that takes its place.
+func (r *Ring) SealMetadata(id, text string) (string, error) {
 	sealed, err := r.sealText(id, purposeMetadata, text)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	return toJSON(map[string]string{sealMark: sealed})
-}
-
-// seal seals what is stored of a draft, after which its size no longer is that of its body.
-func (o *Outbox) seal(d *draft) (err error) {
-	d.size = int64(len(d.body))
-	if o.keys == nil {
-		return nil
-	}
-	d.keyID = o.keys.Current()
-	if d.body, err = o.keys.sealBody(d.id, d.body, o.compressFrom); err != nil {
-		return err
-	}
-	if d.subject != "" && o.sealDetails || IsSealedSubject(d.subject) {
-		if d.subject, err = o.keys.sealSubject(d.id, d.subject); err != nil {
-			return err
-		}
-	}
-	if d.metadata != nil && o.sealDetails {
-		d.metadata, err = o.keys.sealMetadata(d.id, *d.metadata)
-	}
-	return err
+	object, err := json.Marshal(map[string]string{MetadataMark: sealed})
+	return string(object), err
 }
 
 // deflaters are kept because one takes more than a MiB of memory.
@@ -323,83 +299,4 @@ func inflate(compressed []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: the compressed content has another length than it says", ErrEnvelope)
 	}
 	return out.Bytes(), nil
-}
-
-// SealedRow is what a store keeps of a message in the columns that may be sealed, as it stands there.
-type SealedRow struct {
-	ID      ID
-	KeyID   string // of body_key_id, empty for NULL
-	Body    []byte // nil once scrubbed
-	Subject string
-	// Metadata is a JSON object, empty for NULL.
-	Metadata string
-}
-
-// Reseal returns the row under the current key, for a store that changes keys. What is plain stays so, except that plainToo
-// seals the body as well; a compressed body stays compressed. The error is a [*SealedError] where something cannot be opened:
-// then the row is to stay as it is.
-func (r *KeyRing) Reseal(row SealedRow, plainToo bool) (SealedRow, error) {
-	if r == nil {
-		return row, ErrNoKey
-	}
-	next, sealed := row, false
-	switch {
-	case IsSealed(row.Body):
-		plain, compressed, keyID, err := r.decrypt(row.ID, purposeBody, row.Body)
-		if err != nil {
-			return row, &SealedError{What: string(purposeBody), KeyID: keyID, Err: err}
-		}
-		if next.Body, err = r.encrypt(row.ID, purposeBody, plain, compressed); err != nil {
-			return row, err
-		}
-		sealed = true
-	case plainToo && row.Body != nil:
-		var err error
-		if next.Body, err = r.encrypt(row.ID, purposeBody, row.Body, false); err != nil {
-			return row, err
-		}
-		sealed = true
-	}
-	// Without a key id the subject and the metadata are the sender's own words, whatever they look like.
-	if IsSealedSubject(row.Subject) && (row.KeyID != "" || sealed) {
-		subject := row.Subject
-		if row.KeyID != "" {
-			var err error
-			if subject, err = r.OpenSubject(row.ID, row.Subject); err != nil {
-				return row, err
-			}
-		}
-		var err error
-		if next.Subject, err = r.sealSubject(row.ID, subject); err != nil {
-			return row, err
-		}
-		sealed = true
-	}
-	if row.KeyID != "" && row.Metadata != "" {
-		if err := r.resealMetadata(&next, &sealed); err != nil {
-			return row, err
-		}
-	}
-	if next.KeyID = ""; sealed {
-		next.KeyID = r.current
-	}
-	return next, nil
-}
-
-// resealMetadata reseals metadata that is sealed.
-func (r *KeyRing) resealMetadata(row *SealedRow, sealed *bool) error {
-	stored, err := fromJSON[map[string]string]([]byte(row.Metadata))
-	if err != nil || !IsSealedMetadata(stored) {
-		return err
-	}
-	text, err := r.openText(row.ID, purposeMetadata, stored[sealMark])
-	if err != nil {
-		return err
-	}
-	object, err := r.sealMetadata(row.ID, string(text))
-	if err != nil {
-		return err
-	}
-	row.Metadata, *sealed = *object, true
-	return nil
 }

@@ -1,4 +1,4 @@
-package outbox
+package letter
 
 import (
 	"mime"
@@ -82,8 +82,8 @@ func TestSubjectOfARawMessage(t *testing.T) {
 		"=?gb2312?b?xOO6ww==?=":                  "=?gb2312?b?xOO6ww==?=", // a character set that is not known here
 		"=?utf-8?q?a=0D=0Ab=00c=1B[1m?=":         "a  b c [1m",
 		"=?utf-8?q?=FF?=":                        "\uFFFD",
-		strings.Repeat("s", 1200):                strings.Repeat("s", maxSubject),
-		strings.Repeat("=?utf-8?b?5ZCN?= ", 400): strings.Repeat("名", maxSubject/3),
+		strings.Repeat("s", 1200):                strings.Repeat("s", MaxSubject),
+		strings.Repeat("=?utf-8?b?5ZCN?= ", 400): strings.Repeat("名", MaxSubject/3),
 	} {
 		if got := decodeSubject(in); got != want {
 			t.Errorf("%q is decoded to %q, want %q", in, got, want)

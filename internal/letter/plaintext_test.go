@@ -1,4 +1,4 @@
-package outbox
+package letter
 
 import (
 	"strings"
@@ -53,7 +53,7 @@ func TestPlainText(t *testing.T) {
 		`<p><a href="https://x.example">go</a></p><p>after</p>`:                "go <https://x.example>\n\nafter\n",
 		`<a href="https://x.example/1">a</a><a href="https://y.example">b</a>`: "a <https://x.example/1>b <https://y.example>\n",
 	} {
-		if got := plainText(html); got != want {
+		if got := PlainText(html); got != want {
 			t.Errorf("%q\ngives %q\nwant  %q", html, got, want)
 		}
 	}
@@ -68,12 +68,12 @@ func TestPlainTextIsBounded(t *testing.T) {
 		"</p>", "<td>", " ", "\u200b", "<a href=' ", "<blockquote>", "a<br>",
 	} {
 		s := strings.Repeat(unit, n/len(unit))
-		if got := plainText(s); len(got) > 12*n {
+		if got := PlainText(s); len(got) > 12*n {
 			t.Errorf("%d bytes of %q give %d", len(s), unit, len(got))
 		}
 	}
 	quotes := strings.Repeat("<blockquote>", n/24) + strings.Repeat("a<br>", n/10)
-	if got := plainText(quotes); len(got) > 12*n {
+	if got := PlainText(quotes); len(got) > 12*n {
 		t.Errorf("nested quotations of %d bytes give %d", len(quotes), len(got))
 	}
 }
@@ -83,7 +83,7 @@ func FuzzPlainText(f *testing.F) {
 	f.Add("<ul><li><pre>\n\n<a href=' x'><blockquote><td hidden>")
 	f.Add("a\x00<svg/>\xff&#0;&#13;&#xD800;<textarea></a>")
 	f.Fuzz(func(t *testing.T, html string) {
-		text := plainText(html)
+		text := PlainText(html)
 		if text == "" {
 			return
 		}
@@ -100,3 +100,14 @@ func FuzzPlainText(f *testing.F) {
 		}
 	})
 }
+
+// newsletter is HTML as mail programs write it.
+const newsletter = `<!DOCTYPE html><html><head><title>March</title><style>p { color: red }</style></head><body>
+<div style="display: none">A preview line &#8203;</div>
+<h1>Tea in March</h1>
+<p>Dear Ann,<br />we have <b>two</b> new teas &amp; a <a href="https://example.com/pots?a=1&amp;b=2">pot</a>:</p>
+<ul><li>Sencha</li><li>Assam – <i>strong</i></li></ul>
+<table><tr><td>Sencha</td><td>9&nbsp;€</td></tr><tr><td>Assam</td><td>7&nbsp;€</td></tr></table>
+<blockquote>The best tea.</blockquote>
+<img src="https://example.com/x.png" alt="A teapot">
+</body></html>`

@@ -1,19 +1,16 @@
-package outbox
+package letter
 
 import (
 	"encoding/base64"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/emersion/go-message/textproto"
 )
 
 // Lengths of a line without its CRLF: the limit of RFC 5322 §2.1.1, and what a header line is folded at, for RFC 2047 §2
 // allows less than the 78 of RFC 5322. An encoded word is one byte shorter.
 const (
-	maxLine        = 998
+	MaxLine        = 998
 	preferredLine  = 76
 	maxEncodedWord = 75
 )
@@ -22,10 +19,12 @@ const (
 // breaks. Fields are folded here: go-message would break words that are longer than a line.
 type headerBlock struct {
 	buf     []byte
-	ends    []int // of each field in buf
-	line    int   // start of the current line in buf
-	longest int   // line so far, without its CRLF
+	line    int // start of the current line in buf
+	longest int // line so far, without its CRLF
 }
+
+// reset empties the block and keeps its memory.
+func (b *headerBlock) reset() { *b = headerBlock{buf: b.buf[:0]} }
 
 // begin starts a field.
 func (b *headerBlock) begin(name string) {
@@ -38,7 +37,6 @@ func (b *headerBlock) begin(name string) {
 func (b *headerBlock) end() {
 	b.longest = max(b.longest, len(b.buf)-b.line)
 	b.buf = append(b.buf, '\r', '\n')
-	b.ends = append(b.ends, len(b.buf))
 }
 
 // space puts white space before a word of n bytes: a new line where the word would pass the end of this one. The first
@@ -85,7 +83,7 @@ func (b *headerBlock) opaque(name, value string) {
 	b.begin(name)
 	switch {
 	case value == "":
-	case isASCII(value):
+	case IsASCII(value):
 		b.words(value)
 	default:
 		b.buf = append(b.buf, ' ')
@@ -125,38 +123,38 @@ func nextFold(s string) int {
 
 // addresses writes an address list (RFC 5322 §3.4). Addresses are written by hand and never quoted, for they have been
 // checked to need none.
-func (b *headerBlock) addresses(name string, list []mailbox) {
+func (b *headerBlock) addresses(name string, list []Mailbox) {
 	b.begin(name)
 	for i := range list {
 		if i > 0 {
 			b.buf = append(b.buf, ',')
 		}
 		m := &list[i]
-		if m.name == "" {
-			b.space(len(m.addr) + 1)
-			b.buf = append(b.buf, m.addr...)
+		if m.Name == "" {
+			b.space(len(m.Addr) + 1)
+			b.buf = append(b.buf, m.Addr...)
 			continue
 		}
-		// A mailbox stays on one line where it fits, and a name in one encoded word: some readers show the white space
+		// A Mailbox stays on one line where it fits, and a name in one encoded word: some readers show the white space
 		// between two.
-		plain, n := isPlain(m.name), len(m.name)+2
+		plain, n := isPlain(m.Name), len(m.Name)+2
 		if !plain || n > maxEncodedWord {
 			plain = false
-			_, n = wordLength(m.name)
+			_, n = wordLength(m.Name)
 			n = min(n, maxEncodedWord)
 		}
-		if whole := n + 1 + len(m.addr) + 3; whole < preferredLine {
+		if whole := n + 1 + len(m.Addr) + 3; whole < preferredLine {
 			n = whole
 		}
 		b.space(n)
 		if plain {
-			b.quoted(m.name)
+			b.quoted(m.Name)
 		} else {
-			b.encoded(m.name)
+			b.encoded(m.Name)
 		}
-		b.space(len(m.addr) + 3) // with the brackets and the comma that may follow
+		b.space(len(m.Addr) + 3) // with the brackets and the comma that may follow
 		b.buf = append(b.buf, '<')
-		b.buf = append(b.buf, m.addr...)
+		b.buf = append(b.buf, m.Addr...)
 		b.buf = append(b.buf, '>')
 	}
 	b.end()
@@ -271,7 +269,7 @@ const upperHex = "0123456789ABCDEF"
 
 // isWordSafe says whether c may stand for itself in an encoded word wherever one may appear (RFC 2047 §5 (3)).
 func isWordSafe(c byte) bool {
-	return isAlphanumeric(c) || c == '!' || c == '*' || c == '+' || c == '-' || c == '/'
+	return IsAlphanumeric(c) || c == '!' || c == '*' || c == '+' || c == '-' || c == '/'
 }
 
 // isPlain says whether s can be written without encoding and is then read as it is.
@@ -381,7 +379,7 @@ func (b *headerBlock) byte2231(c byte) {
 
 // isAttributeChar says whether c stands for itself in an extended parameter; RFC 2231 §7 would allow more.
 func isAttributeChar(c byte) bool {
-	return isAlphanumeric(c) || c == '-' || c == '.' || c == '_'
+	return IsAlphanumeric(c) || c == '-' || c == '.' || c == '_'
 }
 
 // encodedParam writes a parameter as encoded words between quotes. RFC 2047 §5 forbids it, and it is the only form of a
@@ -393,17 +391,4 @@ func (b *headerBlock) encodedParam(name, value string) {
 	b.buf = append(b.buf, '=', '"')
 	b.encoded(value)
 	b.buf = append(b.buf, '"')
-}
-
-// header returns the fields for go-message, which keeps them byte for byte.
-func (b *headerBlock) header() textproto.Header {
-	var h textproto.Header
-	for i, end := range slices.Backward(b.ends) { // AddRaw puts a field before those that are there
-		start := 0
-		if i > 0 {
-			start = b.ends[i-1]
-		}
-		h.AddRaw(b.buf[start:end])
-	}
-	return h
 }

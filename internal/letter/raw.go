@@ -1,4 +1,4 @@
-package outbox
+package letter
 
 import (
 	"bufio"
@@ -17,22 +17,23 @@ import (
 	"github.com/emersion/go-message/textproto"
 )
 
-// rawMessage is a message that a caller brought complete, after its checks.
-type rawMessage struct {
-	header     textproto.Header
-	body       []byte // with the blank line that separates it from the header
-	from       mailbox
-	recipients [3][]mailbox // of To, Cc and Bcc
-	messageID  string       // empty for none
-	dated      bool
-	subject    string
+// Raw is a message that a caller brought complete, after its checks.
+type Raw struct {
+	From       Mailbox
+	Recipients [3][]Mailbox // of To, Cc and Bcc
+	MessageID  string       // empty for none
+	Subject    string       // for people to read
+
+	header textproto.Header
+	body   []byte // with the blank line that separates it from the header
+	dated  bool
 }
 
-// parseRaw checks a complete message (RFC 5322): lines end in CRLF and are no longer than 998 bytes, the header is ASCII
+// ParseRaw checks a complete message (RFC 5322): lines end in CRLF and are no longer than 998 bytes, the header is ASCII
 // and parses, there is one From, and no field is there twice that may be there once. A message whose lines all end in LF
 // alone, as files on Unix do, is converted; a mixture is refused, for nobody knows which of them its signature covers
 // and what the next server makes of it.
-func (o *Outbox) parseRaw(data []byte) (*rawMessage, error) {
+func ParseRaw(data []byte, limits Limits) (*Raw, error) {
 	data, err := checkLines(data)
 	if err != nil {
 		return nil, err
@@ -41,8 +42,8 @@ func (o *Outbox) parseRaw(data []byte) (*rawMessage, error) {
 	if i := bytes.Index(data, []byte("\r\n\r\n")); i >= 0 {
 		head, body = data[:i+2], data[i+2:]
 	}
-	if len(head) > o.maxHeaderSize {
-		return nil, fmt.Errorf("the header has %d bytes, more than %d", len(head), o.maxHeaderSize)
+	if len(head) > limits.HeaderSize {
+		return nil, fmt.Errorf("the header has %d bytes, more than %d", len(head), limits.HeaderSize)
 	}
 	if err := checkHeaderBytes(head); err != nil {
 		return nil, err
@@ -52,8 +53,8 @@ func (o *Outbox) parseRaw(data []byte) (*rawMessage, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("the header does not parse: %w", err)
 	}
-	m := &rawMessage{header: header, body: body}
-	if err := m.checkFields(o); err != nil {
+	m := &Raw{header: header, body: body}
+	if err := m.parseFields(limits); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -79,8 +80,8 @@ func checkLines(data []byte) ([]byte, error) {
 	}
 	for n, rest := 1, data; len(rest) > 0; n++ {
 		i := bytes.IndexByte(rest, '\n')
-		if i-1 > maxLine {
-			return nil, fmt.Errorf("line %d is longer than %d bytes", n, maxLine)
+		if i-1 > MaxLine {
+			return nil, fmt.Errorf("line %d is longer than %d bytes", n, MaxLine)
 		}
 		rest = rest[i+1:]
 	}
@@ -113,15 +114,15 @@ func checkHeaderBytes(head []byte) error {
 		default:
 			// A name with space before its colon is a field to one parser and none to the next.
 			if err := checkFieldName(string(name)); err != nil {
-				return fmt.Errorf("line %d of the header: field name %s %w", n, quote(string(name)), err)
+				return fmt.Errorf("line %d of the header: field name %s %w", n, Quote(string(name)), err)
 			}
 		}
 	}
 	return nil
 }
 
-// checkFields checks the fields that matter to delivery.
-func (m *rawMessage) checkFields(o *Outbox) error {
+// parseFields reads the fields that matter to delivery.
+func (m *Raw) parseFields(limits Limits) error {
 	counts := make(map[string]int)
 	for fields := m.header.Fields(); fields.Next(); {
 		key := fields.Key()
@@ -129,7 +130,7 @@ func (m *rawMessage) checkFields(o *Outbox) error {
 		if counts[key] > 1 && isSingle(key) {
 			return fmt.Errorf("the %s field is there more than once", key)
 		}
-		if matches(controlFields, key) && !o.allowed[key] {
+		if matches(controlFields, key) && !limits.Allowed[key] {
 			return fmt.Errorf("%s steers the e-mail provider: allow it by name in Config.AllowHeaders", key)
 		}
 	}
@@ -149,12 +150,12 @@ func (m *rawMessage) checkFields(o *Outbox) error {
 	case len(from) > 1 && len(sender) == 0:
 		return errors.New("the From field has several addresses and there is no Sender field (RFC 5322 §3.6.2)")
 	}
-	m.from = from[0]
+	m.From = from[0]
 	if len(from) > 1 {
-		m.from = sender[0]
+		m.From = sender[0]
 	}
 	for i, name := range []string{"To", "Cc", "Bcc"} {
-		if m.recipients[i], err = m.addresses(name); err != nil {
+		if m.Recipients[i], err = m.addresses(name); err != nil {
 			return err
 		}
 	}
@@ -163,21 +164,21 @@ func (m *rawMessage) checkFields(o *Outbox) error {
 	}
 	if m.dated = m.header.Has("Date"); m.dated {
 		if _, err := mail.ParseDate(m.header.Get("Date")); err != nil {
-			return fmt.Errorf("the date %s does not parse", quote(m.header.Get("Date")))
+			return fmt.Errorf("the date %s does not parse", Quote(m.header.Get("Date")))
 		}
 	}
 	if m.header.Has("Message-Id") {
-		m.messageID = strings.TrimSpace(m.header.Get("Message-Id"))
-		if err := checkMessageID(m.messageID); err != nil {
-			return fmt.Errorf("the Message-ID %s %w", quote(m.messageID), err)
+		m.MessageID = strings.TrimSpace(m.header.Get("Message-Id"))
+		if err := checkMessageID(m.MessageID); err != nil {
+			return fmt.Errorf("the Message-ID %s %w", Quote(m.MessageID), err)
 		}
 	}
-	m.subject = decodeSubject(m.header.Get("Subject"))
+	m.Subject = decodeSubject(m.header.Get("Subject"))
 	return nil
 }
 
 // addresses parses an address field.
-func (m *rawMessage) addresses(name string) ([]mailbox, error) {
+func (m *Raw) addresses(name string) ([]Mailbox, error) {
 	value := m.header.Get(name)
 	if strings.TrimSpace(value) == "" {
 		return nil, nil
@@ -186,10 +187,10 @@ func (m *rawMessage) addresses(name string) ([]mailbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the %s field does not parse: %w", name, err)
 	}
-	boxes := make([]mailbox, len(list))
+	boxes := make([]Mailbox, len(list))
 	for i, a := range list {
 		// The display name stays as it is in the message.
-		if boxes[i], err = checkMailbox(a.Address); err != nil {
+		if boxes[i], err = ParseMailbox(a.Address); err != nil {
 			return nil, fmt.Errorf("the %s field: %w", name, err)
 		}
 	}
@@ -202,16 +203,16 @@ var addressParser = mail.AddressParser{WordDecoder: &mime.WordDecoder{
 }}
 
 // parseOne parses the value of a field that has one address with an optional display name.
-func parseOne(value string) (mailbox, error) {
+func parseOne(value string) (Mailbox, error) {
 	a, err := mail.ParseAddress(value)
 	if err != nil {
-		return mailbox{}, err
+		return Mailbox{}, err
 	}
-	return checkAddress(*a)
+	return ParseAddress(*a)
 }
 
 // maxMessageID is as long as a line may be.
-const maxMessageID = maxLine
+const maxMessageID = MaxLine
 
 // checkMessageID checks for one msg-id (RFC 5322 §3.6.4). What is between the brackets is not taken apart: many programs
 // write identifiers that the grammar does not know, and replies refer to them all the same.
@@ -239,21 +240,21 @@ func decodeSubject(value string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(value, "\uFFFD"))
-	for len(value) > maxSubject {
+	for len(value) > MaxSubject {
 		_, n := utf8.DecodeLastRuneInString(value)
 		value = value[:len(value)-n]
 	}
 	return value
 }
 
-// render writes the message as it came, but for Bcc fields, which are left out, and Date and Message-ID, which are put
+// Render writes the message as it came, but for Bcc fields, which are left out, and Date and Message-ID, which are put
 // before it where they are missing: the order and the bytes of everything that a signature may cover stay.
-func (m *rawMessage) render(messageID string, date time.Time) ([]byte, error) {
+func (m *Raw) Render(messageID string, date time.Time) ([]byte, error) {
 	var head headerBlock
 	if !m.dated {
 		head.raw("Date", date.Format(dateLayout))
 	}
-	if m.messageID == "" {
+	if m.MessageID == "" {
 		head.raw("Message-ID", messageID)
 	}
 	var out bytes.Buffer
