@@ -2,27 +2,26 @@ package outbox
 
 import "context"
 
-// CancelResult says what a cancellation came in time for.
+// CancelResult says which recipients a cancellation came in time for.
 type CancelResult struct {
-	// Found is true when the message is stored. Where the transaction cannot be queried (see [InTx]), it is known only
-	// of a message of which something was cancelled.
+	// Found is true when the message is stored. A transaction that cannot be queried (see [InTx]) finds only a message of which
+	// it cancelled something.
 	Found bool
-	// Cancelled counts the recipients that were withdrawn by this call: they get no mail once the transaction commits.
+	// Cancelled counts the recipients that this call withdrew. They get no mail once the transaction commits.
 	Cancelled int
-	// TooLate counts the recipients that got the message, or may get it: their deliveries are being sent, uncertain or
-	// sent. It is 0 where the transaction cannot be queried.
+	// TooLate counts the recipients that got the message or may get it: their deliveries are sending, uncertain or sent. It is
+	// 0 if the transaction cannot be queried.
 	TooLate int
-	// States counts the deliveries by where they stand after the call. It is nil where the transaction cannot be queried.
+	// States counts the deliveries by their state after the call. It is nil if the transaction cannot be queried.
 	States map[State]int
 }
 
-// Cancel withdraws the deliveries of a message that are not on their way yet, in the caller's transaction: they are
-// withdrawn if and only if it commits. The result says of how many recipients that is true. An id that is not stored is
-// not an error.
+// Cancel withdraws the deliveries of a message that are not on their way yet. They are withdrawn if and only if the caller's
+// transaction commits. The result says how many recipients that concerns. An id that is not stored is no error.
 //
-// On PostgreSQL, a delivery that another transaction is claiming at this moment is waited for and then found too late.
-// The error is an [InvalidError] for an id that is none, [ErrNotMigrated], or what the driver said; then nothing was
-// cancelled.
+// On PostgreSQL, Cancel waits for a delivery that another transaction is claiming, and then finds it too late.
+//
+// The error is an [InvalidError] for text that is no id, [ErrNotMigrated], or the driver's. Nothing was cancelled then.
 func (o *Outbox) Cancel(ctx context.Context, tx Tx, id ID) (CancelResult, error) {
 	if tx == nil {
 		return CancelResult{}, errNoTx

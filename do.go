@@ -7,13 +7,13 @@ import (
 	"fmt"
 )
 
-// Beginner begins transactions. *sql.DB, *sql.Conn and what embeds one of them, such as *sqlx.DB, satisfy it.
+// Beginner begins transactions. *sql.DB and *sql.Conn satisfy it, and so does *sqlx.DB.
 type Beginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
 
-// Do runs fn in a transaction of db, commits it, and then calls each wake, so that a dispatcher in the same process delivers
-// at once what fn enqueued instead of finding it at its next poll:
+// Do runs fn in a transaction of db, commits it, and then calls each wake. Give it the Wake of a dispatcher in the same
+// process, which then delivers at once instead of at its next poll:
 //
 //	err := outbox.Do(ctx, db, func(tx *sql.Tx) error {
 //		…
@@ -21,14 +21,15 @@ type Beginner interface {
 //		return err
 //	}, dispatcher.Wake)
 //
-// An error of fn rolls the transaction back and is returned as it is; so does a panic, which then goes on. Nothing is woken
-// but after a commit. An error of the commit is wrapped; after one that is not an answer of the database, such as a lost
-// connection, the transaction may have been committed all the same. fn must not commit or roll back by itself.
+// An error of fn rolls the transaction back and is returned unchanged. A panic of fn rolls it back and goes on. An error of the
+// commit is wrapped. If that error is not the database's own answer, such as a lost connection, the transaction may have been
+// committed all the same. wake is called only after a commit. fn must not commit or roll back.
 //
 // The transaction has the default options of the database. On SQLite it should take the write lock when it begins, because a
-// transaction that reads first cannot wait for another writer: the databases of store/sqlite.Open do so, others with
-// _txlock=immediate in their DSN. A db of the caller's own can begin in another way. Do may be called concurrently; a wake that
-// is nil is left out, and the others must not block.
+// transaction that reads first cannot wait for another writer. The databases of store/sqlite.Open do so, others with
+// _txlock=immediate in their DSN.
+//
+// Do may be called concurrently. A nil wake is left out. A wake must not block.
 func Do(ctx context.Context, db Beginner, fn func(tx *sql.Tx) error, wake ...func()) (err error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {

@@ -9,22 +9,21 @@ import (
 	"strings"
 )
 
-// Bounds of one INSERT of many rows. SQLite looks a parameter up among all before it, so that more than 32 rows (544
-// parameters) cost more than they save; PostgreSQL gains little after that. Only powers of two are used, for a driver
-// that keeps prepared statements keeps one for each number of rows.
+// Bounds of one INSERT of many rows. SQLite compares each parameter with all before it, so more than 32 rows (544 parameters)
+// cost more than they save. PostgreSQL gains little after that. Only powers of two are used, because some drivers keep a
+// prepared statement for each number of rows.
 const (
 	rowsBits     = 5
 	maxRows      = 1 << rowsBits
 	maxChunkSize = 8 << 20
 )
 
-// Enqueue stores a message in the caller's transaction: it will be delivered if and only if the transaction commits.
-// It runs one statement, and a second one only where Key was used before.
+// Enqueue stores a message in the caller's transaction. It will be delivered if and only if the transaction commits. Enqueue
+// runs one statement, and a second one only if Key was used before. Store.Enqueue of package store needs no transaction.
 //
-// The error is an [InvalidError] for a message that can never be sent: then nothing was written and the transaction can
-// go on. The same holds for an error of Attachment.Open and of reading what it opened, which is wrapped. Else it is
-// [ErrNotMigrated] or what the driver said: then nothing was written, and on PostgreSQL the transaction has failed and
-// can only be rolled back.
+// The error is an [InvalidError] for a message that can never be sent, or the wrapped error of an attachment that could not be
+// read. Nothing was written then, and the transaction can go on. Every other error is [ErrNotMigrated] or the driver's. Nothing
+// was written then either, but on PostgreSQL the transaction has failed and can only be rolled back.
 func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, error) {
 	if tx == nil {
 		return Receipt{}, errNoTx
@@ -40,13 +39,12 @@ func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, err
 	return receipt[0], nil
 }
 
-// EnqueueMany stores messages in the caller's transaction, many in a statement. The receipts are in the order of msgs.
-// Of several messages with one Key the first is stored.
+// EnqueueMany stores messages in the caller's transaction, up to 32 in a statement. The receipts are in the order of msgs. Of
+// several messages with one Key the first is stored.
 //
-// Every message is checked and rendered before anything is written: an error about one names its index, counted from 0,
-// wraps an [InvalidError] or what was said when an attachment was read, and leaves the transaction as it was. After any
-// other error some messages may be stored in the transaction: roll it back. The rendered messages are in memory together,
-// so the caller chooses how many.
+// Every message is checked and rendered before anything is written. An error about one names its index, counted from 0, and
+// wraps an [InvalidError] or the error of its attachment; the transaction is as it was. After any other error some messages may
+// be stored in the transaction: roll it back. The rendered messages are in memory together.
 func (o *Outbox) EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Receipt, error) {
 	if tx == nil {
 		return nil, errNoTx
@@ -59,7 +57,7 @@ func (o *Outbox) EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Rec
 		}
 		rows[i] = row{draft: d, index: i}
 	}
-	// Keys are locked in one order, whoever enqueues them: two transactions with the same keys wait, not deadlock.
+	// Keys are locked in one order, so two transactions with the same keys wait and do not deadlock.
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.draft.key, b.draft.key) })
 	s := asScanner(tx)
 	receipts := make([]Receipt, len(msgs))
@@ -82,7 +80,7 @@ type row struct {
 	index int
 }
 
-// chunk says how many rows go into the next statement.
+// chunk returns how many rows go into the next statement.
 func chunk(rows []row) int {
 	n, size := 0, 0
 	for n < min(len(rows), maxRows) {
@@ -98,8 +96,8 @@ func chunk(rows []row) int {
 	return 1 << (bits.Len(uint(n)) - 1)
 }
 
-// unambiguous cuts a chunk for a transaction that cannot be queried: nobody could be asked which of several keys was
-// there before, so messages with a key go one by one. The rows are sorted, those without a key first.
+// unambiguous cuts a chunk for a transaction that cannot be queried. It could not tell which of several keys was there before,
+// so messages with a key go one by one. The rows are sorted, those without a key first.
 func unambiguous(rows []row) int {
 	keyed := slices.IndexFunc(rows, func(r row) bool { return r.draft.key != "" })
 	if keyed < 0 {
@@ -146,8 +144,7 @@ func (o *Outbox) insertRows(ctx context.Context, tx Tx, s scanner, rows []row, r
 	return nil
 }
 
-// lookUp returns the receipts of the messages that are stored under the keys, as far as the transaction sees them. A nil
-// scanner sees none.
+// lookUp returns the receipts of the messages that the transaction finds under the keys. A nil scanner finds none.
 func (o *Outbox) lookUp(ctx context.Context, s scanner, keys []string) (map[string]Receipt, error) {
 	found := make(map[string]Receipt, len(keys))
 	if s == nil || len(keys) == 0 {
@@ -171,7 +168,7 @@ func (o *Outbox) lookUp(ctx context.Context, s scanner, keys []string) (map[stri
 	return found, err
 }
 
-// receipt is what the caller of Enqueue gets for a stored row.
+// receipt makes the receipt of a stored row.
 func (d *draft) receipt() Receipt { return Receipt{ID: d.id, MessageID: d.messageID} }
 
 // execute runs a statement and returns how many rows it affected.

@@ -8,16 +8,16 @@ import (
 	"github.com/outboxmail/outbox/internal/letter"
 )
 
-// InvalidError says that a value can never be sent or stored. Nothing was written and the transaction is as it was.
-// It is returned as *InvalidError; [errors.As] finds it as a value too.
+// InvalidError says that a value can never be sent or stored. Nothing was written and the transaction is as it was. It is
+// returned as *InvalidError; [errors.As] also fills a value.
 type InvalidError struct {
-	// Field is the field of [Message] or [Config] that is wrong, "Message" where it is the message as a whole, or "ID".
+	// Field names the wrong field of [Message] or [Config]. It is "Message" for the message as a whole, and "ID" for an id.
 	Field string
-	// Err says what is wrong with it.
+	// Err is the reason.
 	Err error
 }
 
-// Error names the field and what is wrong with it.
+// Error names the field and the reason.
 func (e InvalidError) Error() string { return "invalid " + e.Field + ": " + e.Err.Error() }
 
 // Unwrap returns Err.
@@ -37,8 +37,8 @@ func invalid(field, format string, args ...any) error {
 	return &InvalidError{Field: field, Err: fmt.Errorf(format, args...)}
 }
 
-// ErrNotMigrated says that the database has no outbox tables, or older ones than this program needs. Nothing was
-// written. On PostgreSQL the transaction has failed and can only be rolled back.
+// ErrNotMigrated says that the outbox tables are missing or older than this program. Nothing was written. On PostgreSQL the
+// transaction has failed and can only be rolled back.
 var ErrNotMigrated = errors.New("the database has no outbox tables, or outdated ones: run `outboxctl migrate up` or call schema.Migrate")
 
 // The SQLSTATEs of a missing table and of a missing column.
@@ -47,7 +47,7 @@ const (
 	undefinedColumn = "42703"
 )
 
-// explain wraps what a driver said about one of this package's statements.
+// explain wraps the error of a driver about a statement of this package.
 func (o *Outbox) explain(verb string, err error) error {
 	var coded interface{ SQLState() string }
 	switch {
@@ -62,7 +62,7 @@ func (o *Outbox) explain(verb string, err error) error {
 	}
 }
 
-// notMigrated says whether a statement failed because the tables are missing or old. The PostgreSQL drivers have a
+// notMigrated reports whether a statement failed because the outbox tables are missing or old. The PostgreSQL drivers have a
 // typed code for it. SQLite has none: a missing table and a syntax error share SQLITE_ERROR, so its text decides.
 func notMigrated(err error) bool {
 	var coded interface{ SQLState() string }
@@ -79,6 +79,6 @@ func notMigrated(err error) bool {
 // errNoTx is returned where the transaction is nil.
 var errNoTx = errors.New("there is no transaction: it is nil")
 
-// errSwallowed says that the database took the row and stored nothing, as a rule or a trigger of the application may do.
+// errSwallowed says that the database accepted the row and stored nothing. A rule or a trigger of the application can do that.
 var errSwallowed = errors.New("enqueue: the database stored nothing and reported no error: " +
 	"look for a rule or a trigger on outbox_messages")

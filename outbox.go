@@ -1,29 +1,41 @@
-// Package outbox stores e-mail in the transaction that gives rise to it.
+// Package outbox lets an application send e-mail that commits with its data.
 //
-//	tx, err := db.BeginTx(ctx, nil)
-//	…
-//	tx.ExecContext(ctx, "INSERT INTO orders …")
-//	receipt, err := outbox.Enqueue(ctx, tx, &outbox.Message{
-//		From:    outbox.Address{Name: "Shop", Address: "shop@example.com"},
-//		To:      []outbox.Address{{Address: "ann@example.org"}},
-//		Subject: "Your order",
-//		Text:    "Thank you. It is on its way.",
+//	err := outbox.Do(ctx, db, func(tx *sql.Tx) error {
+//		if _, err := tx.ExecContext(ctx, "INSERT INTO orders …"); err != nil {
+//			return err
+//		}
+//		_, err := outbox.Enqueue(ctx, tx, &outbox.Message{
+//			From:    outbox.Address{Name: "Shop", Address: "shop@example.com"},
+//			To:      []outbox.Address{{Address: "ann@example.org"}},
+//			Subject: "Your order",
+//			Text:    "Thank you. It is on its way.",
+//		})
+//		return err
 //	})
-//	…
-//	tx.Commit()
 //
-// The message exists if and only if the transaction commits. From then on a dispatcher (package dispatcher, or the
-// command outboxctl) delivers it, and every recipient ends in a known state. Delivery is at least once, and as close to
-// once as SMTP allows: when a connection or a process is lost after the end of the message may have reached the relay
-// and before its answer was recorded, nobody can know whether it was accepted. [Message.OnUncertain] says what happens
-// then: it is sent again, with the same Message-ID and, through the same relay, the same bytes, or it waits for an operator.
+// The message exists if and only if the transaction commits. A dispatcher then delivers it: package dispatcher inside the
+// application, or the command outboxctl beside it.
 //
-// Using it takes three steps: create the tables with package schema, call [Enqueue] where the application writes its
-// data, and run a dispatcher.
+// An application writes these:
 //
-// A message is checked and rendered before anything is written, so an [InvalidError] leaves the transaction as it was.
-// Enqueueing is one portable INSERT, which SQLite and PostgreSQL understand alike; this package therefore needs no
-// driver and no dialect, and services in other languages can enqueue with the same statement.
+//   - [Enqueue] and [EnqueueMany] store a [Message] in the application's transaction, [Tx].
+//   - [Cancel] withdraws a message in a transaction, as far as it is not on its way.
+//   - [Do] runs a transaction and wakes the dispatcher after its commit.
+//   - [New] sets defaults and limits, a [Config]. Its [Outbox] has the same verbs.
+//   - Package schema creates the tables, store opens them, dispatcher and smtpx deliver. Package templates fills messages from
+//     files, keyring encrypts them at rest, outboxtest tests them.
+//
+// # Guarantees
+//
+// Every recipient of a committed message ends in one [State], or waits visibly. Delivery is at least once, and as close to once
+// as SMTP allows. A second copy is possible only if the connection, the process or the database is lost in one moment: the end
+// of the message may have reached the relay, and its answer is not recorded yet. [Message.OnUncertain] decides what happens
+// then. [Resend] sends again with the same Message-ID. [Hold] waits for an operator.
+//
+// A message is checked and rendered before anything is written. An [InvalidError] leaves the transaction as it was.
+//
+// Enqueueing is one INSERT that SQLite and PostgreSQL both understand. This package needs no driver and no dialect, and a
+// service in another language can enqueue with the same statement.
 package outbox
 
 import (
@@ -43,41 +55,40 @@ const (
 	defaultMaxRecipients = 100
 )
 
-// Config says what an [Outbox] fills in and what it accepts. The zero value is ready to use.
+// Config sets the defaults and limits of an [Outbox]. The zero value is ready to use.
 type Config struct {
 	// From is the author of messages that name none. Defaults to none: then every message must have one.
 	From Address
-	// MessageIDDomain stands behind the @ of the Message-IDs (RFC 5322 §3.6.4). Defaults to the domain of the author.
+	// MessageIDDomain stands behind the @ of Message-IDs (RFC 5322 §3.6.4). Defaults to the domain of the author.
 	MessageIDDomain string
-	// MaxSize is the largest message in bytes, as rendered. Defaults to 25 MiB, about what large providers accept.
+	// MaxSize is the largest rendered message in bytes. Defaults to 25 MiB, about what large providers accept.
 	MaxSize int64
 	// MaxHeaderSize is the largest header of a message in bytes. Defaults to 64 KiB.
 	MaxHeaderSize int
-	// MaxRecipients is the largest number of recipients of a message. Defaults to 100, the number that every SMTP server
-	// must accept at once (RFC 5321 §4.5.3.1.8).
+	// MaxRecipients is the largest number of recipients of a message. Defaults to 100, which every SMTP server must accept at
+	// once (RFC 5321 §4.5.3.1.8).
 	MaxRecipients int
-	// AllowHeaders names header fields that steer an e-mail provider, such as X-SES-CONFIGURATION-SET, which are refused
-	// in messages otherwise: text that reached a header by mistake must not choose a template or another recipient.
-	// Names are complete and their case does not matter. Defaults to none.
+	// AllowHeaders names header fields that steer an e-mail provider, such as X-SES-CONFIGURATION-SET. Other such fields are
+	// refused: text that reached a header by mistake must not choose a template or another recipient. A name matches the
+	// whole field name, ignoring case. Defaults to none.
 	AllowHeaders []string
-	// Schema names the schema of PostgreSQL that holds the tables, as schema.In made them and with the same meaning as
-	// store.Schema. It is for messages that are enqueued; one name at most 63 bytes long, taken as it is, case included. On
-	// SQLite, which has no schemas, every call fails with a name. Defaults to where the search path of the session leads.
+	// Schema is the PostgreSQL schema that holds the tables; see schema.In. Case-sensitive, at most 63 bytes. SQLite has no
+	// schemas, so every call fails there. Defaults to the search path of the session.
 	Schema string
-	// HTMLOnly sends a message that has HTML and no Text as it is. Defaults to deriving its text from the HTML.
+	// HTMLOnly sends a message that has HTML and no Text as it is. Defaults to false: Text is derived from the HTML.
 	HTMLOnly bool
-	// Keys encrypts the bodies of messages before they are stored (see [keyring.Ring]); dispatchers need the same keys. Envelope,
-	// tags, times and idempotency key stay readable. Defaults to none: bodies are stored as they are sent.
+	// Keys encrypts the bodies of messages before they are stored. Dispatchers need the same keys. Envelope, tags, times and
+	// idempotency key stay readable. Defaults to none: bodies are stored as they are sent.
 	Keys *keyring.Ring
-	// SealDetails encrypts the subject and the metadata that are stored beside the body, too. They can then be read only with
-	// the key, and not be searched in the database. It needs Keys.
+	// SealDetails also encrypts the subject and the metadata that are stored beside the body. They can then be read only with
+	// the key, and the database cannot search them. It needs Keys. Defaults to false.
 	SealDetails bool
-	// CompressFrom is the size in bytes from which a body is compressed before it is encrypted. The length of what is stored
-	// then tells how well it compresses: leave it off for messages in which text that a stranger chose stands beside a secret,
-	// for who can see the lengths of many such messages learns about the secret (as in CRIME). It needs Keys. Defaults to never.
+	// CompressFrom is the size in bytes from which a body is compressed before it is encrypted. The stored length then tells
+	// how well the body compresses. Leave it off where a stranger chooses text beside a secret: by the lengths of many such
+	// messages the secret can be found (CRIME). It needs Keys. Defaults to never.
 	CompressFrom int64
-	// TraceParent returns the W3C traceparent of the request that enqueues, or nothing, so that the delivery can be linked
-	// to it. A value in another form is not stored. It must be safe for concurrent use. Defaults to none.
+	// TraceParent returns the W3C traceparent of the request that enqueues, or nothing. The delivery is linked to it. A value
+	// in another form is not stored. It must be safe for concurrent use. Defaults to none.
 	TraceParent func(ctx context.Context) string
 }
 

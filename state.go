@@ -2,19 +2,19 @@ package outbox
 
 import "github.com/outboxmail/outbox/queue"
 
-// State is where a delivery stands. A message has one delivery per recipient and each moves on its own.
-// The values are stored as they are here; new ones are only ever added.
+// State is where a delivery stands. A message has one delivery for each recipient, and each moves on its own. The values are
+// stored as they are here; a release may add values and never changes one.
 type State string
 
-// The states of a delivery. The first four are live, the others are terminal: a delivery leaves them only when an
-// operator requeues it.
+// The states of a delivery. The first four are live. The others are terminal: a delivery leaves them only when an operator
+// requeues it.
 const (
-	// StateQueued waits to be claimed: now, later, or again. Shown to people it reads "scheduled" when its time has not
-	// come and "deferred" when it was attempted before.
+	// StateQueued waits to be claimed: now, later, or again. People are shown "scheduled" before its time has come, and
+	// "deferred" after an attempt.
 	StateQueued State = "queued"
 	// StateSending is leased to a dispatcher.
 	StateSending State = "sending"
-	// StateUncertain was lost after its final dot may have left: the relay may or may not have accepted it.
+	// StateUncertain may or may not have been accepted: the connection was lost after the final dot may have left.
 	StateUncertain State = "uncertain"
 	// StateHeld waits for an operator to release it.
 	StateHeld State = "held"
@@ -38,7 +38,7 @@ func States() []State {
 	}
 }
 
-// Terminal says whether nothing more happens to a delivery in this state by itself.
+// Terminal reports whether a delivery stays in this state unless an operator requeues it.
 func (s State) Terminal() bool {
 	switch s {
 	case StateSent, StateFailed, StateExpired, StateCancelled, StateSuppressed:
@@ -48,7 +48,7 @@ func (s State) Terminal() bool {
 	}
 }
 
-// Valid says whether s is one of [States].
+// Valid reports whether s is one of [States].
 func (s State) Valid() bool {
 	switch s {
 	case StateQueued, StateSending, StateUncertain, StateHeld:
@@ -64,11 +64,11 @@ type Priority = queue.Priority
 // The priorities. A higher one goes first but never stops a lower one.
 const (
 	// High is for mail that a person is waiting for, such as a sign-in code.
-	High = queue.High
+	High Priority = queue.High
 	// Normal is the default.
-	Normal = queue.Normal
+	Normal Priority = queue.Normal
 	// Bulk is for newsletters and digests.
-	Bulk = queue.Bulk
+	Bulk Priority = queue.Bulk
 )
 
 // UncertainPolicy says what happens to a delivery whose outcome cannot be known: the connection or the process was lost
@@ -78,7 +78,7 @@ type UncertainPolicy = queue.UncertainPolicy
 // The policies for an uncertain outcome.
 const (
 	// Resend sends again with the same Message-ID and bytes. At worst the recipient gets two copies.
-	Resend = queue.Resend
+	Resend UncertainPolicy = queue.Resend
 	// Hold leaves the delivery uncertain until an operator resolves it. At worst the recipient gets none before that.
-	Hold = queue.Hold
+	Hold UncertainPolicy = queue.Hold
 )

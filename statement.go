@@ -10,8 +10,8 @@ import (
 	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
-// Every value is bound as text, as an int64, as bytes or as nil: these are what all drivers agree about. A time.Time, for
-// one, is stored by modernc's SQLite as its String form. The names of tables stand behind %[1]s, for the schema.
+// Every value is bound as text, an int64, bytes or nil, because all drivers agree about these. A time.Time is not among them:
+// modernc's SQLite stores its String form. %[1]s stands before each table for the schema.
 const (
 	insertInto = `INSERT INTO %[1]soutbox_messages (id, message_id, idempotency_key, route, priority, sender, recipients, ` +
 		`subject, size, not_before, expires_at, on_uncertain, tags, metadata, trace_parent, body_key_id, body) VALUES `
