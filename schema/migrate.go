@@ -74,7 +74,7 @@ func Migrate(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) error {
 
 // migrate brings the database to the last of the steps.
 func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration, opts ...Option) error {
-	set, err := configure(d, opts)
+	set, err := configureFor(d, opts)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -252,7 +252,7 @@ func compare(applied []row, steps []Migration, set settings) error {
 // Version returns the version of the database's schema, 0 when it holds no tables of outbox. It writes nothing. Of the options
 // only [In] has a meaning here.
 func Version(ctx context.Context, db *sql.DB, opts ...Option) (int, error) {
-	set, err := configure("", opts)
+	set, err := configureFor("", opts)
 	if err != nil {
 		return 0, fmt.Errorf("read the schema version: %w", err)
 	}
@@ -276,7 +276,7 @@ func Check(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) error {
 	if err != nil {
 		return err
 	}
-	set, err := configure(d, opts)
+	set, err := configureFor(d, opts)
 	if err != nil {
 		return fmt.Errorf("check the schema: %w", err)
 	}

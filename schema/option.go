@@ -2,6 +2,7 @@ package schema
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/outboxmail/outbox/internal/pgschema"
 )
@@ -14,6 +15,7 @@ type settings struct {
 	schema        string // "" is where the search path leads
 	applicationID int32
 	claimed       bool // applicationID was given
+	from          int  // SQL leaves out the steps up to this one
 }
 
 // In names the schema of PostgreSQL that holds the tables. [Migrate] creates it where it is missing, which needs the right to
@@ -40,6 +42,27 @@ func ApplicationID(id int32) Option {
 		s.applicationID, s.claimed = id, true
 		return nil
 	}
+}
+
+// From lets [SQL] return only the steps after a version: those that a database of that version still needs. Defaults to 0, an
+// empty database. It is an error for everything else, which asks the database for its version.
+func From(version int) Option {
+	return func(s *settings) error {
+		if version < 0 {
+			return fmt.Errorf("a version counts from 0, not %d", version)
+		}
+		s.from = version
+		return nil
+	}
+}
+
+// configureFor gathers the options of a call that looks at a database.
+func configureFor(d Dialect, opts []Option) (settings, error) {
+	set, err := configure(d, opts)
+	if err == nil && set.from > 0 {
+		err = errors.New("schema.From is for schema.SQL: leave it away, the database knows its version")
+	}
+	return set, err
 }
 
 // configure gathers the options.

@@ -100,30 +100,61 @@ func record(d Dialect, m Migration) string {
 	return fmt.Sprintf("INSERT INTO outbox_migrations (version, checksum, applied_at) VALUES (%d, '%s', %s)", m.Version, m.Checksum, now)
 }
 
-// SQL returns the statements that build the whole schema in an empty database, for people and other tools. They also
-// record themselves, so that [Migrate] and [Version] know them afterwards. Of the options only [In] has a meaning here. It
-// panics on an unknown dialect, and on an option that the dialect does not have.
+// SQL returns the statements that build the whole schema in an empty database, for people and other migration tools. They
+// also record themselves, so that [Migrate] and [Version] know them afterwards. With [From] it returns only the later steps.
+//
+// The text is a migration as it is for goose, golang-migrate and psql: one "+goose Up" before the first statement, functions
+// between "+goose StatementBegin" and "+goose StatementEnd", no BEGIN and no COMMIT, and no way down.
+//
+// Of the options [In] and [From] have a meaning here. SQL panics on an unknown dialect, on an option that the dialect does
+// not have, and on a version that this program does not know.
 func SQL(d Dialect, opts ...Option) string {
-	set, err := configure(d, opts)
-	if err != nil {
-		panic("schema: " + err.Error())
-	}
 	steps, err := Migrations(d)
 	if err != nil {
 		panic("schema: " + err.Error())
 	}
+	text, err := script(d, steps, opts)
+	if err != nil {
+		panic("schema: " + err.Error())
+	}
+	return text
+}
+
+// gooseUp opens the statements of a migration for goose, which takes the mark once in a file.
+const gooseUp = "-- +goose Up\n"
+
+// script returns the statements of the steps.
+func script(d Dialect, steps []Migration, opts []Option) (string, error) {
+	set, err := configure(d, opts)
+	if err != nil {
+		return "", err
+	}
+	if set.from > len(steps) {
+		return "", fmt.Errorf("version %d is not known, the last is %d", set.from, len(steps))
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "-- The tables of outbox for %s, version %d.\n", d, latest)
+	fmt.Fprintf(&b, "-- The tables of outbox for %s, version %d", d, len(steps))
+	if set.from > 0 {
+		fmt.Fprintf(&b, ", from version %d", set.from)
+	}
+	b.WriteString(".\n")
+	if set.from == len(steps) {
+		b.WriteString("-- There is no later step.\n")
+		return b.String(), nil
+	}
 	b.WriteString("-- Run it in one transaction: psql -1 -f FILE, or sqlite3 with BEGIN IMMEDIATE and COMMIT around it.\n\n")
-	if set.schema != "" {
-		fmt.Fprintf(&b, "CREATE SCHEMA IF NOT EXISTS %s;\n", pgschema.Quote(set.schema))
+	b.WriteString(gooseUp + "\n")
+	if set.from == 0 {
+		if set.schema != "" {
+			fmt.Fprintf(&b, "CREATE SCHEMA IF NOT EXISTS %s;\n", pgschema.Quote(set.schema))
+		}
+		b.WriteString(pgschema.Qualify(migrationsTable, set.schema) + ";\n")
 	}
-	b.WriteString(pgschema.Qualify(migrationsTable, set.schema) + ";\n")
-	for _, m := range steps {
+	for _, m := range steps[set.from:] {
 		fmt.Fprintf(&b, "\n-- %04d %s\n%s\n%s;\n", m.Version, strings.ReplaceAll(m.Name, "_", " "),
-			pgschema.Qualify(m.SQL, set.schema), pgschema.Qualify(record(d, m), set.schema))
+			pgschema.Qualify(strings.TrimPrefix(m.SQL, gooseUp), set.schema), pgschema.Qualify(record(d, m), set.schema))
 	}
-	return b.String()
+	return b.String(), nil
 }
 
 // statements cuts a migration at the semicolons that end a line, except inside a StatementBegin … StatementEnd block,

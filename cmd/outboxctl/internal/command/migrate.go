@@ -35,6 +35,7 @@ type migrateOptions struct {
 type migrateSQLOptions struct {
 	*app
 	dialect string
+	from    int
 }
 
 func newMigrate(a *app) *cobra.Command {
@@ -187,13 +188,20 @@ func newMigrateSQL(a *app, runF func(context.Context, *migrateSQLOptions) error)
 		runF = migrateSQLRun
 	}
 	cmd := &cobra.Command{
-		Use:     "sql",
-		Short:   "Print the statements that build the tables",
-		Long:    "Print the statements that build the tables in an empty database, for people and other tools. No database is needed.",
-		Example: "  outboxctl migrate sql --dialect postgres | psql -1 shop",
-		Args:    needs(0, 0, ""),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
+		Use:   "sql",
+		Short: "Print the statements that build the tables",
+		Long: `Print the statements that build the tables in an empty database, for people and other tools. With --from, print only
+those that a database of that version still needs. No database is needed.
+
+The output is a migration for goose, golang-migrate and psql as it is. It records itself, so that
+"outboxctl migrate status" knows the version.`,
+		Example: `  outboxctl migrate sql --dialect postgres | psql -1 shop
+  outboxctl migrate sql --dialect postgres > migrations/00007_outbox.sql
+  outboxctl migrate sql --dialect postgres --from 1 > migrations/00012_outbox.sql`,
+		Args: needs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
 	}
+	cmd.Flags().IntVar(&opts.from, "from", 0, "leave out the steps up to version `N`, which the database has")
 	cmd.Flags().StringVar(&opts.dialect, "dialect", "", "`DIALECT`: sqlite or postgres (default that of --db)")
 	if err := cmd.RegisterFlagCompletionFunc("dialect", cobra.FixedCompletions(
 		[]string{string(schema.SQLite), string(schema.Postgres)}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
@@ -217,7 +225,10 @@ func migrateSQLRun(_ context.Context, opts *migrateSQLOptions) error {
 	if err := connect.CheckSchema(dialect, name); err != nil {
 		return err
 	}
-	var in []schema.Option
+	if opts.from < 0 || opts.from > schema.Latest() {
+		return exit.Usagef("see \"outboxctl migrate status\"", "--from: version %d is not known, the last is %d", opts.from, schema.Latest())
+	}
+	in := []schema.Option{schema.From(opts.from)}
 	if name != "" {
 		in = append(in, schema.In(name))
 	}

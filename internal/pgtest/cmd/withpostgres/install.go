@@ -47,6 +47,7 @@ var tools = []struct{ name, file string }{
 	{"libsasl2-modules", "/usr/lib/*/sasl2/libplain.so"},
 	{"postfix", "/usr/sbin/postfix"},
 	{"python3-dkim", "/usr/lib/python3/dist-packages/dkim/__init__.py"},
+	{"python3-psycopg2", "/usr/lib/python3/dist-packages/psycopg2/__init__.py"},
 	{"sasl2-bin", "/usr/sbin/saslpasswd2"},
 }
 
