@@ -21,7 +21,7 @@ func short() *Message {
 // refused drafts a message and wants an error about the field.
 func refused(t *testing.T, o *Outbox, m *Message, field string) {
 	t.Helper()
-	_, err := o.draft(t.Context(), m, "", standard.now())
+	_, err := o.draft(t.Context(), m, "", o.now())
 	var invalid *InvalidError
 	if !errors.As(err, &invalid) || invalid.Field != field {
 		t.Errorf("the error is %v, want one about %s", err, field)
@@ -39,7 +39,7 @@ func TestTextFromHTMLCanBeSwitchedOff(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := o.draft(t.Context(), m, "", standard.now())
+		d, err := o.draft(t.Context(), m, "", o.now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func TestAttachmentsThatCannotBeRead(t *testing.T) {
 	} {
 		m := short()
 		m.Attachments = []Attachment{{Name: "first.txt"}, test.a}
-		_, err := o.draft(t.Context(), m, "", standard.now())
+		_, err := o.draft(t.Context(), m, "", o.now())
 		if err == nil || errors.As(err, new(*InvalidError)) || !strings.HasPrefix(err.Error(), `attachment 2: read "`) {
 			t.Errorf("%s: %v", test.name, err)
 		}

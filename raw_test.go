@@ -20,7 +20,7 @@ func rawDraft(t *testing.T, m *Message) (*draft, error) {
 	t.Helper()
 	o := *standard
 	o.now = func() time.Time { return sampleDate }
-	return o.draft(t.Context(), m, "", standard.now())
+	return o.draft(t.Context(), m, "", o.now())
 }
 
 const rawSample = "DKIM-Signature: v=1; h=From : To;\n\tb=abc\nFrom: Ann <ann@Example.org>\n" +

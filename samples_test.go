@@ -214,7 +214,7 @@ func renderSample(tb testing.TB, m *Message) []byte {
 		tb.Fatal(err)
 	}
 	// The way that Enqueue takes must accept the same.
-	if _, err := o.draft(context.Background(), m, "", standard.now()); err != nil {
+	if _, err := o.draft(context.Background(), m, "", o.now()); err != nil {
 		tb.Fatal(err)
 	}
 	return d.body

@@ -23,7 +23,7 @@ func valid() *Message {
 // check drafts a message and returns the field that the error names, empty for none.
 func check(t *testing.T, o *Outbox, m *Message) string {
 	t.Helper()
-	_, err := o.draft(context.Background(), m, "", standard.now())
+	_, err := o.draft(context.Background(), m, "", o.now())
 	if err == nil {
 		return ""
 	}
