@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -62,6 +63,14 @@ func (b *headerBlock) raw(name, value string) {
 	b.begin(name)
 	b.buf = append(b.buf, ' ')
 	b.buf = append(b.buf, value...)
+	b.end()
+}
+
+// date writes the Date field.
+func (b *headerBlock) date(t time.Time) {
+	b.begin("Date")
+	b.buf = append(b.buf, ' ')
+	b.buf = t.AppendFormat(b.buf, dateLayout)
 	b.end()
 }
 

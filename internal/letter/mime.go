@@ -20,7 +20,7 @@ type entity struct {
 // tree builds mixed( alternative( text, related( html, inline… ), calendar ), attached… ), leaving out every level that
 // would have one child. The alternatives become richer towards the end (RFC 2046 §5.1.4).
 func (c *Content) tree(mark string) entity {
-	var body []entity
+	body := make([]entity, 0, 3+len(c.Attached))
 	if c.Text != "" {
 		body = append(body, textEntity("text/plain; charset=utf-8", c.Text))
 	}
@@ -36,7 +36,11 @@ func (c *Content) tree(mark string) entity {
 		body = append(body, textEntity("text/calendar; charset=utf-8; method="+c.Method, c.Calendar))
 	}
 	if len(body) > 1 {
-		body = []entity{{mediaType: "multipart/alternative", boundary: boundary(mark, "alt"), children: body}}
+		alternative := entity{mediaType: "multipart/alternative", boundary: boundary(mark, "alt"), children: body}
+		if len(c.Attached) == 0 {
+			return alternative
+		}
+		body = []entity{alternative}
 	}
 	body = append(body, fileEntities(c.Attached)...)
 	if len(body) == 1 {
@@ -71,8 +75,8 @@ func (e *entity) describe(b *headerBlock) {
 	b.raw("Content-Transfer-Encoding", string(e.encoding))
 }
 
-// write writes the body. The fields of a part are written already, so go-message takes them as one block and keeps its bytes.
-func (e *entity) write(w io.Writer) error {
+// write writes the body. It keeps nothing in head and uses its memory.
+func (e *entity) write(w io.Writer, head *headerBlock) error {
 	if e.boundary == "" {
 		return e.encoding.write(w, e.data)
 	}
@@ -80,17 +84,18 @@ func (e *entity) write(w io.Writer) error {
 	if err := mw.SetBoundary(e.boundary); err != nil {
 		return err
 	}
-	var head headerBlock
+	var fields textproto.Header
 	for i := range e.children {
 		head.reset()
-		e.children[i].describe(&head)
-		var fields textproto.Header
+		e.children[i].describe(head)
+		// go-message takes a finished block for one field and writes its bytes as they are. Every block begins with Content-Type.
+		fields.Del("Content-Type")
 		fields.AddRaw(head.buf)
 		part, err := mw.CreatePart(fields)
 		if err != nil {
 			return err
 		}
-		if err := e.children[i].write(part); err != nil {
+		if err := e.children[i].write(part, head); err != nil {
 			return err
 		}
 	}

@@ -252,7 +252,7 @@ func decodeSubject(value string) string {
 func (m *Raw) Render(messageID string, date time.Time) ([]byte, error) {
 	var head headerBlock
 	if !m.dated {
-		head.raw("Date", date.Format(dateLayout))
+		head.date(date)
 	}
 	if m.MessageID == "" {
 		head.raw("Message-ID", messageID)

@@ -57,7 +57,7 @@ func (c *Content) Render(stamp Stamp, limits Limits) ([]byte, error) {
 	out.Grow(len(head.buf) + root.estimate() + 256)
 	out.Write(head.buf)
 	out.WriteString(crlf)
-	if err := root.write(&out); err != nil {
+	if err := root.write(&out, &head); err != nil {
 		return nil, fmt.Errorf("write the body: %w", err)
 	}
 	return out.Bytes(), nil
@@ -65,7 +65,7 @@ func (c *Content) Render(stamp Stamp, limits Limits) ([]byte, error) {
 
 // header writes every field but those that describe the body.
 func (c *Content) header(head *headerBlock, stamp Stamp) {
-	head.raw("Date", stamp.Date.Format(dateLayout))
+	head.date(stamp.Date)
 	head.addresses("From", []Mailbox{c.From})
 	if c.Sender != nil {
 		head.addresses("Sender", []Mailbox{*c.Sender})
