@@ -81,7 +81,7 @@ func TestStamp(t *testing.T) {
 		"mailjet":   {id, "X-Mailjet-Campaign: welcome", "X-MJ-EventPayload: " + all},
 		"mandrill": {id, "X-MC-Tags: welcome, new_ user, n_", `X-MC-Metadata: {"outbox_id": "` + stampID + `", "a\u0020key": "x", ` + note +
 			`, "user": "4711"}`},
-		"resend": {id, "Resend-Idempotency-IdempotencyKey: " + stampID + "/1/2"},
+		"resend": {id, "Resend-Idempotency-Key: " + stampID + "/1/2"},
 	} {
 		if got := stamped(t, profile(t, name), claimedFor(tags, metadata), stampBody); !slices.Equal(got, want) {
 			t.Errorf("%s:\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
