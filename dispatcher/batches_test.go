@@ -11,7 +11,7 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// tallied is a shelf that counts how often outcomes are recorded, and for how long they waited.
+// tallied is a shelf that counts the calls of Settle and measures how long outcomes wait for one.
 type tallied struct {
 	*shelf
 
@@ -21,7 +21,7 @@ type tallied struct {
 	longest time.Duration
 }
 
-// observe notes when an outcome is known.
+// observe notes when an outcome becomes known.
 func (q *tallied) observe(_ context.Context, e dispatcher.OutcomeEvent) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -38,8 +38,8 @@ func (q *tallied) Settle(ctx context.Context, owner string, list []queue.Settlem
 	return q.shelf.Settle(ctx, owner, list)
 }
 
-// Outcomes share a statement while many other messages are under way, and none waits for longer than 20 ms. That of a message
-// which is alone, or nearly so, waits for nobody.
+// Outcomes share a call while many other messages are being sent, and none waits for longer than 20 ms. The outcome of a
+// message that is alone, or nearly so, does not wait.
 func TestOutcomesGather(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

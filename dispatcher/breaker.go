@@ -8,53 +8,53 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// RelayState says in a word how a relay does.
+// RelayState is the state of a relay.
 type RelayState string
 
 // The states of a relay.
 const (
-	// RelayHealthy takes its full share.
+	// RelayHealthy means that the relay gets its full share.
 	RelayHealthy RelayState = "healthy"
-	// RelayDegraded fails or throttles often enough to take a quarter of its share only.
+	// RelayDegraded means that the relay fails or throttles often. It gets a quarter of its share.
 	RelayDegraded RelayState = "degraded"
-	// RelayOffline takes nothing until a probe, or where its Sender has none the next trial, finds it back.
+	// RelayOffline means that the relay gets nothing until a probe succeeds. If its Sender cannot probe, the next trial decides.
 	RelayOffline RelayState = "offline"
-	// RelayTrial is given one message at a time until one of them shows that it is back.
+	// RelayTrial means that the relay gets one message at a time until one gets through.
 	RelayTrial RelayState = "trial"
-	// RelayPaused takes nothing until its provider's allowance is renewed.
+	// RelayPaused means that the relay gets nothing until its provider's allowance is renewed.
 	RelayPaused RelayState = "paused"
 )
 
-// What opens a breaker and how long it stays open.
+// When a breaker opens and how long it stays open.
 const (
-	// tripAfter is how many failures in a row, with no session between them that came about, take a relay offline.
+	// tripAfter is the number of failures in a row that take a relay offline. A session that works ends the row.
 	tripAfter = 5
-	// A relay that cannot be reached is looked at again after outageWait, and then half as often each time.
+	// outageWait is the first wait for a relay that cannot be reached. Each further wait doubles, up to longestOutage.
 	outageWait, longestOutage = 5 * time.Second, 5 * time.Minute
-	// One that an operator must mend is not worth as many looks.
+	// configWait is the first wait after a fault that an operator has to mend. It doubles up to longestConfig.
 	configWait, longestConfig = 30 * time.Second, 15 * time.Minute
-	// An allowance that is used up and of which nobody knows when it is renewed.
+	// quotaWait is the first wait for a used-up allowance whose renewal is not known. It doubles up to longestQuota.
 	quotaWait, longestQuota = 15 * time.Minute, 4 * time.Hour
 
-	// window is how many verdicts a relay is judged by; degradedFrom bad ones among them make it degraded, degradedTo of them
-	// let it recover.
+	// window is the number of last verdicts that count. With degradedFrom bad ones the relay becomes degraded, with degradedTo it
+	// recovers.
 	window, degradedFrom, degradedTo = 20, 5, 2
 	// throttleMemory is how long a relay counts as degraded after it throttled.
 	throttleMemory = 30 * time.Second
 )
 
-// breaker is what is known of the health of one relay. It goes by what sessions and allowances do, never by the rejection of
-// a message or a recipient, which shows that the relay works. Its times are of this process alone.
+// breaker tracks the health of one relay. It goes by sessions and allowances. The rejection of a message or a recipient shows that
+// the relay works. The breaker knows only what this process has seen.
 //
 // It is closed (healthy or degraded), open (offline or paused) or half open (trial):
 //
 //	closed → open      a fault of the configuration; tripAfter failures in a row; a used-up allowance
-//	open → half open   the wait is over, and the probe, where there is one, went well
-//	half open → closed a message got through, or was rejected for itself
-//	half open → open   it failed again: the wait doubles
+//	open → half open   the wait is over, and the probe, if there is one, succeeded
+//	half open → closed a message was accepted, or rejected for itself
+//	half open → open   another failure: the wait doubles
 type breaker struct {
 	mu        sync.Mutex
-	state     RelayState // but for RelayDegraded, which recent says
+	state     RelayState // never RelayDegraded, which follows from recent
 	reason    string     // in the relay's words
 	since     time.Time
 	until     time.Time // of offline and paused
@@ -63,24 +63,24 @@ type breaker struct {
 	lastFrom  string
 	recent    [window]bool // true is bad
 	next      int
-	worn      bool      // too many of them were bad, and not yet few enough
-	throttled time.Time // last time
-	shared    bool      // the pause is known to all dispatchers, and ends when they are told so
+	degraded  bool      // too many of them were bad, and not yet few enough
+	throttled time.Time // when the relay last throttled
+	shared    bool      // all dispatchers know of the pause; it ends for all of them together
 }
 
 func newBreaker(now time.Time) *breaker { return &breaker{state: RelayHealthy, since: now} }
 
-// verdict is what one attempt says about a relay.
+// verdict is what one attempt shows about a relay.
 type verdict struct {
 	class  smtpx.Class // "" for a message that was accepted, or rejected for itself
 	stage  smtpx.Stage
 	scope  smtpx.Scope
-	sender string        // whose message it was
-	words  string        // of the relay
-	reset  time.Duration // after which the relay may be asked again, when it said so
+	sender string        // envelope sender
+	words  string        // the relay's own words
+	reset  time.Duration // after which the relay asks to be tried again, 0 if it does not say
 }
 
-// handshake says whether a session fails before it can carry any message: its fault is the relay's, whoever the sender is.
+// handshake says whether a stage comes before any message. A failure there is the relay's fault.
 func handshake(s smtpx.Stage) bool {
 	switch s {
 	case smtpx.StageDial, smtpx.StageTLS, smtpx.StageBanner, smtpx.StageEHLO, smtpx.StageStartTLS, smtpx.StageAuth:
@@ -90,20 +90,20 @@ func handshake(s smtpx.Stage) bool {
 	}
 }
 
-// note takes a verdict and says whether the state changed by it.
+// note applies a verdict and says whether the state changed.
 func (b *breaker) note(now time.Time, v verdict) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := b.current(now)
 	b.recent[b.next%window] = v.class != "" && v.class != smtpx.ClassRecycle
 	b.next++
-	b.weigh()
+	b.judge()
 	switch v.class {
 	case smtpx.ClassConfig:
 		switch {
 		case v.scope == smtpx.ScopeLogin || v.scope == smtpx.ScopeRelay:
 			b.open(now, RelayOffline, v.words, configWait, longestConfig, v.reset)
-		case v.sender != b.lastFrom: // one sender that may not send is no fault of the relay; that nobody may is
+		case v.sender != b.lastFrom: // one sender that may not send is no fault of the relay; several are
 			b.lastFrom = v.sender
 			b.fail(now, v)
 		}
@@ -120,7 +120,7 @@ func (b *breaker) note(now time.Time, v verdict) bool {
 	return b.current(now) != before
 }
 
-// fail counts a failure, and opens the breaker when it is one too many.
+// fail counts a failure and opens the breaker after tripAfter of them, or in a trial.
 func (b *breaker) fail(now time.Time, v verdict) {
 	b.failures++
 	if b.state == RelayTrial || b.failures >= tripAfter {
@@ -128,8 +128,8 @@ func (b *breaker) fail(now time.Time, v verdict) {
 	}
 }
 
-// open takes the relay out for a time that doubles from once to the next, or for the one that the relay named. What fails
-// late, because it was under way when the breaker opened, does not make it longer.
+// open takes the relay out of use. The wait doubles each time, unless the relay named one. Failures of messages that were under way
+// when the breaker opened do not prolong it.
 func (b *breaker) open(now time.Time, state RelayState, words string, first, longest, named time.Duration) {
 	if (b.state == RelayOffline || b.state == RelayPaused) && now.Before(b.until) {
 		return
@@ -142,7 +142,7 @@ func (b *breaker) open(now time.Time, state RelayState, words string, first, lon
 	b.state, b.reason, b.since, b.until, b.shared = state, words, now, now.Add(wait), false
 }
 
-// reopen begins the next wait after a probe that failed.
+// reopen begins the next wait after a failed probe.
 func (b *breaker) reopen(now time.Time, v verdict) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -153,19 +153,19 @@ func (b *breaker) reopen(now time.Time, v verdict) {
 	b.open(now, RelayOffline, v.words, outageWait, longestOutage, v.reset)
 }
 
-// close lets the relay have its share.
+// close ends a row of failures, and ends a trial.
 func (b *breaker) close(now time.Time) {
 	b.failures, b.lastFrom = 0, ""
 	switch b.state {
 	case RelayTrial:
 		b.waited = 0
 		b.state, b.reason, b.since = RelayHealthy, "", now
-	case RelayOffline, RelayPaused: // a straggler from before; the wait stays
+	case RelayOffline, RelayPaused: // a message from before; the wait stays
 	default:
 	}
 }
 
-// pause keeps the relay out for a time because another dispatcher says so.
+// pause takes the relay out of use for a time that another dispatcher or an operator set.
 func (b *breaker) pause(now time.Time, d time.Duration, reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -177,14 +177,14 @@ func (b *breaker) pause(now time.Time, d time.Duration, reason string) {
 	}
 }
 
-// share notes that the others know of the pause.
+// share notes that all dispatchers know of the pause.
 func (b *breaker) share() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.shared = b.state == RelayPaused
 }
 
-// lift ends a pause that all dispatchers knew of, and says whether there was one.
+// lift ends a shared pause. It returns false if there is none.
 func (b *breaker) lift(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -195,14 +195,14 @@ func (b *breaker) lift(now time.Time) bool {
 	return true
 }
 
-// lookAgain says whether the wait is over, so that the relay may be probed or tried.
+// lookAgain says whether the wait is over and the relay may be probed or tried.
 func (b *breaker) lookAgain(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return (b.state == RelayOffline || b.state == RelayPaused) && !now.Before(b.until)
 }
 
-// try lets one message through to see whether the relay is back.
+// try begins a trial.
 func (b *breaker) try(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -211,7 +211,7 @@ func (b *breaker) try(now time.Time) {
 	}
 }
 
-// wait is how long it is until the relay is looked at again, 0 for one that is in use.
+// wait returns the time until the relay is tried again, 0 if it is in use.
 func (b *breaker) wait(now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -221,7 +221,7 @@ func (b *breaker) wait(now time.Time) time.Duration {
 	return max(0, b.until.Sub(now))
 }
 
-// status is the state, since when, and why.
+// status returns the state, when it began, and its reason.
 func (b *breaker) status(now time.Time) (state RelayState, since time.Time, reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -232,14 +232,14 @@ func (b *breaker) current(now time.Time) RelayState {
 	if b.state != RelayHealthy {
 		return b.state
 	}
-	if b.worn || !b.throttled.IsZero() && now.Sub(b.throttled) < throttleMemory {
+	if b.degraded || !b.throttled.IsZero() && now.Sub(b.throttled) < throttleMemory {
 		return RelayDegraded
 	}
 	return RelayHealthy
 }
 
-// weigh judges the relay by its last verdicts.
-func (b *breaker) weigh() {
+// judge sets degraded by the last verdicts.
+func (b *breaker) judge() {
 	bad := 0
 	for _, failed := range b.recent {
 		if failed {
@@ -248,8 +248,8 @@ func (b *breaker) weigh() {
 	}
 	switch {
 	case bad >= degradedFrom:
-		b.worn = true
+		b.degraded = true
 	case bad <= degradedTo:
-		b.worn = false
+		b.degraded = false
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Whatever happens in whatever order: a breaker opens only for what it says that it opens for, stays open for the time that it
-// gives, and leads back through a trial.
+// A breaker opens only for the reasons that it names, stays open for the time that it tells, and leads back through a trial.
+// This holds for any order of events.
 func TestBreakerStateMachine(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -84,7 +84,7 @@ func TestBreakerStateMachine(t *testing.T) {
 	})
 }
 
-// The waits double up to their bound, and begin anew after a message got through.
+// The waits double up to their bound. They begin anew after a message got through.
 func TestBreakerWaits(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -119,7 +119,7 @@ func TestBreakerWaits(t *testing.T) {
 	}
 }
 
-// A pace that was halved is never faster than what was asked, never stands still, and forgets.
+// A pace that was halved is never faster than before, never stands still, and returns to full speed.
 func TestPace(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -131,7 +131,7 @@ func TestPace(t *testing.T) {
 			case 0:
 				p.throttled(now)
 			case 1:
-				p.warm()
+				p.startSlowly()
 			case 2:
 				full = rapid.IntRange(1, 64).Draw(rt, "resize")
 				p.resize(full)

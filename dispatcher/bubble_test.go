@@ -19,8 +19,8 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// shelf is a queue in memory for what depends on time alone, in bubbles where a database cannot be: breakers, lanes, health. It
-// keeps the rules of a store as far as a dispatcher sees them.
+// shelf is a queue in memory. Tests in synctest bubbles use it, because a database cannot be in one. It keeps the rules of a
+// store as far as a dispatcher sees them.
 type shelf struct {
 	mu     sync.Mutex
 	rows   map[outbox.ID]*row
@@ -85,7 +85,7 @@ func (q *shelf) count(state outbox.State) int {
 	return n
 }
 
-// waiting calls do for what is queued on the routes, in the order of the priorities and then of its coming, until it is false.
+// waiting calls do for each queued delivery on the routes, by priority and then by age, until do returns false.
 func (q *shelf) waiting(routes []string, do func(r *row) bool) {
 	for _, p := range []outbox.Priority{outbox.High, outbox.Normal, outbox.Bulk} {
 		for _, r := range q.queued {
@@ -228,14 +228,14 @@ func (q *shelf) Settle(_ context.Context, _ string, list []queue.Settlement) (lo
 
 func (q *shelf) Reap(context.Context) (queue.ReapReport, error) { return queue.ReapReport{}, nil }
 
-// bubbled runs a test in a bubble, whose time is not real.
+// bubbled runs a test in a synctest bubble, with fake time.
 func bubbled(t *testing.T, test func(t *testing.T, q *shelf)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { test(t, newShelf()) })
 }
 
-// running starts a dispatcher that is stopped at the end of the bubble, and returns it.
+// running starts a dispatcher, stops it at the end of the bubble, and returns it.
 func running(t *testing.T, cfg dispatcher.Config) *dispatcher.Dispatcher {
 	t.Helper()
 	if cfg.Logger == nil {
@@ -249,7 +249,7 @@ func running(t *testing.T, cfg dispatcher.Config) *dispatcher.Dispatcher {
 	return d
 }
 
-// line is a sender that answers as it is told, takes a while for each message, and counts.
+// line is a sender with programmed answers. Each takes a while, and it counts them.
 type line struct {
 	sender
 	takes  time.Duration
@@ -320,10 +320,10 @@ func (p prober) Probe(context.Context) (smtpx.Report, error) {
 	return smtpx.Report{}, p.probe()
 }
 
-// always answers the same.
+// always returns a function that gives the same answer to every message.
 func always(e *smtpx.Error) func() *smtpx.Error { return func() *smtpx.Error { return e } }
 
-// relays makes relays of senders in their order, named a, b, c and so on.
+// relays returns a relay for each sender, in order, named a, b, c and so on.
 func relays(senders ...dispatcher.Sender) []dispatcher.Relay {
 	list := make([]dispatcher.Relay, len(senders))
 	for i, s := range senders {

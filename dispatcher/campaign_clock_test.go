@@ -17,8 +17,8 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// The package that writes leases and schedules has no clock: whatever time it stores comes from a caller as a length of
-// time, which the database adds to its own, or is one that an application gave a message.
+// Nothing in the package that writes leases and schedules reads a clock. A caller gives it lengths of time, which the database
+// adds to its own time, or times that an application gave a message.
 func TestTheStoreReadsNoClock(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../store/*.go")
@@ -52,14 +52,14 @@ func TestTheStoreReadsNoClock(t *testing.T) {
 	}
 }
 
-// otherClock is a PostgreSQL server whose clock is not that of this process: libfaketime gives it another one, which can be
-// set while it runs.
+// otherClock is a PostgreSQL server with a clock of its own. libfaketime provides the clock, which can be set while the server
+// runs.
 type otherClock struct {
 	cluster *pgtest.Cluster
 	file    string
 }
 
-// newOtherClock starts a server whose clock is off by so many hours, or skips the test where libfaketime is not installed.
+// newOtherClock starts a server whose clock is off by a number of hours. It skips the test if libfaketime is not installed.
 func newOtherClock(t *testing.T, hours int) *otherClock {
 	t.Helper()
 	libraries, err := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
@@ -94,7 +94,7 @@ func newOtherClock(t *testing.T, hours int) *otherClock {
 	return c
 }
 
-// set puts the clock so many hours off, as an administrator would: from one moment to the next.
+// set changes the offset of the clock at once, as an administrator would.
 func (c *otherClock) set(t *testing.T, hours int) {
 	t.Helper()
 	next := c.file + ".next"
@@ -124,9 +124,8 @@ func (q *testQueue) wantOff(hours int) {
 	}
 }
 
-// The clocks of applications and dispatchers are a day behind that of the database, or a day before it. Leases, schedules
-// and deadlines are as long as they are, no more and no less by a day. On SQLite there is nothing to show: its clock is that
-// of the process.
+// The clock of the database is a day ahead of the others, or a day behind. Leases, schedules and deadlines keep their lengths.
+// SQLite has no clock of its own, so there is nothing to show.
 func TestClocksADayApart(t *testing.T) { // not beside others, which would start programs with another clock
 	for _, hours := range []int{-24, 24} {
 		t.Run(fmt.Sprintf("%+d hours", hours), func(t *testing.T) {
@@ -134,7 +133,7 @@ func TestClocksADayApart(t *testing.T) { // not beside others, which would start
 			k := newKillingOn(t, c.cluster.NewDatabase(t))
 			k.wantOff(hours)
 
-			// A dispatcher is killed with leases in hand: they lapse after their length and not a day later, or at once.
+			// A dispatcher is killed while it holds leases. They lapse after their length, neither a day later nor at once.
 			dead := employ(t, orders{Name: "dead", Database: k.database, Relay: k.relay.URL(), Lease: campaignLease, Hold: true})
 			k.place(20)
 			f := &fleet{testQueue: k.testQueue}
@@ -152,7 +151,7 @@ func TestClocksADayApart(t *testing.T) { // not beside others, which would start
 			}
 			lapsed := time.Since(took)
 
-			// A live one keeps its leases past their first end.
+			// A running dispatcher keeps its leases beyond their first end.
 			k.db.MustExecContext(ctx, "INSERT INTO campaign_orders (number) VALUES ('later-0'), ('deadline-0')")
 			due := k.now().Add(2 * time.Second)
 			k.enqueue(1, func(m *outbox.Message) {
@@ -179,9 +178,9 @@ func TestClocksADayApart(t *testing.T) { // not beside others, which would start
 	}
 }
 
-// The clock of the database jumps a day ahead while two dispatchers deliver: every lease seems to have lapsed. Nothing is
-// lost, and what must not go twice does not. When it jumps back what was queued before waits visibly, what comes later is
-// delivered, and so is the rest when the time has come.
+// The clock of the database jumps a day ahead while two dispatchers deliver, so every lease seems to have lapsed. Nothing is
+// lost, and no message with Hold goes twice. When the clock jumps back, older messages wait visibly, newer ones are delivered,
+// and in time the rest is, too.
 func TestTheClockJumps(t *testing.T) { // not beside others
 	c := newOtherClock(t, 0)
 	k := newKillingOn(t, c.cluster.NewDatabase(t))

@@ -55,12 +55,12 @@ func (l *logBook) String() string {
 	return l.buf.String()
 }
 
-// resumption is how long work may take to go on by itself once the database is well again. It is seconds by design: the
-// settler tries every second, the claimer at every poll, and leases of campaignLease may have to lapse. The rest is for busy
-// machines.
+// resumption is the longest time until work goes on by itself once the database is well again. By design it is seconds: the
+// settler tries every second, the claimer at every poll, and leases of campaignLease may have to lapse. The rest allows for
+// busy machines.
 const resumption = 30 * time.Second
 
-// progress waits until the relay has accepted 20 more messages, and says how long that took.
+// progress waits until the relay has accepted 20 more messages, and returns how long that took.
 func (k *killing) progress() time.Duration {
 	k.t.Helper()
 	return k.progressFrom(k.relay.Count(), 20)
@@ -78,7 +78,7 @@ func (k *killing) progressFrom(before, n int) time.Duration {
 	return time.Since(began)
 }
 
-// retire lets an application stop and takes down what it said.
+// retire stops an application and records what it said.
 func (k *killing) retire(app *worker) {
 	k.t.Helper()
 	if err := app.cmd.Process.Signal(os.Interrupt); err != nil {
@@ -92,11 +92,11 @@ func (k *killing) retire(app *worker) {
 	k.believe(app)
 }
 
-// The server is restarted, broken off, and its backends are terminated while an application enqueues and two dispatchers
-// deliver. Nothing is lost, what must not go twice does not, and the work goes on by itself.
+// The server is restarted, killed, and its backends are terminated, while an application enqueues and two dispatchers deliver.
+// Nothing is lost, no message with Hold goes twice, and the work goes on by itself.
 func TestPostgresFailsUnderLoad(t *testing.T) {
 	t.Parallel()
-	// Without this a server that is broken off forgets what it has just committed.
+	// Without this a killed server forgets what it has just committed.
 	cluster := pgtest.StartForTest(t, pgtest.Options{Settings: map[string]string{"synchronous_commit": "on"}})
 	k := newKillingOn(t, cluster.NewDatabase(t))
 	admin, err := postgres.Open(cluster.DSN())
@@ -154,8 +154,8 @@ func TestPostgresFailsUnderLoad(t *testing.T) {
 	}
 }
 
-// The server takes no more connections, and those of the dispatcher are lost: it says so in the server's words, and goes on
-// when there is room again.
+// The server refuses connections, and the dispatcher loses those that it has. The dispatcher logs the server's words, and goes
+// on once there is room again.
 func TestPostgresTakesNoMoreConnections(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.StartForTest(t, pgtest.Options{Settings: map[string]string{"max_connections": "12", "superuser_reserved_connections": "0"}})
@@ -175,7 +175,7 @@ func TestPostgresTakesNoMoreConnections(t *testing.T) {
 	k.place(20)
 	k.progressFrom(0, 20)
 
-	// Others take every place, those of the dispatcher included.
+	// Others take every connection, those of the dispatcher included.
 	others, err := postgres.Open(k.database)
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func (k *killing) tryPlace() error {
 }
 
 // The application takes every connection of the pool that it shares with the dispatcher, for longer than a lease. Nothing is
-// lost and nothing goes twice: what is not recorded as past the point of no return does not pass it.
+// lost and nothing goes twice: a message that cannot be fenced is not sent.
 func TestTheApplicationTakesThePool(t *testing.T) {
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
@@ -294,8 +294,8 @@ func TestTheApplicationTakesThePool(t *testing.T) {
 	}
 }
 
-// Another program writes to the same SQLite file with deferred transactions that begin with a read, hold the lock, and never
-// wait: its own transactions fail with SQLITE_BUSY, and the mail goes out.
+// Another program writes to the same SQLite file. Its deferred transactions begin with a read, hold the lock, and never wait.
+// Its own transactions fail with SQLITE_BUSY, and the mail goes out.
 func TestSQLiteBusyStorm(t *testing.T) {
 	t.Parallel()
 	k := newKilling(t, "sqlite")
@@ -356,7 +356,7 @@ func TestSQLiteBusyStorm(t *testing.T) {
 	}
 }
 
-// storm is one transaction of a program that knows no better.
+// storm is one such transaction.
 func storm(ctx context.Context, db *sqlx.DB) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {

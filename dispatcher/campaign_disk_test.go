@@ -16,7 +16,7 @@ import (
 	"github.com/outboxmail/outbox/store/postgres"
 )
 
-// smallDisk mounts a file system of so many megabytes for the test, or skips it where this process may not.
+// smallDisk mounts a file system of a few megabytes. It skips the test if this process may not mount.
 func smallDisk(t *testing.T, megabytes int) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "outbox-disk-") //nolint:usetesting // the database's own user must be able to reach it
@@ -55,8 +55,8 @@ func fill(t *testing.T, dir string) (free func()) {
 	}
 }
 
-// The disk is full while the mail goes out: the application is refused with a clear error and nothing of its transaction
-// stays; what was queued waits; and when there is room everything goes out, once.
+// The disk is full while mail goes out. The application gets a clear error, and nothing of its transaction stays. Queued mail
+// waits. Once there is room everything goes out, once.
 func TestTheDiskIsFull(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
@@ -113,7 +113,7 @@ func diskFull(t *testing.T, k *killing, disk string) {
 			free()
 		}
 	}()
-	// Space inside the database's own files is used up first.
+	// The space inside the database's own files is used up first.
 	var refused error
 	stored := 0
 	for range 2000 {

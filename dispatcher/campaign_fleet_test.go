@@ -19,7 +19,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// cable is a TCP connection to a database that can be pulled out.
+// cable is a TCP connection to a database that a test can cut.
 type cable struct {
 	listener net.Listener
 	target   string
@@ -30,7 +30,7 @@ type cable struct {
 	conns map[net.Conn]struct{}
 }
 
-// newCable lays a cable to the server of a postgres:// URL and returns the URL through it.
+// newCable listens in front of the server of a postgres:// URL and returns the URL that leads through it.
 func newCable(t *testing.T, dsn string) (*cable, string) {
 	t.Helper()
 	u, err := url.Parse(dsn)
@@ -88,7 +88,7 @@ func (c *cable) add(conns ...net.Conn) bool {
 	return true
 }
 
-// pull ends every connection and lets no new one through until plug.
+// pull ends every connection and refuses new ones until plug is called.
 func (c *cable) pull() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -105,7 +105,7 @@ func (c *cable) plug() {
 	c.cut = false
 }
 
-// fleet is a PostgreSQL database and a relay that dispatchers in processes of their own share.
+// fleet is a PostgreSQL database and a relay that are shared by dispatchers in processes of their own.
 type fleet struct {
 	*testQueue
 	dsn    string
@@ -135,7 +135,7 @@ func (f *fleet) member(name string, edit func(o *orders)) *worker {
 	return employ(f.t, o)
 }
 
-// share is how many messages each dispatcher brought.
+// share returns how many messages each dispatcher sent.
 func (f *fleet) share() map[string]int {
 	f.ledger.mu.Lock()
 	defer f.ledger.mu.Unlock()
@@ -156,7 +156,7 @@ func (f *fleet) settled() {
 	}})
 }
 
-// awaitNone waits until nothing is left that the filter selects.
+// awaitNone waits until the filter selects nothing.
 func (q *testQueue) awaitNone(what string, f store.Filter) {
 	q.t.Helper()
 	q.await(what, func() (bool, error) {
@@ -182,7 +182,7 @@ func (q *testQueue) await(what string, done func() (bool, error)) {
 	}
 }
 
-// once fails unless every delivery was brought exactly once.
+// once fails unless every delivery was sent exactly once.
 func (f *fleet) once() {
 	f.t.Helper()
 	deliveries := 0
@@ -225,7 +225,7 @@ func TestAFleetSharesTheLoad(t *testing.T) {
 	for _, name := range names {
 		f.member(name, nil)
 	}
-	// Enqueued while all are at work, so that none has a start over the others.
+	// Enqueue while all of them work, so that none has a head start.
 	for range n / 100 {
 		f.enqueue(100, nil)
 	}
@@ -241,13 +241,13 @@ func TestAFleetSharesTheLoad(t *testing.T) {
 }
 
 // One process is stopped for longer than its lease, one loses its database, and the other two are replaced one after the
-// other. Everything is sent once, and the two that come back send nothing that others have taken over.
+// other. Everything is sent once. The two that come back send nothing that others have taken over.
 func TestAFleetInTrouble(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	c, through := newCable(t, f.dsn)
-	// These two have claimed and come to no message's stage before they are told to go on: that they meet their fate with
-	// messages in hand whose final dot has not left is not left to chance.
+	// These two have claimed, and neither fences a message before it is told to go on. So it is certain that both meet their
+	// fault with work in hand.
 	stopped := f.member("stopped", func(o *orders) { o.Hold = true })
 	off := f.member("cut-off", func(o *orders) { o.Hold, o.Database = true, through })
 	f.enqueue(200, nil)
@@ -283,7 +283,7 @@ func TestAFleetInTrouble(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// They are members again when each has brought something new.
+	// Both work again once each has sent something new.
 	back := make(map[string]chan struct{})
 	for _, w := range []*worker{stopped, off} {
 		back[w.Name] = make(chan struct{})
@@ -305,9 +305,9 @@ func TestAFleetInTrouble(t *testing.T) {
 	tellf(t, "one process stopped, one cut off, two replaced: %d messages, each sent once: %v", f.ledger.messages, f.share())
 }
 
-// The rate of a relay holds for the fleet. In the long form four processes keep 200 a second within 5 % over 20 seconds. In the
-// short one, which runs beside other tests, what arrives may be late and then bunched: there it is no more than the rate and
-// what a pause saves up, and at least half of the rate.
+// The rate of a relay holds for the fleet. In the long form four processes keep 200 a second within 5 % over 20 seconds. The
+// short form runs beside other tests, where arrivals are late and come in bursts. It allows the rate plus its burst, and wants
+// at least half of the rate.
 func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
 	t.Parallel()
 	perSecond, seconds := 50, 6
@@ -321,7 +321,7 @@ func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
 	for _, name := range []string{"one", "two", "three", "four"} {
 		f.member(name, func(o *orders) { o.Rate = float64(perSecond) })
 	}
-	// What a pause had saved up has gone when twice as much was sent.
+	// The allowance that a pause had saved up is gone once twice as much was sent.
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if _, err := f.relay.WaitMessages(ctx, 2*perSecond); err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// kills is how many processes a campaign kills: 20, or 1,000 in the long form, or what OUTBOX_KILLS says.
+// kills returns how many processes a campaign kills: 20, or 1,000 in the long form, or the number in OUTBOX_KILLS.
 func kills(t *testing.T) int {
 	t.Helper()
 	if text := os.Getenv("OUTBOX_KILLS"); text != "" {
@@ -42,7 +42,7 @@ type copyOf struct {
 	hash [sha256.Size]byte
 }
 
-// ledger is what the relay accepted, by Message-ID and recipient.
+// ledger holds what the relay accepted, by Message-ID and recipient.
 type ledger struct {
 	mu       sync.Mutex
 	copies   map[string][]copyOf
@@ -57,8 +57,7 @@ func newLedger() *ledger {
 
 func ledgerKey(messageID, recipient string) string { return messageID + " " + recipient }
 
-// hook records what the relay is about to accept, and has it hesitate before it says so: that is the window in which nobody
-// can know.
+// hook records what the relay is about to accept, and delays the reply. In that time nobody can know the outcome.
 func (l *ledger) hook(_ context.Context, e smtptest.Event) smtptest.Action {
 	if e.Stage != smtptest.StageDot {
 		return smtptest.Action{}
@@ -78,7 +77,7 @@ func (l *ledger) hook(_ context.Context, e smtptest.Event) smtptest.Action {
 	return smtptest.Action{Delay: time.Duration(rand.Int64N(int64(30 * time.Millisecond)))}
 }
 
-// expect has begin called when a dispatcher brings a message; nil ends that.
+// expect calls begin when a dispatcher sends the message. Nil ends that.
 func (l *ledger) expect(name string, begin func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,10 +104,10 @@ type killing struct {
 	errors    []string
 }
 
-// TestKills kills an application and two dispatchers at random instants, again and again, and holds what is on the disk
-// and what the relay accepted against each other: every message of a transaction that committed arrives, none of another,
-// and where one arrives twice the history of its delivery says which dispatcher died between the final dot and the
-// recorded reply. What must never be sent twice never is.
+// TestKills kills an application and two dispatchers at random instants, again and again. Then it compares the database with
+// what the relay accepted. Every message of a committed transaction arrives, and no other. If one arrives twice, the history
+// of its delivery names the dispatcher that died between the final dot and the recorded reply. No message with Hold is sent
+// twice.
 func TestKills(t *testing.T) { //nolint:tparallel // in the long form each database has the machine for itself
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
@@ -154,7 +153,8 @@ func newKillingOn(t *testing.T, database string) *killing {
 	return k
 }
 
-// campaignLease is short, so that what a dead dispatcher held goes on soon, and long enough for a busy machine to renew it.
+// campaignLease is short, so that the messages of a dead dispatcher go on soon, and long enough for a busy machine to renew
+// it.
 const campaignLease = 2 * time.Second
 
 // run starts the processes over and over until enough of them were killed.
@@ -179,8 +179,8 @@ func (k *killing) run() {
 	wg.Wait()
 }
 
-// life is that of one process: one in five dies while it starts, one within half a second of being ready, the others
-// within half a second of the first order or message of theirs.
+// life runs one process. One in five dies while it starts, one within half a second of being ready, the others within half a
+// second of their first order or message.
 func (k *killing) life(role string, i int) error {
 	o := orders{Name: fmt.Sprintf("%s-%d", role, i), Database: k.database, Pace: 20 * time.Millisecond, Lease: campaignLease}
 	if role != "app" {
@@ -236,7 +236,7 @@ func (k *killing) life(role string, i int) error {
 	return nil
 }
 
-// believe takes down what an application that has ended said. It needs k.mu.
+// believe records what an application said before it ended. The caller holds k.mu.
 func (k *killing) believe(w *worker) {
 	for _, number := range w.said("c") {
 		k.committed[number] = true
@@ -247,7 +247,7 @@ func (k *killing) believe(w *worker) {
 	k.errors = append(k.errors, w.said("e")...)
 }
 
-// drain lets one more dispatcher finish what the dead have left.
+// drain runs one more dispatcher until everything is finished.
 func (k *killing) drain() {
 	k.t.Helper()
 	stop := start(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.testQueue, Name: "last", Lease: campaignLease}, openRelay(k.t, k.relay)))
@@ -297,7 +297,7 @@ func (k *killing) tellWaiting() {
 	}
 }
 
-// verdicts counts what a campaign came to, for each policy.
+// verdicts counts the results of a campaign for each policy.
 type verdicts struct {
 	deliveries, sent, uncertain int
 	arrived                     int // of the uncertain ones
@@ -311,7 +311,7 @@ func (k *killing) check(rate float64) {
 	k.audit(fmt.Sprintf("%d kills at %.1f a second, %d of them before the process was ready", len(k.killed), rate, k.inStart))
 }
 
-// audit holds disk, ledger and what the processes said against each other, and tells what came of what was done.
+// audit compares the database, the ledger and the words of the processes, and counts the results.
 func (k *killing) audit(done string) {
 	k.t.Helper()
 	var numbers []string
@@ -381,7 +381,7 @@ func (k *killing) policyOf(number string) outbox.UncertainPolicy {
 	return orderMail(number, i).OnUncertain
 }
 
-// judge holds one delivery against the copies that arrived.
+// judge compares one delivery with the copies that arrived.
 func (k *killing) judge(d *store.Delivery, policy outbox.UncertainPolicy, v *verdicts) {
 	k.t.Helper()
 	copies := k.ledger.copies[ledgerKey(d.MessageID, d.Recipient)]
@@ -402,8 +402,8 @@ func (k *killing) judge(d *store.Delivery, policy outbox.UncertainPolicy, v *ver
 	if policy == outbox.Hold {
 		k.t.Errorf("delivery %s/%d must never be sent twice and arrived %d times", d.ID, d.Seq, len(copies))
 	}
-	// Every copy but the one that was recorded must be a doubt in the history: the lease of the dispatcher that brought it
-	// lapsed past the point of no return.
+	// Every copy except the recorded one must be a doubt in the history: the lease of its dispatcher lapsed after it was
+	// fenced.
 	doubts := make(map[string]int)
 	for _, a := range k.get(d.ID).Attempts {
 		if a.Seq == d.Seq && a.Verb == "reap" && a.Stage == "dot" {

@@ -25,7 +25,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// soakTime is how long the soak lasts on each database and how often it is sampled.
+// soakTime returns how long the soak takes on each database, and the time between samples.
 func soakTime(t *testing.T) (length, every time.Duration) {
 	t.Helper()
 	length, every = 20*time.Second, time.Second
@@ -44,7 +44,8 @@ func soakTime(t *testing.T) (length, every time.Duration) {
 	return length, every
 }
 
-// soak is the worker of the soak: an application and a dispatcher in one process. Every sample it says how much it needs.
+// soak is the worker of the soak: an application and a dispatcher in one process. With every sample it tells the resources
+// that it uses.
 func (o *orders) soak(ctx context.Context, db *sqlx.DB) error {
 	st, err := store.New(db)
 	if err != nil {
@@ -97,7 +98,7 @@ func (o *orders) soak(ctx context.Context, db *sqlx.DB) error {
 	}
 }
 
-// soakMail commits n messages whose subjects say when.
+// soakMail commits n messages whose subjects hold the time.
 func soakMail(ctx context.Context, db *sqlx.DB, n int) error {
 	list := make([]*outbox.Message, n)
 	now := time.Now().UnixNano()
@@ -116,7 +117,7 @@ func soakMail(ctx context.Context, db *sqlx.DB, n int) error {
 	return tx.Commit()
 }
 
-// footprint is what this process needs: resident memory in bytes, descriptors, goroutines.
+// footprint is what this process uses: resident memory in bytes, descriptors, goroutines.
 func footprint() (string, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -147,7 +148,7 @@ type soakRelay struct {
 	latencies []time.Duration // since the last sample
 }
 
-// hook does something wrong once in some hundred stages.
+// hook makes an error once in some hundred stages.
 func (r *soakRelay) hook(_ context.Context, e smtptest.Event) smtptest.Action {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -167,7 +168,7 @@ func (r *soakRelay) hook(_ context.Context, e smtptest.Event) smtptest.Action {
 	}
 	if e.Stage != smtptest.StageDot {
 		if e.Stage == smtptest.StageMail && action.End == smtptest.Reset {
-			r.doubtful++ // MAIL rides behind the message before it, whose answer a reset may take along
+			r.doubtful++ // MAIL is pipelined behind the message before it, and a reset may lose that answer
 		}
 		return action
 	}
@@ -190,7 +191,7 @@ func (r *soakRelay) hook(_ context.Context, e smtptest.Event) smtptest.Action {
 	return action
 }
 
-// cut takes the latencies since the last cut, in order.
+// cut returns the latencies since the last call, sorted.
 func (r *soakRelay) cut() []time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -207,10 +208,10 @@ type sample struct {
 	messages             int
 }
 
-// TestSoakAtHalfSpeed has an application and a dispatcher work at half of what they can, with a relay that refuses, hangs up
-// and takes messages without saying so, and with retention on, and looks at memory, descriptors, goroutines and latency all
-// the time: the last third must be as the first. Nothing is lost and every second copy is a doubt that the relay left. The
-// short form does not judge the latency: make test runs beside others.
+// TestSoakAtHalfSpeed runs an application and a dispatcher at half of the speed that they can reach. The relay refuses, hangs
+// up, and accepts messages without saying so. Retention is on. Memory, descriptors, goroutines and latency of the last third
+// must be as in the first. Nothing is lost, and every second copy is a doubt that the relay left. The short form does not
+// judge the latency, because make test runs other tests beside it.
 func TestSoakAtHalfSpeed(t *testing.T) { //nolint:tparallel // in the long form each database has the machine for itself
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
@@ -231,7 +232,7 @@ func TestSoakAtHalfSpeed(t *testing.T) { //nolint:tparallel // in the long form 
 			if err := w.await(nil, time.Minute); errors.Is(err, errAwait) || w.err != nil {
 				t.Fatalf("the worker: %v: %s", err, &w.stderr)
 			}
-			// What is left over is sent without haste.
+			// The rest is sent at leisure.
 			stop := start(t, newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Lease: campaignLease, Retry: dispatcher.Backoff{Base: 200 * time.Millisecond}}, openRelay(t, relay)))
 			k.awaitNone("all is finished", store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateUncertain}})
 			stop()
@@ -242,7 +243,7 @@ func TestSoakAtHalfSpeed(t *testing.T) { //nolint:tparallel // in the long form 
 	}
 }
 
-// half measures what the machine can do now, one after the other: enqueue and deliver.
+// half measures what the machine can do now: first enqueue, then deliver.
 func (k *killing) half(r *soakRelay, relay *smtptest.Server) float64 {
 	k.t.Helper()
 	const n = 1000
@@ -255,7 +256,7 @@ func (k *killing) half(r *soakRelay, relay *smtptest.Server) float64 {
 	}
 	flush(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.testQueue}, client))
 	rate := n / time.Since(began).Seconds() / 2
-	// What a fault deferred is sent now: it is not the worker's.
+	// Messages that a fault deferred are sent now, by another dispatcher.
 	k.exec("UPDATE outbox_deliveries SET due_at = '" + past + "' WHERE state IN ('queued', 'uncertain')")
 	stop := start(k.t, newDispatcher(k.t, dispatcher.Config{Queue: k.testQueue, Retry: dispatcher.Backoff{Base: time.Millisecond}}, client))
 	k.awaitNone("the trial is over", store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateUncertain}})
@@ -266,7 +267,7 @@ func (k *killing) half(r *soakRelay, relay *smtptest.Server) float64 {
 	return rate
 }
 
-// watch takes n samples as the worker says them.
+// watch reads n samples of the worker.
 func (r *soakRelay) watch(t *testing.T, w *worker, n int) []sample {
 	t.Helper()
 	var samples []sample
@@ -296,7 +297,7 @@ func (r *soakRelay) watch(t *testing.T, w *worker, n int) []sample {
 	return samples
 }
 
-// count holds what was committed against what arrived.
+// count compares what was committed with what arrived.
 func (r *soakRelay) count(t *testing.T, w *worker) {
 	t.Helper()
 	var committed int
@@ -328,7 +329,7 @@ func (r *soakRelay) count(t *testing.T, w *worker) {
 	}
 }
 
-// table shows the samples, and how memory and latency went over time.
+// table prints the samples and the course of memory and latency.
 func table(samples []sample) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%4s %8s %5s %5s %8s %10s %10s\n", "#", "RSS", "fds", "gor.", "messages", "p50", "p99")
@@ -361,7 +362,7 @@ func column(samples []sample, of func(s sample) int) []int {
 	return list
 }
 
-// plot draws numbers as a row of bars from nothing to the greatest, 60 at the most.
+// plot draws at most 60 numbers as a row of bars from zero to the greatest.
 func plot(list []int) string {
 	bars := []rune("▁▂▃▄▅▆▇█")
 	most := max(1, slices.Max(list))
@@ -374,7 +375,7 @@ func plot(list []int) string {
 	return b.String()
 }
 
-// judgeSoak compares the last third of the samples with the first. The first sample is of the start.
+// judgeSoak compares the last third of the samples with the first. It leaves out the first sample, which shows the start.
 func judgeSoak(t *testing.T, samples []sample) {
 	t.Helper()
 	middle := func(list []int) int {

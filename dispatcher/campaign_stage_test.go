@@ -39,13 +39,13 @@ var stageFaults = []stageFault{
 	{"late reply", smtptest.Action{Delay: 300 * time.Millisecond}, "", false},
 }
 
-// stageLetters stand for the classes in stageClasses, and for none.
+// stageLetters are the letters for the classes in stageClasses, and for none.
 var stageLetters = map[rune]string{
 	'U': "unreachable", 'C': "config", 'T': "transient", 'M': "message", 'R': "recipient", 'A': "ambiguous", 'S': "sent",
 }
 
-// stageClasses are what a delivery comes to: the class of its first outcome for each of stageFaults in turn. The relay offers
-// PIPELINING, STARTTLS and AUTH.
+// stageClasses are the classes of a delivery's first outcome, for each of stageFaults in turn. The relay offers PIPELINING,
+// STARTTLS and AUTH.
 var stageClasses = []struct {
 	stage   smtptest.Stage
 	classes string
@@ -70,7 +70,7 @@ type stageCell struct {
 	lines int // of the letter
 }
 
-// stageCells are all of them: the matrix, and what only some stages have.
+// stageCells returns all cells: the matrix, and those that only some stages have.
 func stageCells(t *testing.T) []stageCell {
 	t.Helper()
 	var cells []stageCell
@@ -103,10 +103,10 @@ func stageCells(t *testing.T) []stageCell {
 	}...)
 }
 
-// TestStageByFault lets a relay fail in every way at every stage, once, while it delivers a message that must never be sent
-// twice, and a second time lets it work. Whatever the fault was, the delivery comes to what the table of
-// docs/architecture.md says, keeps the relay's own words, and is sent once in the end, unless it failed or is in doubt. No
-// goroutine and no descriptor is left. On PostgreSQL, which sees no more of a fault than its class, each class is met once.
+// TestStageByFault lets a relay fail once, in every way at every stage, while it gets a message with Hold. Then the relay
+// works. Every time the delivery gets the class that the table of docs/architecture.md says, and keeps the relay's own words.
+// In the end it is sent once, unless it failed or is in doubt. No goroutine and no descriptor is left. PostgreSQL sees only
+// the class of a fault, so each class is tried once there.
 func TestStageByFault(t *testing.T) { // not beside others, whose descriptors would be counted
 	for _, engine := range []struct {
 		name string
@@ -159,7 +159,7 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// meet sends one message into a fault and again into none.
+// meet sends one message twice: into a fault, and then without one.
 func (q *testQueue) meet(c stageCell, name string) {
 	id := q.enqueue(1, func(m *outbox.Message) { *m, m.Route = *crashMessage(outbox.Hold, c.lines), name })[0]
 	server, err := smtptest.Start(smtptest.Config{User: "shop", Password: "secret", Hook: smtptest.At(c.stage, 1, c.action)})

@@ -28,13 +28,13 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// The campaigns run applications and dispatchers in processes of their own, each of which is this test program once more.
+// The campaigns run applications and dispatchers in processes of their own. Each of them is this test program again.
 
-// campaign says that the long forms of the tests are asked for.
+// campaign turns on the long forms of the tests.
 func campaign() bool { return os.Getenv("OUTBOX_CAMPAIGN") != "" }
 
-// tellf logs what a campaign counted. Where OUTBOX_CAMPAIGN_REPORT names a file it is appended there, too, because go test
-// shows nothing of a test that passes.
+// tellf logs a result of a campaign. It also appends it to the file that OUTBOX_CAMPAIGN_REPORT names, because go test shows
+// nothing of a test that passes.
 func tellf(t *testing.T, format string, args ...any) {
 	t.Helper()
 	text := fmt.Sprintf(format, args...)
@@ -66,12 +66,12 @@ type orders struct {
 	Pace     time.Duration `json:"pace"`     // of the application: how long it rests after a transaction, on average
 	Lease    time.Duration `json:"lease"`    // of the dispatcher, as are the next three
 	Rate     float64       `json:"rate"`
-	Hold     bool          `json:"hold"`  // no stage is committed before somebody writes a line to the worker
+	Hold     bool          `json:"hold"`  // no message is fenced before the test writes a line to the worker
 	Soak     float64       `json:"soak"`  // messages a second that the worker both enqueues and delivers
 	Every    time.Duration `json:"every"` // how often it says how much it needs meanwhile
 }
 
-// workerMain runs the worker when this process is one.
+// workerMain runs the worker if this process is one.
 func workerMain() {
 	text, ok := os.LookupEnv(workerEnv)
 	if !ok {
@@ -89,7 +89,7 @@ func workerMain() {
 	os.Exit(0)
 }
 
-// run works until an interrupt, or the end of the process that gave the orders.
+// run works until an interrupt, or until the process that gave the orders ends.
 func (o *orders) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -114,8 +114,8 @@ func (o *orders) run() error {
 	return o.dispatch(ctx, db, goOn)
 }
 
-// apply is the application: transactions with an order and the mail that belongs to it, a few at a time, of which one in
-// four rolls back. It says "c" and the order when a commit succeeded and "r" and the order before it rolls back.
+// apply is the application. It runs a few transactions at a time, each with an order and its mail. One in four rolls back. It
+// prints "c" and the order after a commit, and "r" and the order before a rollback.
 func (o *orders) apply(ctx context.Context, db *sqlx.DB) error {
 	say("ready")
 	var (
@@ -169,8 +169,8 @@ func (o *orders) order(ctx context.Context, db *sqlx.DB, number string, i int) e
 	return nil
 }
 
-// orderMail is the mail of an order. Every other one must not be sent twice, every third has two recipients, and some are
-// longer than the buffers of a socket.
+// orderMail returns the mail of an order. Every second one has Hold, every third has two recipients, and some are longer than
+// the buffers of a socket.
 func orderMail(number string, i int) *outbox.Message {
 	m := &outbox.Message{
 		From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ada@example.org"}},
@@ -188,8 +188,8 @@ func orderMail(number string, i int) *outbox.Message {
 	return m
 }
 
-// dispatch delivers. The name of the worker is the owner of its leases and what it says after EHLO. When it has stopped by
-// an interrupt it says what it had to do.
+// dispatch delivers. The name of the worker is the owner of its leases and its name in EHLO. After an interrupt it prints what
+// it had to do.
 func (o *orders) dispatch(ctx context.Context, db *sqlx.DB, goOn <-chan struct{}) error {
 	st, err := store.New(db)
 	if err != nil {
@@ -202,7 +202,7 @@ func (o *orders) dispatch(ctx context.Context, db *sqlx.DB, goOn <-chan struct{}
 	defer func() { _ = client.Close() }()
 	var q dispatcher.Queue = st
 	if o.Hold {
-		q = &faulty{Queue: st, commitStage: func() error {
+		q = &faulty{Queue: st, fence: func() error {
 			<-goOn
 			return nil
 		}}
@@ -272,7 +272,7 @@ func hire(o orders) (*worker, error) {
 	return w, nil
 }
 
-// employ is hire for the length of a test; it returns when the worker is ready.
+// employ hires a worker for the length of a test. It returns when the worker is ready.
 func employ(t *testing.T, o orders) *worker {
 	t.Helper()
 	w, err := hire(o)
@@ -286,10 +286,10 @@ func employ(t *testing.T, o orders) *worker {
 	return w
 }
 
-// errAwait says that a worker took longer than it may.
+// errAwait says that a worker took too long.
 var errAwait = errors.New("not in time")
 
-// await waits for an event of the worker's.
+// await waits for an event of the worker.
 func (w *worker) await(event <-chan struct{}, patience time.Duration) error {
 	limit := time.NewTimer(patience)
 	defer limit.Stop()
@@ -303,15 +303,15 @@ func (w *worker) await(event <-chan struct{}, patience time.Duration) error {
 	}
 }
 
-// kill ends the worker with SIGKILL and waits until it is gone and all that it said is read.
+// kill ends the worker with SIGKILL, and waits until it is gone and all its output is read.
 func (w *worker) kill() {
 	_ = w.cmd.Process.Kill() // it may have ended before
 	<-w.done
 	_ = w.stdin.Close()
 }
 
-// said returns the lines of a kind that the worker said, without the kind. They are whole: the system writes a short line to
-// a pipe completely or not at all.
+// said returns the lines of a kind that the worker printed, without the kind. They are whole, because the system writes a
+// short line to a pipe completely or not at all.
 func (w *worker) said(kind string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

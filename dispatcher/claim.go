@@ -10,39 +10,39 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// shortestWait keeps the claimer from spinning when the queue says that something is due that cannot be claimed, because
-// another dispatcher has it or its deadline passed.
+// shortestWait is the shortest time between two looks at the queue. Without it the claimer would spin if something is due that
+// cannot be claimed.
 const shortestWait = 20 * time.Millisecond
 
-// claimLoop claims for the lanes that have room, until ctx ends or, when draining, there is nothing left to wait for.
-// A queue that cannot be reached ends a drain; otherwise it is asked again at the next poll.
+// claimLoop claims for the lanes that have room, until ctx ends. A Flush also ends when nothing is left to wait for, or at an error
+// of the queue. Run tries again at the next poll instead.
 func (e *engine) claimLoop(ctx context.Context) error {
 	if e.drain {
 		if _, err := e.cfg.Queue.Reap(ctx); err != nil {
 			return cmp.Or(ctx.Err(), err)
 		}
-		e.heedPauses(ctx)
+		e.readPauses(ctx)
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	failing, barren := false, 0
+	failing, emptyLooks := false, 0
 	for {
-		e.turned.Store(time.Now().UnixNano())
-		onlyHungry, woken := false, false
+		e.lastLook.Store(time.Now().UnixNano())
+		onlyBacklog, woken := false, false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.wake:
 			woken = true
 		case <-timer.C:
-		case <-e.kick:
-			onlyHungry = true
-			if e.drain && e.held.empty() {
-				onlyHungry = false // the last outcome is recorded: look whether anything is left
+		case <-e.progress:
+			onlyBacklog = true
+			if e.drain && e.leases.empty() {
+				onlyBacklog = false // the last outcome is recorded: see whether anything is left
 			}
 		}
-		idle := e.held.empty()
-		got, err := e.claimAll(ctx, onlyHungry, woken)
+		idle := e.leases.empty()
+		got, err := e.claimAll(ctx, onlyBacklog, woken)
 		switch {
 		case err == nil && failing:
 			failing = false
@@ -57,45 +57,45 @@ func (e *engine) claimLoop(ctx context.Context) error {
 			failing = true
 			words := err.Error()
 			e.failing.Store(&words)
-			e.log.ErrorContext(ctx, "cannot claim; trying again at every poll", "error", err)
+			e.log.ErrorContext(ctx, "cannot claim; will try again at every poll", "error", err)
 			e.queueFault(ctx, "claim", err)
 		}
-		if e.drain && idle && got == 0 && !onlyHungry && err == nil && !e.outOfTurn {
+		if e.drain && idle && got == 0 && !onlyBacklog && err == nil && !e.outOfTurn {
 			more, err := e.allowanceLacks(ctx)
 			if err != nil || !more {
 				return err
 			}
 		}
-		if err == nil && onlyHungry {
+		if err == nil && onlyBacklog {
 			continue // the timer still runs
 		}
-		barren++
+		emptyLooks++
 		if got > 0 || err != nil {
-			barren = 0
+			emptyLooks = 0
 		}
 		wait := e.cfg.Poll
 		switch {
 		case err != nil:
 		case got > 0 && slices.ContainsFunc(e.snapshot(), func(l *lane) bool { return l.guessed }):
-			wait = min(wait, shortestWait/2) // what is urgent may wait elsewhere
+			wait = min(wait, shortestWait/2) // urgent messages may wait on other routes
 		case got > 0:
-			wait = min(wait, shortestWait) // what was claimed goes first: the question what else is due can wait
+			wait = min(wait, shortestWait) // sending comes first; asking what else is due can wait
 		default:
-			wait = e.untilDue(ctx, barren)
+			wait = e.untilDue(ctx, emptyLooks)
 		}
 		timer.Reset(wait)
 	}
 }
 
-// allowanceLacks says whether a lane with a rate has something due that it may only send later.
+// allowanceLacks says whether a message is due that waits only for the rate of its relay.
 func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
-	e.heedPauses(ctx)
+	e.readPauses(ctx)
 	for _, l := range e.snapshot() {
 		r := l.relay()
 		if r.Rate.PerSecond <= 0 || !l.able() {
 			continue
 		}
-		// What is past its deadline is due as well, and nobody would claim it.
+		// Expired deliveries count as due but are never claimed, so reap them first.
 		if _, err := e.cfg.Queue.Reap(ctx); err != nil {
 			return false, cmp.Or(ctx.Err(), err)
 		}
@@ -117,20 +117,20 @@ func (e *engine) allowanceLacks(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// due asks what waits. A queue that does not answer within a lease does not answer.
+// due asks the queue what waits. It gives up after a lease.
 func (e *engine) due(ctx context.Context, routes []string) ([]queue.Due, error) {
 	limited, cancel := context.WithTimeout(ctx, e.cfg.Lease)
 	defer cancel()
 	return e.cfg.Queue.Due(limited, routes)
 }
 
-// claimAll gives each lane that can send a claim, in their turn, and returns how many messages were claimed.
-func (e *engine) claimAll(ctx context.Context, onlyHungry, woken bool) (int, error) {
+// claimAll makes a claim for each lane in turn and returns how many messages were claimed.
+func (e *engine) claimAll(ctx context.Context, onlyBacklog, woken bool) (int, error) {
 	total := 0
 	e.outOfTurn = false
 	lanes := e.inTurn()
 	for _, l := range lanes {
-		n, err := e.claimFor(ctx, lanes, l, onlyHungry, woken)
+		n, err := e.claimFor(ctx, lanes, l, onlyBacklog, woken)
 		total += n
 		if err != nil {
 			return total, err
@@ -139,56 +139,56 @@ func (e *engine) claimAll(ctx context.Context, onlyHungry, woken bool) (int, err
 	return total, nil
 }
 
-// claimFor claims as much as the lane has room for and its share grants. A lane whose last claim was filled is hungry: there is
-// more, and it is fetched when half of the room is free, so that under load one claim serves many messages.
-func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungry, woken bool) (int, error) {
-	if l.hopeful.Swap(false) {
-		l.hungry = true
+// claimFor claims for one lane, up to its room and its share. A claim that is filled shows a backlog. The next claim then waits
+// until half of the room is free, so that under load one claim brings many messages.
+func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyBacklog, woken bool) (int, error) {
+	if l.recovered.Swap(false) {
+		l.backlog = true
 	}
 	if !l.able() {
-		l.hungry = false
+		l.backlog = false
 		return 0, nil
 	}
 	r, room := l.relay(), l.room()
 	free := l.free()
 	if free <= 0 {
-		l.hungry = true
-		l.uncrowd()
+		l.backlog = true
+		l.putBackBlocked()
 		return 0, nil
 	}
-	if onlyHungry && (!l.hungry || free < room/2) {
+	if onlyBacklog && (!l.backlog || free < room/2) {
 		return 0, nil
 	}
 	routes, ok, err := e.routesOf(ctx, lanes, l)
 	if err != nil || !ok {
-		l.hungry = false
+		l.backlog = false
 		return 0, err
 	}
 	limit := e.share(lanes, l, free)
 	if limit <= 0 {
-		l.hungry, e.outOfTurn = true, true // the others come first
+		l.backlog, e.outOfTurn = true, true // the others come first
 		return 0, nil
 	}
 	expect := l.expected(woken && free == room, routes)
-	staged := r.Fence == FenceAll
+	fenced := r.Fence == FenceAll
 	asked := time.Now()
-	limited, cancel := e.patient(ctx)
+	limited, cancel := e.claimContext(ctx)
 	defer cancel()
 	claimed, err := e.cfg.Queue.Claim(limited, queue.ClaimRequest{
 		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
-		Fenced: staged, Expect: expect,
+		Fenced: fenced, Expect: expect,
 	})
 	took := time.Since(asked)
 	jobs := make([]*job, len(claimed))
 	deliveries := 0
-	for i, c := range claimed { // also beside an error: what was claimed is ours
+	for i, c := range claimed { // even after an error the claimed deliveries are ours
 		deliveries += len(c.Deliveries)
-		jobs[i] = &job{claimed: c, claimedAt: asked, staged: staged}
-		e.held.add(jobs[i])
+		jobs[i] = &job{claimed: c, claimedAt: asked, fenced: fenced}
+		e.leases.add(jobs[i])
 		l.last = queue.Due{Route: c.Route, Priority: c.Priority}
 	}
 	l.claimedSome(len(claimed))
-	l.hungry = deliveries >= limit
+	l.backlog = deliveries >= limit
 	if len(claimed) > 0 {
 		notify(ctx, e, "Observer.Claimed", e.cfg.Observer.Claimed,
 			ClaimedEvent{Relay: l.name, Messages: len(claimed), Deliveries: deliveries, Took: took})
@@ -199,8 +199,8 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyHungr
 	return len(claimed), err
 }
 
-// expected is where a lane thinks that something is due: where its last message came from, when it has nothing to do and the
-// queue has changed. Every other time that is nowhere, so that what is urgent elsewhere does not wait for long.
+// expected returns where the lane's last message came from, if the lane is idle and the queue has changed: the claim looks there
+// first. It does so every other time only, so that urgent messages elsewhere do not wait for long.
 func (l *lane) expected(woken bool, routes []string) queue.Due {
 	l.guessed = woken && !l.guessed && l.last.Route != "" && (len(routes) == 0 || slices.Contains(routes, l.last.Route))
 	if !l.guessed {
@@ -209,15 +209,15 @@ func (l *lane) expected(woken bool, routes []string) queue.Due {
 	return l.last
 }
 
-// stopPatience is how long a claim may go on when the dispatcher is to stop.
-const stopPatience = 5 * time.Second
+// stopClaimWait is how long a claim may go on after the stop began.
+const stopClaimWait = 5 * time.Second
 
-// patient is the context of a claim. It ends after a lease, when what it claims would have lapsed. It does not end with ctx, but
-// soon after: a claim that is broken off may have taken effect, and what nobody hears of cannot be handed back.
-func (e *engine) patient(ctx context.Context) (limited context.Context, cancel func()) {
+// claimContext returns the context of a claim. It ends after a lease. It ends some seconds after ctx, not with it: a claim that is
+// broken off may have taken effect, and then nobody could hand back its deliveries.
+func (e *engine) claimContext(ctx context.Context) (limited context.Context, cancel func()) {
 	limited, end := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Lease)
 	stop := context.AfterFunc(ctx, func() {
-		timer := time.NewTimer(min(stopPatience, e.cfg.Grace))
+		timer := time.NewTimer(min(stopClaimWait, e.cfg.Grace))
 		defer timer.Stop()
 		select {
 		case <-timer.C:
@@ -231,27 +231,28 @@ func (e *engine) patient(ctx context.Context) (limited context.Context, cancel f
 	}
 }
 
-// crowdDelay is how long messages wait that crowded a lane because their domain had as many as it may.
 const (
-	crowdDelay = 5 * time.Second
-	crowdEvery = time.Second // how often that happens at the most
+	// blockedDelay is how long a message waits that was put back because its recipients' domain is full.
+	blockedDelay = 5 * time.Second
+	// blockedEvery is the shortest time between two such removals.
+	blockedEvery = time.Second
 )
 
-// uncrowd puts back what fills the lane and may not be sent yet because of its recipients' domain.
-func (l *lane) uncrowd() {
+// putBackBlocked puts back messages that fill the lane and wait for a full domain.
+func (l *lane) putBackBlocked() {
 	perDomain := l.relay().PerDomain
-	if perDomain <= 0 || l.drain || time.Since(l.parted) < crowdEvery {
+	if perDomain <= 0 || l.drain || time.Since(l.putBackAt) < blockedEvery {
 		return
 	}
-	l.parted = time.Now()
-	for _, j := range l.jobs.crowd(perDomain) {
-		l.settler.put(all(j, queue.Settlement{Outcome: queue.Deferred, Uncounted: true, Delay: crowdDelay})...)
+	l.putBackAt = time.Now()
+	for _, j := range l.jobs.takeBlocked(perDomain) {
+		l.settler.put(same(j, queue.Settlement{Outcome: queue.Deferred, Uncounted: true, Delay: blockedDelay})...)
 	}
 }
 
-// laneOf is the lane for a message that l claimed. What a relay left in doubt goes to the same one again: that one may
-// recognise the copy, any other would make it certain. What l itself could not send a moment ago goes to another that can,
-// if there is one whose allowance need not be asked.
+// laneOf returns the lane for a message that l claimed. A message in doubt goes to its relay again: that relay may recognise the
+// copy, any other would send it for certain. A message that l could not send a moment ago goes to another lane that can. A lane
+// with a rate does not take it, because the claim drew on the allowance of l.
 func (e *engine) laneOf(lanes []*lane, l *lane, c *queue.Claimed) *lane {
 	failed := true
 	for _, d := range c.Deliveries {
@@ -275,9 +276,9 @@ func (e *engine) laneOf(lanes []*lane, l *lane, c *queue.Claimed) *lane {
 	return l
 }
 
-// untilDue is how long the claimer may sleep: until the next poll, or until something becomes due before that. What is due
-// and could not be claimed, several times by now, is looked at less and less often.
-func (e *engine) untilDue(ctx context.Context, barren int) time.Duration {
+// untilDue returns how long the claimer may sleep: until something becomes due, or until the next poll. After several looks that
+// claimed nothing, although something is due, the sleep grows.
+func (e *engine) untilDue(ctx context.Context, emptyLooks int) time.Duration {
 	wait := e.cfg.Poll
 	for _, l := range e.snapshot() {
 		if !l.able() {
@@ -288,8 +289,8 @@ func (e *engine) untilDue(ctx context.Context, barren int) time.Duration {
 		if err != nil {
 			return wait // the next claim says what is wrong
 		}
-		soonest := shortestWait << min(max(barren-1, 0), 6)
-		if r.Rate.PerSecond > 0 { // the allowance may be what is lacking
+		soonest := shortestWait << min(max(emptyLooks-1, 0), 6)
+		if r.Rate.PerSecond > 0 { // the message may wait for the allowance
 			soonest = max(shortestWait, time.Duration(float64(time.Second)/r.Rate.PerSecond))
 		}
 		for _, d := range due {

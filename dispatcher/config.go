@@ -14,66 +14,64 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// Config says what a [Dispatcher] works with. Queue and Relays must be given; the rest has defaults.
+// Config configures a [Dispatcher]. Queue and Relays are required.
 type Config struct {
-	// Queue holds the deliveries.
+	// Queue keeps the deliveries. Required.
 	Queue Queue
-	// Relays are the ways out, at least one. [Dispatcher.Update] changes them.
+	// Relays lists the relays to send through, at least one. [Dispatcher.Update] changes them. Required.
 	Relays []Relay
-	// Name is the owner of the leases, unique among the dispatchers of a queue. Defaults to host, process id and a random
-	// part.
+	// Name is the owner of the leases. It must be unique among the dispatchers of a queue. Defaults to the host, the process
+	// id and a random part.
 	Name string
-	// Concurrency is how many messages each relay is sent at once. Defaults to 10. A smtpx.Client with fewer connections
-	// than this makes the rest wait; two or three times its connections are of use, because the next message then begins behind
-	// the final dot of the one before.
+	// Concurrency is the number of messages that each relay is sent at once. Use two or three times the connections of a
+	// smtpx.Client: the next message then begins before the answer to the one before. Defaults to 10.
 	Concurrency int
-	// MaxBytes bounds the summed size of the large bodies, of more than 64 KiB, that are in memory at once; a larger one goes
-	// alone. What waits its turn is fetched when that has come. A body is there once, for a moment once more where it is opened
-	// or signed. Beside what is alive Go lets as much pile up before it collects, unless GOGC or GOMEMLIMIT say otherwise: the
-	// process may need twice as much. Defaults to 96 MiB, which is three messages of 25 MB at a time; raise it where many are as
-	// large and relays take long over them.
+	// MaxBytes bounds the memory for large bodies, those of more than 64 KiB, in bytes. A body larger than MaxBytes is sent
+	// while no other large body is in memory. A body is fetched when its turn comes, and is copied for a moment if it is
+	// decrypted or signed. The process may need twice as much unless GOGC or GOMEMLIMIT say otherwise. Raise MaxBytes if you send
+	// many large messages through slow relays. Defaults to 96 MiB, three messages of 25 MB at a time.
 	MaxBytes int64
-	// Poll is how often the queue is looked at when nothing else wakes the dispatcher. Defaults to 1 s. It is also woken
-	// by Wake, by Watch, and when something it saw becomes due.
+	// Poll is the time between two looks at the queue when nothing else wakes the dispatcher. Wake, Watch, and deliveries that
+	// become due wake it, too. Defaults to 1 s.
 	Poll time.Duration
-	// Watch, when set, calls wake whenever the queue may have changed, until ctx ends, or returns an error. Run calls it again
-	// after an error, and polls meanwhile. See the functions Watch of store/sqlite and store/postgres. Defaults to none.
+	// Watch calls wake whenever the queue may have changed. It works until ctx ends, or returns an error. After an error, Run
+	// polls and later calls Watch again. See the functions Watch of store/sqlite and store/postgres. Defaults to none.
 	Watch func(ctx context.Context, wake func()) error
-	// Lease is how long a claim holds without being renewed, which happens three times as often. A dispatcher that died
-	// or was cut off is replaced after this time. Defaults to 60 s; at least 1 s.
+	// Lease is the time after which a claim lapses unless it is renewed. The dispatcher renews three times in a Lease. Others
+	// take over from a dispatcher that died or lost the database after this time. At least 1 s. Defaults to 60 s.
 	Lease time.Duration
-	// Grace is how long messages that are being sent may go on when Run's context ends, before they are cut off. One whose
-	// final dot has left is never cut off: Run waits for the relay's answer or the client's time limit. Defaults to 30 s.
+	// Grace is the time for which sends may go on after Run's context has ended. Then they are cut off. A message whose final
+	// dot has left is never cut off: Run waits for the relay's answer or the client's time limit. Defaults to 30 s.
 	Grace time.Duration
-	// MaxAge is how long after it was due a message that the relay refuses is given up, at its next refusal. Defaults to 5 days
-	// (RFC 5321 §4.5.4.1).
+	// MaxAge is the age, counted from when it was due, at which a refused message is given up. It is given up at its next
+	// refusal. Defaults to 5 days (RFC 5321 §4.5.4.1).
 	MaxAge time.Duration
-	// MaxOutage is how long a message waits through an outage, throttling or a used-up allowance before it is given up. It is
-	// counted from the first of them and does not add to MaxAge. Defaults to 5 days. A fault of the configuration has no
-	// such end: the message is kept until the fault is mended or the message expires.
+	// MaxOutage is the longest time that a message waits through outages, throttling or a used-up allowance before it is given
+	// up. It is counted from the first of them and does not add to MaxAge. A fault of the configuration has no such limit: the
+	// message waits until the fault is mended or the message expires. Defaults to 5 days.
 	MaxOutage time.Duration
-	// Retry says when a failed attempt is repeated. Defaults to Backoff{}.
+	// Retry decides when a failed attempt is repeated. Defaults to Backoff{}.
 	Retry RetryPolicy
-	// Suppress are the routes whose recipients are put on the suppression list when a relay says that they will never be
-	// accepted; "*" is every route. Defaults to none.
+	// Suppress lists the routes whose refused recipients are put on the suppression list. "*" means every route. Defaults to
+	// none.
 	Suppress []string
-	// Notice says who is told of a message that was given up. Defaults to nobody.
+	// Notice configures reports about messages that were given up. Defaults to none.
 	Notice Notice
-	// Retention says how long what is finished is kept; Run removes the rest every minute. The queue must be a [Cleaner] then.
-	// Defaults to keeping everything.
+	// Retention is how long finished deliveries are kept. Run removes the rest every minute. It requires a Queue that is a
+	// [Cleaner]. Defaults to keeping everything.
 	Retention queue.Retention
-	// Keys open the bodies that are encrypted at rest. One that they do not open is held, with a reason that names the key: add
-	// the key and release it. Defaults to none.
+	// Keys decrypts bodies that are encrypted at rest. A message that needs a missing key is held, and the reason names the
+	// key. Add the key and release the message. Defaults to none.
 	Keys *keyring.Ring
-	// Middleware is called around every send, the first of them outermost. Defaults to none.
+	// Middleware is called around every send. The first one is outermost. Defaults to none.
 	Middleware []Middleware
-	// Observer is told what happens. Defaults to nobody.
+	// Observer is called for events. Defaults to none.
 	Observer Observer
 	// Logger gets an event for every outcome, without addresses or subjects. Defaults to slog.Default().
 	Logger *slog.Logger
 }
 
-// The defaults of [Config], and what bounds memory.
+// The defaults of [Config], and limits of memory.
 const (
 	defaultConcurrency = 10
 	defaultMaxBytes    = 96 << 20
@@ -84,14 +82,14 @@ const (
 	defaultMaxOutage   = 5 * 24 * time.Hour
 
 	minLease = time.Second
-	// inlineBytes is the largest body that waits in memory for its turn.
+	// inlineBytes is the size of the largest body that comes with its claim and waits in memory.
 	inlineBytes = 64 << 10
-	// fetchBytes bounds the summed size of the large bodies that are being fetched at once; a larger one is fetched alone. While it
-	// hands a body over, a driver has copies of it that nobody else accounts for.
+	// fetchBytes bounds the summed size of the large bodies that are being fetched at once. A larger one is fetched alone. The
+	// database driver makes copies of a body meanwhile, which MaxBytes does not count.
 	fetchBytes = 32 << 20
 )
 
-// complete checks the configuration and fills in what was left out.
+// complete checks the configuration and sets defaults.
 func (c *Config) complete() (err error) {
 	if c.Queue == nil {
 		return errors.New("no queue given")
@@ -150,7 +148,7 @@ func (c *Config) complete() (err error) {
 	}
 	c.Middleware = slices.Clone(c.Middleware)
 	if slices.ContainsFunc(c.Middleware, func(m Middleware) bool { return m == nil }) {
-		return errors.New("middleware: one of them is nil")
+		return errors.New("middleware: an entry is nil")
 	}
 	if c.Retention.Sent < 0 || c.Retention.Unsent < 0 || c.Retention.Body < 0 {
 		return errors.New("retention: must not be negative")
@@ -164,15 +162,15 @@ func (c *Config) complete() (err error) {
 	return nil
 }
 
-// everyRoute stands for all of them in [Config.Suppress].
+// everyRoute means all routes in [Config.Suppress].
 const everyRoute = "*"
 
-// suppresses says whether a route's refused recipients are put on the suppression list.
+// suppresses says whether refused recipients of a route are put on the suppression list.
 func (c *Config) suppresses(route string) bool {
 	return slices.Contains(c.Suppress, route) || slices.Contains(c.Suppress, everyRoute)
 }
 
-// processName tells the dispatchers of a fleet apart.
+// processName returns a name that no other process has.
 func processName() string {
 	host, err := os.Hostname()
 	if err != nil {

@@ -27,13 +27,13 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// The tests in this file run a dispatcher or an application in a process of its own, kill it with SIGKILL where the crash
-// matrix of docs/guarantees.md says, and look at what is on the disk and, after a restart, at the receiver.
+// The tests in this file run a dispatcher or an application in a process of its own and kill it with SIGKILL, where the crash
+// matrix of docs/guarantees.md says. Then they look at the database and, after a restart, at the receiver.
 
-// childEnv holds the orders of a child process, which is this test program once more.
+// childEnv holds the orders of a child process, which is this test program again.
 const childEnv = "OUTBOX_CRASH_CHILD"
 
-// child is what a child process is to do.
+// child is the orders of a child process.
 type child struct {
 	Database string `json:"database"`  // a path, or a postgres:// URL
 	Relay    string `json:"relay"`     // URL; empty for an application that enqueues
@@ -110,8 +110,8 @@ func openDatabase(name string) (*sqlx.DB, error) {
 	return sqlite.Open(name, sqlite.RelaxedSync())
 }
 
-// crashMessage is an ordinary letter, or one that is large enough to fill the buffers of a socket, so that a relay that
-// does not read stops it in the body.
+// crashMessage returns an ordinary letter, or a large one. A large one fills the buffers of a socket, so a relay that does not
+// read stops it in the body.
 func crashMessage(policy outbox.UncertainPolicy, lines int) *outbox.Message {
 	return &outbox.Message{
 		From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ada@example.org"}},
@@ -211,7 +211,7 @@ func eachSite(t *testing.T, stage smtptest.Stage, action smtptest.Action, test f
 	}
 }
 
-// restart is the next start of the application: leases lapse, the delay of what is in doubt passes, and what is due is delivered.
+// restart starts the application again: leases lapse, the delay of what is in doubt passes, and due messages are delivered.
 func (s *crashSite) restart() {
 	s.t.Helper()
 	s.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE state = 'sending'")
@@ -222,7 +222,7 @@ func (s *crashSite) restart() {
 	flush(s.t, newDispatcher(s.t, dispatcher.Config{Queue: s.testQueue, Name: "next"}, openRelay(s.t, s.relay)))
 }
 
-// onDisk fails unless the delivery is in this state and stage.
+// onDisk fails unless the delivery has this state and this value of its fence in the database.
 func (s *crashSite) onDisk(state outbox.State, stage int) {
 	s.t.Helper()
 	var got struct {
@@ -237,7 +237,7 @@ func (s *crashSite) onDisk(state outbox.State, stage int) {
 	}
 }
 
-// copies fails unless the receiver has so many copies, all of them the same to the byte.
+// copies fails unless the receiver has this number of copies, all of them with the same bytes.
 func (s *crashSite) copies(want int) {
 	s.t.Helper()
 	got := s.relay.Messages()
@@ -308,7 +308,7 @@ func (s *crashSite) enqueueCrash(policy outbox.UncertainPolicy, lines int) {
 	s.enqueue(1, func(m *outbox.Message) { *m = *crashMessage(policy, lines) })
 }
 
-// The three windows in which nobody can know: the policy decides, and the number of copies is as the matrix says.
+// The three windows in which nobody can know the outcome: the policy decides, and the number of copies is as the matrix says.
 func TestCrashInTheWindow(t *testing.T) {
 	t.Parallel()
 	for _, window := range []struct {
@@ -375,8 +375,8 @@ func TestCrashAfterTheSettle(t *testing.T) {
 	})
 }
 
-// A process that was stopped for longer than its lease wakes up when another has delivered the message: it neither sends
-// nor changes anything.
+// A process that was stopped for longer than its lease wakes up after another has delivered the message. It sends nothing and
+// changes nothing.
 func TestAPausedProcessWakesTooLate(t *testing.T) {
 	t.Parallel()
 	eachSite(t, smtptest.StageMail, smtptest.Action{}, func(_ *testing.T, s *crashSite) {
@@ -388,7 +388,7 @@ func TestAPausedProcessWakesTooLate(t *testing.T) {
 		s.copies(1)
 		p.signal(syscall.SIGCONT)
 		close(s.goOn)
-		// The client gives the message up before the body: its session goes back to the pool or ends. Another message by
+		// The client gives the message up before the body, and its session goes back to the pool or ends. Another message of
 		// the same process shows that the first is over.
 		s.enqueue(1, func(m *outbox.Message) { m.Subject = "after" })
 		ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)

@@ -18,13 +18,13 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// crashVerb is something that a process does to many deliveries, and may be killed in.
+// crashVerb is something that a process does to many deliveries while it may be killed.
 type crashVerb struct {
-	// ready brings the deliveries, which are queued, to where the verb finds them.
+	// ready brings the queued deliveries into the state that the verb expects.
 	ready string
-	// do is done by the process that is killed, and once more by the one that comes after it.
+	// do is called by the process that is killed, and again by its successor.
 	do func(ctx context.Context, db *sqlx.DB) error
-	// before and after are the states of a delivery that the verb has not reached, and that it has; "" is gone.
+	// before is the state of a delivery that the verb has not reached, after of one that it has reached. Empty means removed.
 	before, after outbox.State
 }
 
@@ -95,8 +95,8 @@ func dialectOf(db *sqlx.DB) schema.Dialect {
 	return schema.SQLite
 }
 
-// A process that dies while it reaps, renews, requeues, purges or migrates leaves each delivery as before or as after, and
-// doing it once more ends what it began.
+// A process dies while it reaps, renews, requeues, purges or migrates. It leaves each delivery as before or as after. Doing it
+// once more completes it.
 func TestCrashDuringAVerb(t *testing.T) {
 	t.Parallel()
 	rounds, n := 3, 1500
@@ -180,7 +180,7 @@ func doomed(database string) string {
 	return u.String()
 }
 
-// orphans counts the connections to PostgreSQL that outlive such a process: a statement that was under way when its client
+// orphans counts the connections to PostgreSQL that outlive such a process. A statement that was under way when its client
 // died goes on to its end, and may commit.
 func orphans(t *testing.T, db *sqlx.DB) (n int) {
 	t.Helper()

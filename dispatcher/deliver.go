@@ -15,18 +15,18 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// The errors of the hook that keeps a message from being sent.
+// The errors with which Envelope.Commit stops a message. None of it was sent.
 var (
 	errLeaseLost = errors.New("the lease was lost before the message was sent")
-	errStage     = errors.New("the stage could not be recorded")
+	errFence     = errors.New("the fence could not be recorded")
 	errExpired   = errors.New("the deadline passed before the message was sent")
 )
 
-// deliver sends one message and says what became of each of its deliveries.
+// deliver sends one message and returns a settlement for each of its deliveries.
 func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 	c := &j.claimed
 	if j.expired() {
-		return l.every(ctx, j, queue.Settlement{Outcome: queue.Expired, Uncounted: true})
+		return l.settleAll(ctx, j, queue.Settlement{Outcome: queue.Expired, Uncounted: true})
 	}
 	body, release, err := l.body(ctx, j)
 	defer release()
@@ -34,9 +34,9 @@ func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 	case errors.Is(err, queue.ErrNoBody):
 		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassMessage, Err: err}, nil, 0)
 	case err != nil && ctx.Err() != nil:
-		return all(j, queue.Settlement{Outcome: queue.Recycled})
+		return same(j, queue.Settlement{Outcome: queue.Recycled})
 	case err != nil:
-		l.log.ErrorContext(ctx, "cannot read a message; it is put back", "id", c.ID, "error", err)
+		l.log.ErrorContext(ctx, "cannot read a message; will try again", "id", c.ID, "error", err)
 		return l.failed(ctx, j, &smtpx.Error{Class: smtpx.ClassUnreachable, Err: fmt.Errorf("read the body: %w", err)}, nil, 0)
 	}
 
@@ -54,14 +54,14 @@ func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 		if j.expired() { // it may have waited for a connection
 			return errExpired
 		}
-		if err := l.passStage(ctx, j); err != nil {
+		if err := l.passFence(ctx, j); err != nil {
 			return err
 		}
 		committed.Store(true)
 		return nil
 	}}
-	if l.unfenced(j) { // a message in several transactions goes on for long: the lease is looked at before each
-		env.CommitAccepted = func(context.Context, []int) error { return l.passStage(ctx, j) }
+	if l.unfenced(j) { // a message in several transactions takes long: the lease is checked before each
+		env.CommitAccepted = func(context.Context, []int) error { return l.passFence(ctx, j) }
 	}
 	for i, d := range c.Deliveries {
 		env.To[i] = d.Recipient
@@ -73,17 +73,17 @@ func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 	took := time.Since(began)
 	l.timed(took)
 	if !committed.Load() && slices.ContainsFunc(res.Outcomes, func(o smtpx.Outcome) bool { return o.Accepted }) {
-		l.heedless.Do(func() {
-			l.log.ErrorContext(ctx, "the sender or middleware sent without calling Envelope.Commit; a crash may bring copies", "relay", l.name)
+		l.uncommitted.Do(func() {
+			l.log.ErrorContext(ctx, "the sender or a middleware sent without calling Envelope.Commit; a crash may bring copies", "relay", l.name)
 		})
 	}
 	switch {
 	case errors.Is(err, errExpired):
-		return l.every(ctx, j, queue.Settlement{Outcome: queue.Expired, Uncounted: true})
+		return l.settleAll(ctx, j, queue.Settlement{Outcome: queue.Expired, Uncounted: true})
 	case errors.Is(err, errLeaseLost):
-		// Whoever took a lease over settles it; what is still ours, such as the other recipients, is handed back.
+		// Another dispatcher settles what it took over. The settlement hands back the rest, such as other recipients.
 		l.log.WarnContext(ctx, "lease lost; not sent", "id", c.ID, "relay", l.name)
-		return l.every(ctx, j, queue.Settlement{Outcome: queue.Recycled})
+		return l.settleAll(ctx, j, queue.Settlement{Outcome: queue.Recycled})
 	}
 	if len(res.Outcomes) != len(env.To) {
 		return l.failed(ctx, j, verdictOf(err), body, took)
@@ -92,7 +92,7 @@ func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 	return l.outcomes(ctx, j, res, err, body, took)
 }
 
-// outcomes settles each delivery by its own outcome.
+// outcomes returns a settlement for each recipient by its own outcome.
 func (l *lane) outcomes(ctx context.Context, j *job, res smtpx.Result, err error, body []byte, took time.Duration) []queue.Settlement {
 	list := make([]queue.Settlement, len(res.Outcomes))
 	for i, o := range res.Outcomes {
@@ -109,14 +109,14 @@ func (l *lane) outcomes(ctx context.Context, j *job, res smtpx.Result, err error
 		}
 		list[i].Ref = j.claimed.Ref(i)
 	}
-	return l.concluded(ctx, j, list, body)
+	return l.finish(ctx, j, list, body)
 }
 
-// body is the message as it is stored. A large one is fetched now that its turn has come, within what may be in memory;
-// release ends its stay there.
+// body returns the message as it is stored. It fetches a large one, and waits for the memory that MaxBytes allows. The caller calls
+// release once the body is not used any more, even after an error.
 func (l *lane) body(ctx context.Context, j *job) (body []byte, release func(), err error) {
 	if j.claimed.Body != nil {
-		return slices.Clip(j.claimed.Body), func() {}, nil // others see it: what is added makes a copy
+		return slices.Clip(j.claimed.Body), func() {}, nil // hooks see the body: appending to it must copy it
 	}
 	size := min(max(j.claimed.Size, 1), l.cfg.MaxBytes)
 	if err := l.memory.Acquire(ctx, size); err != nil {
@@ -134,24 +134,25 @@ func (l *lane) body(ctx context.Context, j *job) (body []byte, release func(), e
 	return body, release, err
 }
 
-// passStage records that the message passes the point of no return, as far as the relay's fence asks for it. It fails when
-// the lease is lost.
-func (l *lane) passStage(ctx context.Context, j *job) error {
+// passFence fences the message, or only checks its lease if the relay's Fence leaves it out. After an error the message must not be
+// sent.
+func (l *lane) passFence(ctx context.Context, j *job) error {
 	if l.unfenced(j) {
-		if !l.held.valid(j.refs(), l.cfg.Lease) {
+		if !l.leases.valid(j.refs(), l.cfg.Lease) {
 			return errLeaseLost
 		}
 		return nil
 	}
-	return l.stager.commit(ctx, j, l.name)
+	return l.fencer.commit(ctx, j, l.name)
 }
 
-// unfenced says whether the message goes without its stage being recorded.
+// unfenced says whether the message is sent without being fenced.
 func (l *lane) unfenced(j *job) bool {
-	return l.relay().Fence == FenceHold && j.claimed.OnUncertain != outbox.Hold && !j.staged
+	return l.relay().Fence == FenceHold && j.claimed.OnUncertain != outbox.Hold && !j.fenced
 }
 
-// learn takes what a message says about the relay. That it was rejected for itself shows that the relay works.
+// learn derives a verdict about the relay from the result of a message. A message that is rejected for itself shows that the relay
+// works.
 func (l *lane) learn(ctx context.Context, j *job, res smtpx.Result, err error) {
 	v := verdict{sender: j.claimed.Sender}
 	e := verdictOf(err)
@@ -164,8 +165,8 @@ func (l *lane) learn(ctx context.Context, j *job, res smtpx.Result, err error) {
 			e = o.Err
 		}
 	}
-	if e.Stage == "" || ctx.Err() != nil && errors.Is(e, context.Canceled) || errors.Is(e, errStage) {
-		return // no relay was asked, or it is our own doing
+	if e.Stage == "" || ctx.Err() != nil && errors.Is(e, context.Canceled) || errors.Is(e, errFence) {
+		return // no relay was asked, or this process broke the send off
 	}
 	if faultOfRelay(e) {
 		v.class, v.stage, v.scope, v.words, v.reset = e.Class, e.Stage, e.Scope(), wordsOf(e), e.RetryAfter
@@ -176,8 +177,7 @@ func (l *lane) learn(ctx context.Context, j *job, res smtpx.Result, err error) {
 	l.note(ctx, v)
 }
 
-// faultOfRelay says whether a failure tells of the relay and not of the message: that no session came about, or what would meet
-// any other message as well.
+// faultOfRelay says whether a failure is the relay's and would meet any other message as well.
 func faultOfRelay(e *smtpx.Error) bool {
 	switch e.Class {
 	case smtpx.ClassUnreachable, smtpx.ClassConfig, smtpx.ClassQuota, smtpx.ClassThrottled, smtpx.ClassAmbiguous, smtpx.ClassRecycle:
@@ -189,18 +189,18 @@ func faultOfRelay(e *smtpx.Error) bool {
 	}
 }
 
-// verdictOf finds the *smtpx.Error in what a Sender returned. Without one, nobody knows whether the message was accepted.
+// verdictOf returns the *smtpx.Error that a Sender returned. Without one it returns an ambiguous error.
 func verdictOf(err error) *smtpx.Error {
 	if e, ok := errors.AsType[*smtpx.Error](err); ok {
 		return e
 	}
 	if err == nil {
-		err = errors.New("the sender gave neither an outcome for each recipient nor an error")
+		err = errors.New("the sender returned neither an outcome for each recipient nor an error")
 	}
 	return &smtpx.Error{Stage: smtpx.StageDot, Class: smtpx.ClassAmbiguous, Err: err}
 }
 
-// failed settles every delivery of a job by the same verdict.
+// failed returns settlements for a job whose deliveries all failed for the same reason.
 func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, body []byte, took time.Duration) []queue.Settlement {
 	l.learn(ctx, j, smtpx.Result{}, e)
 	list := make([]queue.Settlement, len(j.claimed.Deliveries))
@@ -208,10 +208,10 @@ func (l *lane) failed(ctx context.Context, j *job, e *smtpx.Error, body []byte, 
 		list[i] = l.settlement(ctx, j, i, e, took)
 		list[i].Ref = j.claimed.Ref(i)
 	}
-	return l.concluded(ctx, j, list, body)
+	return l.finish(ctx, j, list, body)
 }
 
-// every gives every delivery the same settlement, and tells of it.
-func (l *lane) every(ctx context.Context, j *job, s queue.Settlement) []queue.Settlement {
-	return l.concluded(ctx, j, all(j, s), nil)
+// settleAll gives every delivery the same settlement, and logs it.
+func (l *lane) settleAll(ctx context.Context, j *job, s queue.Settlement) []queue.Settlement {
+	return l.finish(ctx, j, same(j, s), nil)
 }

@@ -1,19 +1,26 @@
-// Package dispatcher delivers what a queue holds: it claims deliveries that are due, sends them through relays, and records
-// what became of each.
+// Package dispatcher claims deliveries that are due from a queue, sends them through relays, and records each outcome.
 //
-// What it promises rests on the queue's leases (see package store) and on one write between claim and send:
+// Its guarantees rest on the leases of the queue (see package store) and on one write between claim and send, the fence:
 //
-//   - A delivery is sent only while its lease holds. Before the final dot of a message may leave, its deliveries are marked
-//     as past the point of no return, under their token and lease; where that fails, the message is not sent.
-//   - An outcome is recorded under the same token. Recording does not stop with the context and is retried while the
-//     database is away; leases are renewed until it is done.
-//   - When the process dies, leases lapse: what was not past that point is sent again, what was is uncertain and follows
-//     the message's [outbox.UncertainPolicy]. With [outbox.Hold] nothing is ever sent twice by itself.
-//   - Refusals keep the relay's own words. A refusal of the message counts as an attempt; an outage, throttling or a
-//     configuration that an operator must mend does not.
+//   - A delivery is sent only while its lease holds. Before the final dot of a message may leave, its deliveries are fenced:
+//     the queue records, under their lease, that the relay may have them from now on. If that fails, the message is not sent.
+//   - An outcome is recorded under the token of its claim. While the database is away, the dispatcher keeps the outcome,
+//     renews the lease and tries again.
+//   - If the process dies, its leases lapse. What was not fenced is sent again. What was fenced is uncertain and follows the
+//     message's [outbox.UncertainPolicy]. A message with [outbox.Hold] is never sent twice by itself.
+//   - A refusal keeps the relay's own words. It counts as an attempt of the message. An outage, throttling or a fault of the
+//     configuration does not.
 //
-// In use: [New] checks a [Config], [Dispatcher.Run] works until its context ends and then stops cleanly, [Dispatcher.Flush]
-// delivers what is due and returns. Any number of dispatchers, in one process or in many, may share a queue.
+// Steps of use:
+//
+//  1. Describe the relays and the queue in a [Config].
+//  2. Call [New]. It checks the configuration and starts nothing.
+//  3. Call [Dispatcher.Run]. It delivers until its context ends, and then stops cleanly. Or call [Dispatcher.Flush], which
+//     delivers what is due and returns.
+//  4. Call [Dispatcher.Wake] after a commit, or set Config.Watch, so that new mail does not wait for the next poll.
+//  5. Serve [Dispatcher.Health] as a readiness check. Call [Dispatcher.Update] to change relays without a restart.
+//
+// Any number of dispatchers may share a queue, in one process or in many.
 package dispatcher
 
 import (
@@ -28,33 +35,33 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// Queue is where deliveries wait. *store.Store is one; its methods say what each of these promises. All of them are called
-// concurrently.
+// Queue keeps the deliveries. *store.Store is one; its methods state the guarantees in full. The dispatcher calls all
+// methods concurrently.
 type Queue interface {
-	// Due lists what is queued on the routes, or on every route when none is given, without writing.
+	// Due lists what is queued on the routes and when it is due. No routes means every route. It does not write.
 	Due(ctx context.Context, routes []string) ([]queue.Due, error)
 	// Claim leases deliveries that are due.
 	Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error)
-	// Body returns a rendered message that was too large to come with its claim. The dispatcher writes into the bytes and into
-	// the capacity behind them.
+	// Body returns a rendered message that was too large to come with its claim. The dispatcher may change the returned bytes
+	// and use the capacity behind them.
 	Body(ctx context.Context, id outbox.ID) ([]byte, error)
-	// Fence marks deliveries as past the point of no return, with the relay that is about to get them, and returns those
-	// whose lease is lost.
+	// Fence records that the named relays may have the deliveries from now on. It returns those whose lease is lost; they
+	// must not be sent.
 	Fence(ctx context.Context, list []queue.FencedRef) (lost []queue.Ref, err error)
 	// Renew extends leases and returns those that are lost.
 	Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) (lost []queue.Ref, err error)
-	// Settle records outcomes and returns those whose lease is lost, for which it changed nothing.
+	// Settle records outcomes. It returns those whose lease is lost; it changed nothing for them.
 	Settle(ctx context.Context, owner string, list []queue.Settlement) (lost []queue.Ref, err error)
-	// Reap takes back what lapsed, resends what is uncertain where the message asks for it, and expires the overdue.
+	// Reap takes back lapsed deliveries, queues uncertain ones again if their message says so, and expires overdue ones.
 	Reap(ctx context.Context) (queue.ReapReport, error)
 }
 
-// ErrRunning is returned by Run while another Run of the same Dispatcher goes on.
+// ErrRunning says that Run was called while another Run of the same Dispatcher goes on. The second call did nothing.
 var ErrRunning = errors.New("dispatcher: already running")
 
 // Dispatcher moves deliveries from a queue to relays. Its methods may be called concurrently.
 type Dispatcher struct {
-	cfg      Config // but for Relays constant
+	cfg      Config // constant, except for Relays
 	wake     chan struct{}
 	running  atomic.Bool
 	updating sync.Mutex // one Update at a time
@@ -63,7 +70,7 @@ type Dispatcher struct {
 	engines map[*engine]struct{}
 }
 
-// New checks the configuration and returns a Dispatcher. It starts nothing and touches neither queue nor relays.
+// New checks the configuration and returns a Dispatcher. It starts nothing and calls neither queue nor relays.
 func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("dispatcher: %w", err)
@@ -71,16 +78,16 @@ func New(cfg Config) (*Dispatcher, error) {
 	return &Dispatcher{cfg: cfg, wake: make(chan struct{}, 1), engines: make(map[*engine]struct{})}, nil
 }
 
-// Wake has the dispatcher look at its queue at once. It never blocks; several calls may be folded into one. Call it after
-// a transaction that enqueued has committed.
+// Wake makes the dispatcher look at its queue at once. Call it after a transaction that enqueued has committed. It never
+// blocks. Several calls in short order may count as one.
 func (d *Dispatcher) Wake() {
-	poke(d.wake)
+	signal(d.wake)
 }
 
-// Run delivers until ctx ends, and then stops: it claims no more, hands back what it has not begun, lets what is being sent
-// go on for Grace, records every outcome, and returns nil. While the database is away it waits and tries again; when it is to
-// stop, for Grace and a Lease at the most: what it could not record by then becomes uncertain or is sent again, when the leases
-// have lapsed. It returns [ErrRunning] if it runs already.
+// Run delivers until ctx ends. Then it stops in this order: it claims no more, hands back what it has not begun, lets sends
+// go on for Config.Grace, records every outcome, and returns nil. While the database is away, Run waits and tries again. After
+// ctx has ended it does so for Grace plus one Lease at most. Outcomes that are not recorded by then are lost: their leases
+// lapse, and the deliveries become uncertain or are sent again. Run returns [ErrRunning] if it runs already.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	if !d.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -90,30 +97,30 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	return err
 }
 
-// Report counts what a [Dispatcher.Flush] did, in deliveries.
+// Report counts deliveries by what a [Dispatcher.Flush] did with them.
 type Report struct {
-	// Sent were accepted.
+	// Sent counts deliveries that a relay accepted.
 	Sent int
-	// Deferred were put back for later, and Recycled at once.
+	// Deferred counts those that were put back for later. Recycled counts those that were put back to be sent at once.
 	Deferred, Recycled int
-	// Failed were given up.
+	// Failed counts those that were given up.
 	Failed int
-	// Uncertain may or may not have been accepted.
+	// Uncertain counts those that a relay may or may not have accepted.
 	Uncertain int
-	// Held were set aside and Expired reached their deadline.
+	// Held counts those that were set aside for an operator. Expired counts those that reached their deadline.
 	Held, Expired int
-	// Lost were no longer ours when their outcome was to be recorded: their lease had lapsed.
+	// Lost counts those whose lease had lapsed before their outcome was recorded.
 	Lost int
 }
 
-// Attempted is the number of deliveries that were settled or lost.
+// Attempted returns the number of deliveries that were settled or lost.
 func (r Report) Attempted() int {
 	return r.Sent + r.Deferred + r.Recycled + r.Failed + r.Uncertain + r.Held + r.Expired + r.Lost
 }
 
-// Flush delivers what is due and what becomes due meanwhile, and returns when nothing is. What is deferred stays for later.
-// It may run beside Run. When ctx ends first it stops as Run does and returns the context's error. An error of the queue ends
-// it, too; what was already sent is recorded before it returns.
+// Flush delivers what is due, and what becomes due meanwhile, and returns when nothing is. It leaves deferred deliveries for
+// later. It may run beside Run. If ctx ends first, Flush stops as Run does and returns the context's error. An error of the
+// queue also ends it. In both cases it records the outcomes of what was sent before it returns.
 func (d *Dispatcher) Flush(ctx context.Context) (Report, error) {
 	return newEngine(d, true).run(ctx)
 }

@@ -72,7 +72,7 @@ func TestFlushDeliversWhatIsDue(t *testing.T) {
 	})
 }
 
-// Every class leads where package smtpx's table says.
+// Every class leads to the outcome that the table in docs/architecture.md says.
 func TestOutcomesByClass(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -136,7 +136,7 @@ func TestRecycleGoesAgainAtOnce(t *testing.T) {
 	})
 }
 
-// Recipients have their own outcomes: only those that were not accepted go again.
+// Recipients have their own outcomes. Only those that were not accepted are sent to again.
 func TestOnlyTheRefusedRecipientsGoAgain(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -169,7 +169,7 @@ func TestOnlyTheRefusedRecipientsGoAgain(t *testing.T) {
 	})
 }
 
-// What is not known to be refused is uncertain, whatever a sender of the user's own returns.
+// A message is uncertain unless it is known to be refused, whatever a sender of the user's own returns.
 func TestAnErrorOfNoKindIsUncertain(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))
@@ -202,14 +202,14 @@ func TestTheDatabaseComesBack(t *testing.T) {
 		}
 		q.wantStates(id, outbox.StateSent)
 	})
-	t.Run("while the stage is recorded", func(t *testing.T) {
+	t.Run("while it is fenced", func(t *testing.T) {
 		t.Parallel()
 		q := newQueue(t, openSQLite(t))
 		id := q.enqueue(1, nil)[0]
 		s := &sender{}
-		report := flush(t, newDispatcher(t, dispatcher.Config{Queue: &faulty{Queue: q, commitStage: failFirst(1, errDatabase)}}, s))
+		report := flush(t, newDispatcher(t, dispatcher.Config{Queue: &faulty{Queue: q, fence: failFirst(1, errDatabase)}}, s))
 		if report.Deferred != 1 || len(s.messages()) != 0 {
-			t.Errorf("report %+v, %d copies: nothing may be sent whose stage is not recorded", report, len(s.messages()))
+			t.Errorf("report %+v, %d copies: nothing may be sent that is not fenced", report, len(s.messages()))
 		}
 		if d := q.get(id).Deliveries[0]; d.State != outbox.StateQueued || d.Attempts != 0 || !strings.Contains(d.Reply, errDatabase.Error()) {
 			t.Errorf("%s after %d attempts, %q", d.State, d.Attempts, d.Reply)
@@ -250,7 +250,7 @@ func TestTheDatabaseComesBack(t *testing.T) {
 	})
 }
 
-// With a poll of an hour only what should wake the dispatcher can.
+// With a poll of an hour, only the intended wake-ups wake the dispatcher.
 func TestWakeUps(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -277,7 +277,7 @@ func TestWakeUps(t *testing.T) {
 	})
 }
 
-// Messages past their deadline are not sent, not even when they were claimed before it.
+// Messages past their deadline are not sent, even if they were claimed before it.
 func TestExpired(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -355,7 +355,7 @@ func TestDispatchersShareAQueue(t *testing.T) {
 	})
 }
 
-// A relay takes only what is on its routes.
+// A relay gets only messages of its routes.
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))

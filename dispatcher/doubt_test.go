@@ -12,7 +12,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// What may have been accepted by one relay is never sent through another, as long as there is the one.
+// A message that one relay may have accepted is never sent through another while that relay is configured.
 func TestWhatIsUncertainStaysWithItsRelay(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -39,18 +39,18 @@ func TestWhatIsUncertainStaysWithItsRelay(t *testing.T) {
 	})
 }
 
-// An attempt that sent nothing does not end the doubt of an earlier one: the message stays with the relay that may have it.
+// An attempt that sent nothing does not end an older doubt: the message stays with the relay that may have it.
 func TestAnAttemptThatSentNothingKeepsTheDoubt(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		send  *smtpx.Error // of the second attempt
-		stage error
+		fence error
 	}{
 		{"unreachable", lost(smtpx.StageDial, smtpx.ClassUnreachable), nil},
 		{"throttled", reply(smtpx.StageMail, smtpx.ClassThrottled, 450, "slow down"), nil},
 		{"session full", reply(smtpx.StageMail, smtpx.ClassRecycle, 421, "maximum message count per session reached"), nil},
-		{"stage not recorded", nil, errDatabase},
+		{"not fenced", nil, errDatabase},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -71,7 +71,7 @@ func TestAnAttemptThatSentNothingKeepsTheDoubt(t *testing.T) {
 						return refuse(env, c.send)
 					}
 				}
-				failing := &faulty{Queue: q, commitStage: failFirst(1, c.stage)}
+				failing := &faulty{Queue: q, fence: failFirst(1, c.fence)}
 				q.exec("UPDATE outbox_deliveries SET due_at = '" + past + "'")
 				flush(t, newDispatcher(t, dispatcher.Config{Queue: failing, Relays: relays}, nil))
 				d := q.get(id).Deliveries[0]
@@ -91,7 +91,7 @@ func TestAnAttemptThatSentNothingKeepsTheDoubt(t *testing.T) {
 	}
 }
 
-// A Sender that passes the point of no return without asking is told of, once.
+// A Sender that sends without calling Envelope.Commit is logged once.
 func TestASenderThatDoesNotAsk(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		var log bytes.Buffer

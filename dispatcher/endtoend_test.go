@@ -26,8 +26,8 @@ func openRelay(t *testing.T, server *smtptest.Server) *smtpx.Client {
 	return client
 }
 
-// The promise: exactly the messages of the transactions that committed arrive, once each, while two dispatchers deliver
-// and sixteen goroutines commit and roll back.
+// The central promise: exactly the messages of committed transactions arrive, once each, while two dispatchers deliver and
+// sixteen goroutines commit and roll back.
 func TestExactlyWhatCommittedArrives(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -79,7 +79,8 @@ func TestExactlyWhatCommittedArrives(t *testing.T) {
 		if _, err := server.WaitMessages(ctx, commits); err != nil {
 			t.Fatal(err)
 		}
-		// Whatever else the dispatchers hold is delivered or handed back, and anything that they should not have would be due.
+		// Other deliveries that the dispatchers hold are delivered or handed back. A delivery that they should not have would
+		// be due.
 		report := flush(t, newDispatcher(t, dispatcher.Config{Queue: q}, openRelay(t, server)))
 		if report.Failed+report.Deferred+report.Uncertain > 0 {
 			t.Errorf("a last flush says %+v", report)
@@ -139,7 +140,7 @@ func (q *testQueue) order(ctx context.Context, number int, commit bool) (outbox.
 	return receipt, tx.Commit()
 }
 
-// A wrong password keeps the mail and says so in the relay's own words; nothing is counted against the messages.
+// A wrong password keeps the mail and the relay's own words. It does not count as an attempt of the messages.
 func TestAWrongPasswordKeepsTheMail(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))
@@ -157,7 +158,7 @@ func TestAWrongPasswordKeepsTheMail(t *testing.T) {
 	}
 }
 
-// A relay that is down keeps the mail, too.
+// An outage keeps the mail, too.
 func TestARelayThatIsDownKeepsTheMail(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))

@@ -14,66 +14,69 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// engine is one Run or Flush. Its goroutines are: the claimer, which is the caller's; a lane for each relay, with a goroutine
-// for each message that it sends at once, and for Run one that looks after the relay when it is offline; the stager; the settler;
-// the keeper; and for Run the reaper, the janitor, the heart and the watcher. They stop in that order, so that whatever was
-// sent is recorded.
+// engine is one Run or Flush. Its goroutines stop in this order, so that whatever was sent is recorded:
+//
+//   - the claimer, which is the caller's goroutine
+//   - a lane for each relay, with a goroutine for each message that it sends at once; in Run also one that brings the relay back
+//     after an outage
+//   - the fencer, the settler and the renewer
+//   - in Run also the reaper, the cleaner, the heartbeat and the watcher
 type engine struct {
 	*Dispatcher
-	drain    bool // stop when nothing is due
-	log      *slog.Logger
-	stager   *stager
-	settler  *settler
-	held     *held
-	memory   *semaphore.Weighted // bytes of large bodies
-	fetching *semaphore.Weighted // bytes of those that are being fetched
-	wake     chan struct{}       // the dispatcher's, or none when draining
-	kick     chan struct{}       // a slot was freed, or an outcome recorded
-	beatNow  chan struct{}       // the state of a relay changed
-	sending  atomic.Int64        // messages that a sender has and whose stage is not asked for yet
+	drain        bool // Flush: stop when nothing is due
+	log          *slog.Logger
+	fencer       *fencer
+	settler      *settler
+	leases       *leases
+	memory       *semaphore.Weighted // bytes of large bodies in memory
+	fetching     *semaphore.Weighted // bytes of large bodies that are being fetched
+	wake         chan struct{}       // the dispatcher's; nil in a Flush
+	progress     chan struct{}       // a slot was freed, or an outcome recorded
+	heartbeatNow chan struct{}       // the state of a relay changed
+	sending      atomic.Int64        // messages that a sender has and that have not asked for the fence
 
-	underway atomic.Int64 // messages whose outcome is not known yet
+	underway atomic.Int64 // messages whose outcome is not known
 
 	mu       sync.Mutex
 	lanes    []*lane
-	launch   func(l *lane)  // starts a lane; an Update does so in between
-	workers  sync.WaitGroup // the lanes
+	launch   func(l *lane)  // starts a lane; Update uses it, too
+	workers  sync.WaitGroup // of the lanes
 	stopping bool
 
-	outOfTurn bool // the claimer's: a lane was refused for its share
+	outOfTurn bool // only the claimer uses it: a lane must wait for others
 
-	turned  atomic.Int64 // when the claimer last turned, in Unix nanoseconds
-	failing atomic.Pointer[string]
+	lastLook atomic.Int64 // when the claimer last looked at the queue, in Unix nanoseconds
+	failing  atomic.Pointer[string]
 }
 
 func newEngine(d *Dispatcher, drain bool) *engine {
 	e := &engine{
-		Dispatcher: d, drain: drain, log: d.cfg.Logger.With("dispatcher", d.cfg.Name), held: newHeld(),
+		Dispatcher: d, drain: drain, log: d.cfg.Logger.With("dispatcher", d.cfg.Name), leases: newLeases(),
 		memory: semaphore.NewWeighted(d.cfg.MaxBytes), fetching: semaphore.NewWeighted(fetchBytes),
-		kick: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
+		progress: make(chan struct{}, 1), heartbeatNow: make(chan struct{}, 1),
 	}
 	if !drain {
-		e.wake = d.wake // a drain beside it must not take Run's
+		e.wake = d.wake // a Flush must not take the wake-up of Run
 	}
-	e.stager = newStager(e)
+	e.fencer = newFencer(e)
 	e.settler = newSettler(e)
-	e.turned.Store(time.Now().UnixNano())
+	e.lastLook.Store(time.Now().UnixNano())
 	return e
 }
 
-// run works until ctx ends or, when draining, nothing is due, and then stops everything that it started.
+// run works until ctx ends, and a Flush also until nothing is due. Then it stops everything that it started.
 func (e *engine) run(ctx context.Context) (Report, error) {
 	detached := context.WithoutCancel(ctx)
-	work, cut := context.WithCancel(detached) // for what is being sent
+	work, cut := context.WithCancel(detached) // for sends
 	defer cut()
 	keeping, stopKeeping := context.WithCancel(detached)
 	defer stopKeeping()
 	settling, stopSettling := context.WithCancel(detached)
 	defer stopSettling()
 
-	var stager, settler, keeper, others sync.WaitGroup
+	var fencer, settler, keeper, others sync.WaitGroup
 	settler.Go(func() { e.settler.run(settling) })
-	stager.Go(func() { e.stager.run(detached) })
+	fencer.Go(func() { e.fencer.run(detached) })
 	keeper.Go(func() { e.keep(keeping) })
 	e.begin(work)
 	if !e.drain {
@@ -85,27 +88,27 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 			others.Go(func() { e.clean(ctx, q) })
 		}
 		if q, ok := e.cfg.Queue.(Heartbeater); ok {
-			others.Go(func() { e.beat(ctx, q) })
+			others.Go(func() { e.heartbeat(ctx, q) })
 		}
 	}
 
 	var grace, patience *time.Timer
-	arm := sync.OnceFunc(func() { // when ctx ends, whatever the claimer is waiting for
+	startTimers := sync.OnceFunc(func() { // as soon as ctx ends, even if the claimer still waits for the queue
 		grace = time.AfterFunc(e.cfg.Grace, cut)
-		patience = time.AfterFunc(e.cfg.Grace+e.cfg.Lease, stopSettling) // with a database that stays away
+		patience = time.AfterFunc(e.cfg.Grace+e.cfg.Lease, stopSettling)
 	})
-	unhook := context.AfterFunc(ctx, arm)
+	unhook := context.AfterFunc(ctx, startTimers)
 	defer unhook()
 
 	err := e.claimLoop(ctx)
 
-	arm()
+	startTimers()
 	defer patience.Stop()
 	e.end()
 	e.workers.Wait()
 	grace.Stop()
-	e.stager.close()
-	stager.Wait()
+	e.fencer.close()
+	fencer.Wait()
 	e.settler.close()
 	settler.Wait()
 	stopKeeping()
@@ -117,7 +120,7 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	return e.settler.report, err
 }
 
-// begin starts the lanes and lets Update reach this engine.
+// begin starts the lanes. From now on Update changes this engine.
 func (e *engine) begin(work context.Context) {
 	e.Dispatcher.mu.Lock()
 	defer e.Dispatcher.mu.Unlock()
@@ -131,12 +134,12 @@ func (e *engine) begin(work context.Context) {
 		e.workers.Go(func() {
 			defer cut()
 			defer close(l.finished)
-			var reviver sync.WaitGroup
+			var restorer sync.WaitGroup
 			if !e.drain {
-				reviver.Go(func() { l.revive(ctx) })
+				restorer.Go(func() { l.restore(ctx) })
 			}
 			l.run(ctx)
-			reviver.Wait()
+			restorer.Wait()
 		})
 	}
 	for _, r := range e.cfg.Relays {
@@ -144,7 +147,7 @@ func (e *engine) begin(work context.Context) {
 	}
 }
 
-// end closes the lanes. Update does not reach this engine any more.
+// end closes the lanes. From now on Update leaves this engine alone.
 func (e *engine) end() {
 	e.Dispatcher.mu.Lock()
 	delete(e.engines, e)
@@ -158,21 +161,21 @@ func (e *engine) end() {
 	}
 }
 
-// snapshot are the lanes as they stand now.
+// snapshot returns the present lanes.
 func (e *engine) snapshot() []*lane {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.lanes)
 }
 
-// kicked notes that the claimer may have something to do.
-func (e *engine) kicked() { poke(e.kick) }
+// progressed tells the claimer that a slot was freed or an outcome recorded.
+func (e *engine) progressed() { signal(e.progress) }
 
-// beatSoon has the heart say how the relays do.
-func (e *engine) beatSoon() { poke(e.beatNow) }
+// heartbeatSoon asks for a heartbeat, because the state of a relay changed.
+func (e *engine) heartbeatSoon() { signal(e.heartbeatNow) }
 
-// poke sends to a channel of one without waiting.
-func poke(c chan<- struct{}) {
+// signal sends to a channel with a buffer of one. It never blocks.
+func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

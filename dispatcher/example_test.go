@@ -14,7 +14,7 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// Two providers share the mail three to one, a third stands by, and newsletters have a way and a rate of their own.
+// Two providers share the mail three to one, a third is the backup, and newsletters have a relay and a rate of their own.
 func Example() {
 	db, err := sqlite.Open("app.db")
 	if err != nil {
@@ -78,8 +78,8 @@ func ExampleObserver() {
 	}}
 }
 
-// A new password takes effect without a restart: the relay with the new client takes the place of the one with the old, which
-// may be closed when Update returns.
+// A new password takes effect without a restart. The relay with the new client replaces the one with the old client, which may
+// be closed once Update returns.
 func ExampleDispatcher_Update() {
 	var (
 		d           *dispatcher.Dispatcher // which runs

@@ -12,8 +12,8 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// A dispatcher that is idle and woken claims first where the last message came from; what is urgent and waits elsewhere is sent
-// a moment later, also when it is woken without end.
+// An idle dispatcher that is woken claims first where its last message came from. Urgent messages elsewhere go a moment later,
+// even if it is woken without end.
 func TestWhatIsExpected(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		var (

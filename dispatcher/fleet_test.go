@@ -27,7 +27,7 @@ func until(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// Three dispatchers share the rate of a relay: together they never send more than one alone might.
+// Three dispatchers share the rate of a relay. Together they never send more than one alone might.
 func TestAFleetKeepsTheRate(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -56,7 +56,7 @@ func TestAFleetKeepsTheRate(t *testing.T) {
 	})
 }
 
-// A commit wakes the dispatcher by the database's own means: with a poll of an hour nothing else can.
+// A commit wakes the dispatcher through the database. With a poll of an hour nothing else can.
 func TestWatchWakes(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
@@ -103,7 +103,7 @@ func wakes(t *testing.T, q *testQueue, watch func(ctx context.Context, wake func
 	}
 }
 
-// A dispatcher is seen while it lives, and no longer when it stopped.
+// A dispatcher is listed while it runs, and no longer once it has stopped.
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -126,7 +126,7 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
-// Run removes what the retention no longer keeps; a queue that cannot is refused.
+// Run removes what the retention no longer keeps. A queue that cannot clean is refused.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {

@@ -13,36 +13,36 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Health says how a dispatcher does, for the endpoints of liveness and readiness.
+// Health is the state of a dispatcher, for liveness and readiness checks.
 type Health struct {
-	// Live is true while Run goes on and its claimer turns. A process that is not live for long should be restarted.
+	// Live is true while Run goes on and looks at its queue. Restart a process that is not live for long.
 	Live bool
-	// Ready is true while messages can be delivered: it is live, the queue answers, and at least one relay can send.
+	// Ready is true if messages can be delivered: Run is live, the queue answers, and at least one relay can send.
 	Ready bool
-	// Reasons says in words why it is not live or not ready, and what else is wrong. Empty when all is well.
+	// Reasons says why the dispatcher is not live or not ready, and what else is wrong. Empty if all is well.
 	Reasons []string
-	// Relays are the relays in the order of the configuration.
+	// Relays lists the relays in the order of the configuration.
 	Relays []RelayHealth
 }
 
-// RelayHealth says how a relay does.
+// RelayHealth is the state of a relay.
 type RelayHealth struct {
 	Name  string
 	State RelayState
-	// Reason is in the relay's own words, which may name addresses; Since is when it is so.
+	// Reason is the relay's own words. It may contain addresses. Since is when the state began.
 	Reason string
 	Since  time.Time
-	// For is how long it is until the relay is looked at again, 0 for one that is in use.
+	// For is the time until the relay is tried again. Zero if it is in use.
 	For time.Duration
-	// Sending and Waiting count messages.
+	// Sending and Waiting count the messages of the relay that this dispatcher has claimed.
 	Sending, Waiting int
-	// Concurrency is how many messages it is sent at once as it does now, PerSecond how many of them may be begun in a second,
-	// +Inf when it does not throttle.
+	// Concurrency is how many messages the relay may be sent at once now. PerSecond is how many may begin in a second, +Inf unless
+	// the relay throttles.
 	Concurrency int
 	PerSecond   float64
 }
 
-// Health looks without waiting for anything.
+// Health returns the present state. It does not block.
 func (d *Dispatcher) Health() Health {
 	d.mu.Lock()
 	var e *engine
@@ -56,9 +56,9 @@ func (d *Dispatcher) Health() Health {
 		return Health{Reasons: []string{"the dispatcher does not run"}}
 	}
 	h := Health{Live: true, Ready: true}
-	if still := time.Since(time.Unix(0, e.turned.Load())); still > d.cfg.Poll+2*d.cfg.Lease && !e.settler.behind.Load() {
+	if still := time.Since(time.Unix(0, e.lastLook.Load())); still > d.cfg.Poll+2*d.cfg.Lease && !e.settler.behind.Load() {
 		h.Live, h.Ready = false, false
-		h.Reasons = append(h.Reasons, fmt.Sprintf("the claimer has not turned for %v", still.Round(time.Second)))
+		h.Reasons = append(h.Reasons, fmt.Sprintf("no look at the queue for %v", still.Round(time.Second)))
 	}
 	if words := e.failing.Load(); words != nil {
 		h.Ready = false
@@ -83,7 +83,7 @@ func (d *Dispatcher) Health() Health {
 	return h
 }
 
-// health says in a few words how the relay does, for the heartbeat.
+// health describes the state of the relay in a few words, for the heartbeat.
 func (l *lane) health() string {
 	state, _, reason := l.breaker.status(time.Now())
 	words := string(state)
@@ -95,16 +95,16 @@ func (l *lane) health() string {
 	return words
 }
 
-// Pauser is a [Queue] that keeps the pauses of relays for all dispatchers of a database. *store.Store is one. Without it each
-// dispatcher finds out for itself that a provider's allowance is used up.
+// Pauser is a [Queue] that keeps the pauses of relays for all dispatchers of a database. *store.Store is one. With another queue
+// each dispatcher learns for itself that an allowance is used up.
 type Pauser interface {
-	// PauseRelay keeps every dispatcher from claiming for a relay, for a time by the clock of the database.
+	// PauseRelay stops all claims for a relay for the time d, by the clock of the database.
 	PauseRelay(ctx context.Context, name string, d time.Duration, reason string) error
-	// RelayStates lists what the dispatchers share about relays.
+	// RelayStates lists the pauses.
 	RelayStates(ctx context.Context) ([]queue.RelayState, error)
 }
 
-// sharePause lets the other dispatchers know of an allowance that is used up.
+// sharePause tells the other dispatchers that an allowance is used up.
 func (l *lane) sharePause(ctx context.Context) {
 	q, ok := l.cfg.Queue.(Pauser)
 	if !ok {
@@ -124,8 +124,8 @@ func (l *lane) sharePause(ctx context.Context) {
 	l.breaker.share()
 }
 
-// heedPauses takes up the pauses that other dispatchers, or operators, have set.
-func (e *engine) heedPauses(ctx context.Context) {
+// readPauses applies the pauses that other dispatchers or operators have set.
+func (e *engine) readPauses(ctx context.Context) {
 	q, ok := e.cfg.Queue.(Pauser)
 	if !ok {
 		return
@@ -134,7 +134,7 @@ func (e *engine) heedPauses(ctx context.Context) {
 	defer cancel()
 	states, err := q.RelayStates(limited)
 	if err != nil {
-		return // the heartbeat beside it tells of it
+		return // the heartbeat, which comes next, reports the fault
 	}
 	now := time.Now()
 	for _, l := range e.snapshot() {
@@ -142,13 +142,13 @@ func (e *engine) heedPauses(ctx context.Context) {
 		switch {
 		case i < 0:
 			if l.breaker.lift(now) {
-				poke(l.again)
+				signal(l.again)
 			}
 		case states[i].Paused > l.breaker.wait(now)+time.Second:
 			wasDown := !l.able()
 			l.breaker.pause(now, states[i].Paused, states[i].Reason)
 			l.jobs.rebound()
-			poke(l.down)
+			signal(l.down)
 			if !wasDown {
 				l.report(ctx, smtpx.ClassQuota)
 			}
@@ -156,9 +156,9 @@ func (e *engine) heedPauses(ctx context.Context) {
 	}
 }
 
-// revive brings the relay back when it was taken out: it waits, probes where the Sender can, and lets a message try. It ends
-// with the lane.
-func (l *lane) revive(ctx context.Context) {
+// restore brings the relay back after the breaker opened: it waits, probes if the Sender can, and begins a trial. It returns when
+// the lane is closed.
+func (l *lane) restore(ctx context.Context) {
 	for {
 		select {
 		case <-l.closing:
@@ -170,22 +170,22 @@ func (l *lane) revive(ctx context.Context) {
 				return
 			}
 			if !l.breaker.lookAgain(time.Now()) {
-				continue // the pause was made longer meanwhile
+				continue // the pause was prolonged meanwhile
 			}
 			if state, _, _ := l.breaker.status(time.Now()); state == RelayOffline && !l.probe(ctx) {
 				continue
 			}
 			l.breaker.try(time.Now())
-			l.pace.warm()
+			l.pace.startSlowly()
 			l.report(ctx, "")
 			l.jobs.rebound()
-			l.hopeful.Store(true)
-			l.kicked()
+			l.recovered.Store(true)
+			l.progressed()
 		}
 	}
 }
 
-// sleep waits, and is false when the lane is closed meanwhile.
+// sleep waits. It returns false if the lane is closed meanwhile.
 func (l *lane) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -199,7 +199,7 @@ func (l *lane) sleep(d time.Duration) bool {
 	}
 }
 
-// probe says whether the relay answers; where the Sender cannot tell, a message has to try.
+// probe says whether a trial may begin. It is true if the Sender cannot probe.
 func (l *lane) probe(ctx context.Context) bool {
 	p, ok := l.relay().Sender.(Prober)
 	if !ok {
@@ -209,7 +209,7 @@ func (l *lane) probe(ctx context.Context) bool {
 	var closer sync.WaitGroup
 	defer closer.Wait()
 	defer cancel()
-	closer.Go(func() { // a lane that closes does not wait for its probe
+	closer.Go(func() { // a closing lane breaks off its probe
 		select {
 		case <-l.closing:
 			cancel()

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// testQueue is a real store with what tests need to fill and read it.
+// testQueue is a real store, with functions for tests to fill and read it.
 type testQueue struct {
 	*store.Store
 	t  *testing.T
@@ -110,7 +110,7 @@ func (q *testQueue) enqueue(n int, edit func(m *outbox.Message)) []outbox.ID {
 	return ids
 }
 
-// exec changes the database behind everybody's back.
+// exec changes the database directly.
 func (q *testQueue) exec(query string) {
 	q.t.Helper()
 	if _, err := q.db.ExecContext(context.WithoutCancel(q.t.Context()), query); err != nil {
@@ -118,7 +118,7 @@ func (q *testQueue) exec(query string) {
 	}
 }
 
-// past is a time that has passed on every clock, as both databases read it.
+// past is a time in the past on every clock, in a form that both databases read.
 const past = "2000-01-01T00:00:00.000Z"
 
 // get reads a message.
@@ -165,7 +165,7 @@ func (s *sender) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smt
 	return s.accept(ctx, env, body)
 }
 
-// accept takes a message for all of its recipients, as a client would: with the stage committed first.
+// accept takes a message for all of its recipients, as a client would. It calls Commit first.
 func (s *sender) accept(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
 	if env.Commit != nil {
 		if err := env.Commit(ctx); err != nil {
@@ -207,10 +207,10 @@ func lost(stage smtpx.Stage, class smtpx.Class) *smtpx.Error {
 	return &smtpx.Error{Stage: stage, Class: class, Err: errors.New("connection lost")}
 }
 
-// faulty is a queue whose calls fail on demand: what each func is given first it may answer with an error.
+// faulty is a queue whose calls fail on demand: each of its functions runs before the call and may fail it.
 type faulty struct {
 	dispatcher.Queue
-	claim, body, commitStage, renew, settle func() error
+	claim, body, fence, renew, settle func() error
 }
 
 func call(fault func() error) error {
@@ -235,7 +235,7 @@ func (f *faulty) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
 }
 
 func (f *faulty) Fence(ctx context.Context, list []queue.FencedRef) ([]queue.Ref, error) {
-	if err := call(f.commitStage); err != nil {
+	if err := call(f.fence); err != nil {
 		return nil, err
 	}
 	return f.Queue.Fence(ctx, list)
@@ -271,7 +271,7 @@ func failFirst(n int, err error) func() error {
 
 var errDatabase = errors.New("the database is away")
 
-// newDispatcher completes a configuration with a silent logger and one relay.
+// newDispatcher adds a silent logger and one relay to a configuration.
 func newDispatcher(t *testing.T, cfg dispatcher.Config, s dispatcher.Sender) *dispatcher.Dispatcher {
 	t.Helper()
 	if cfg.Relays == nil {

@@ -95,7 +95,7 @@ func TestObserverOfTheQueue(t *testing.T) {
 	}
 }
 
-// Panics in hooks, middleware and senders are contained: the message is kept, in doubt if it may have left.
+// Panics in hooks, middleware and senders are contained. The message is kept, and is uncertain if it may have left.
 func TestPanicsAreContained(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -164,23 +164,23 @@ func TestMiddleware(t *testing.T) {
 	}
 }
 
-// FenceHold writes no stage for messages that may be sent twice, and still does not send what it has lost by its own clock.
+// FenceHold does not fence messages with Resend. It still sends nothing whose lease it has lost by its own clock.
 func TestFenceHold(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
-		var staged sync.Map
-		counting := &counted{faulty: faulty{Queue: q}, staged: &staged}
+		var fenced sync.Map
+		counting := &counted{faulty: faulty{Queue: q}, fenced: &fenced}
 		list := []dispatcher.Relay{{Name: "main", Sender: &sender{}, Fence: dispatcher.FenceHold}}
 		resend, hold := q.enqueue(1, nil)[0], q.enqueue(1, func(m *outbox.Message) { m.OnUncertain = outbox.Hold })[0]
 		flush(t, newDispatcher(t, dispatcher.Config{Queue: counting, Relays: list}, nil))
-		if _, ok := staged.Load(resend); ok {
-			t.Error("the stage of a message with Resend was written")
+		if _, ok := fenced.Load(resend); ok {
+			t.Error("a message with Resend was fenced")
 		}
-		if _, ok := staged.Load(hold); !ok {
-			t.Error("the stage of a message with Hold was not written")
+		if _, ok := fenced.Load(hold); !ok {
+			t.Error("a message with Hold was not fenced")
 		}
 
-		// Renewals fail, and the message reaches its last moment after its lease.
+		// Renewals fail, and the message comes to its final dot after its lease.
 		late := &sender{}
 		release := make(chan struct{})
 		late.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
@@ -201,20 +201,20 @@ func TestFenceHold(t *testing.T) {
 	})
 }
 
-// counted remembers whose stage was written.
+// counted remembers the messages that were fenced.
 type counted struct {
 	faulty
-	staged *sync.Map
+	fenced *sync.Map
 }
 
 func (c *counted) Fence(ctx context.Context, list []queue.FencedRef) ([]queue.Ref, error) {
 	for _, s := range list {
-		c.staged.Store(s.Ref.ID, true)
+		c.fenced.Store(s.Ref.ID, true)
 	}
 	return c.Queue.Fence(ctx, list)
 }
 
-// A recipient that will never be accepted is put on the suppression list where the route asks for it, and only there.
+// A recipient that will never be accepted is put on the suppression list if the route asks for it, and only then.
 func TestSuppress(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {

@@ -9,26 +9,26 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// jobs are the messages that a lane has: those that wait, by priority, and how many are being sent.
+// jobs holds the messages of a lane: those that wait, by priority, and the number that is being sent.
 type jobs struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	waiting [3][]*job // high, normal, bulk
 	active  int
-	domains map[string]int // of recipients being sent to, when perDomain bounds them
+	domains map[string]int // messages being sent, by recipient domain
 	bound   func() (concurrency, perDomain int)
 	closed  bool
 }
 
-// newJobs returns an empty set. bound is asked each time how many messages may be sent at once, and how many of them to one
-// domain, 0 for any number.
+// newJobs returns an empty set. bound returns how many messages may be sent at once, and how many of them to one domain, 0 for any
+// number. It is called for every decision.
 func newJobs(bound func() (concurrency, perDomain int)) *jobs {
 	q := &jobs{domains: make(map[string]int), bound: bound}
 	q.changed = sync.NewCond(&q.mu)
 	return q
 }
 
-// rank is the place of a priority in waiting.
+// rank returns the index of a priority in waiting.
 func rank(p outbox.Priority) int {
 	switch p {
 	case outbox.High:
@@ -40,7 +40,7 @@ func rank(p outbox.Priority) int {
 	}
 }
 
-// put adds a message. It is false when the lane is closed.
+// put adds a message. It returns false if the lane is closed.
 func (q *jobs) put(j *job) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -53,8 +53,8 @@ func (q *jobs) put(j *job) bool {
 	return true
 }
 
-// next waits for a message that may be sent now, and takes it: the oldest of the highest priority whose domains have room. It
-// returns nil when messages wait and none may be sent at all, and false when the lane is closed.
+// next waits for a message that may be sent now and removes it: the oldest one of the highest priority whose domains have room. It
+// returns nil if messages wait but the relay may get none at all. It returns false if the lane is closed.
 func (q *jobs) next() (*job, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -75,7 +75,7 @@ func (q *jobs) next() (*job, bool) {
 				}
 				j := q.waiting[r][i]
 				q.passOver(r, i)
-				if i == 0 { // nearly always: what is behind needs not move
+				if i == 0 { // nearly always; the others need not be moved
 					q.waiting[r][0] = nil
 					q.waiting[r] = q.waiting[r][1:]
 				} else {
@@ -92,15 +92,15 @@ func (q *jobs) next() (*job, bool) {
 	}
 }
 
-// passedOften is how often a message to several domains may be passed over because one of them has as many as it may. After that a
-// place in each is kept for it, for one message at a time: it would else have to wait until all have room at the same instant.
+// passedOften is the number of later messages that may go before a message to several domains. After that one place in each of
+// its domains is kept for it. Without that it would wait until all its domains have room at the same instant.
 const passedOften = 20
 
-// owedTurn says whether a message was passed over so often that it is to be given its turn.
+// owedTurn says whether places are kept for a message.
 func (j *job) owedTurn() bool { return j.passed >= passedOften && len(j.domains()) > 1 }
 
-// first is the place of the first message that may be sent now, or -1. kept counts the places in domains that are kept for
-// one before.
+// first returns the index of the first message that may be sent now, or -1. kept counts the places in domains that are kept for an
+// earlier message.
 func (q *jobs) first(waiting []*job, perDomain int, kept map[string]int) int {
 	if perDomain <= 0 && len(waiting) > 0 {
 		return 0
@@ -118,7 +118,7 @@ func (q *jobs) first(waiting []*job, perDomain int, kept map[string]int) int {
 	return -1
 }
 
-// passOver counts for those that wait before place i of rank r that it goes first.
+// passOver notes for every message that waits before index i of rank r that a later one goes first.
 func (q *jobs) passOver(r, i int) {
 	for _, before := range q.waiting[:r] {
 		for _, j := range before {
@@ -130,7 +130,7 @@ func (q *jobs) passOver(r, i int) {
 	}
 }
 
-// done says that a message that next gave out is finished.
+// done notes that a message that next returned is finished.
 func (q *jobs) done(j *job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -143,14 +143,14 @@ func (q *jobs) done(j *job) {
 	q.changed.Broadcast()
 }
 
-// rebound has next ask again what may be sent.
+// rebound makes next decide anew, because a bound changed.
 func (q *jobs) rebound() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.changed.Broadcast()
 }
 
-// take removes all that wait.
+// take removes all waiting messages and returns them.
 func (q *jobs) take() []*job {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -162,9 +162,9 @@ func (q *jobs) take() []*job {
 	return all
 }
 
-// crowd removes those that wait for a domain which has as many as it may and keep others from being claimed: what is beyond
-// spare of each domain, but not one that is to be given its turn.
-func (q *jobs) crowd(spare int) []*job {
+// takeBlocked removes messages that wait for a full domain, and returns them. It leaves spare messages of each domain, and the one
+// for which places are kept.
+func (q *jobs) takeBlocked(spare int) []*job {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	_, perDomain := q.bound()
@@ -194,7 +194,7 @@ func (q *jobs) crowd(spare int) []*job {
 	return out
 }
 
-// count is how many wait and how many are being sent.
+// count returns how many messages wait and how many are being sent.
 func (q *jobs) count() (waiting, active int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -204,7 +204,7 @@ func (q *jobs) count() (waiting, active int) {
 	return waiting, q.active
 }
 
-// close gives out no more and takes no more.
+// close makes put and next refuse everything.
 func (q *jobs) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -212,7 +212,7 @@ func (q *jobs) close() {
 	q.changed.Broadcast()
 }
 
-// domainsOf are the different domains of recipients.
+// domainsOf returns the different domains of the recipients, in lower case.
 func domainsOf(list []queue.ClaimedDelivery) []string {
 	domains := make([]string, 0, 1)
 	for _, d := range list {

@@ -17,7 +17,7 @@ func jobTo(id string, domains ...string) *job {
 	return j
 }
 
-// A message to two domains has its turn although neither ever has room while the other has: one message ends at a time, and
+// A message to two domains has its turn although its domains never have room at the same time: one message ends at a time, and
 // another for the same domain waits.
 func TestAMessageToSeveralDomainsHasItsTurn(t *testing.T) {
 	t.Parallel()
@@ -62,8 +62,8 @@ func TestAMessageToSeveralDomainsHasItsTurn(t *testing.T) {
 	t.Errorf("after %d others it still waits", 2*passedOften)
 }
 
-// However often they were passed over, messages to a domain that is full do not keep a lane from claiming others, but for one
-// that is to be given its turn.
+// Messages to a full domain do not keep a lane from claiming others, however often they were passed over. One message that is
+// owed its turn stays.
 func TestCrowdsAreParted(t *testing.T) {
 	t.Parallel()
 	q := newJobs(func() (concurrency, perDomain int) { return 4, 1 })
@@ -83,7 +83,7 @@ func TestCrowdsAreParted(t *testing.T) {
 		}
 		q.done(j)
 	}
-	crowd := q.crowd(2)
+	crowd := q.takeBlocked(2)
 	left := q.take()
 	if len(crowd)+len(left) != 20 || len(left) != 3 || left[1].claimed.ID != "both0" {
 		t.Errorf("%d are put back, and %d stay", len(crowd), len(left))

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// prefetch is the most messages that wait in a lane for each that it sends at once, so that one claim serves many.
+	// prefetch is the largest number of messages that wait in a lane for each one that it sends at once.
 	prefetch = 7
-	// ahead is how much work a lane holds besides what it is sending. A slow relay has less waiting, so that what is urgent
-	// and comes later does not queue behind it.
+	// ahead is the amount of work that a lane holds beyond what it is sending, as the time that the work takes. It is short, so
+	// that an urgent message that comes later waits little.
 	ahead = 250 * time.Millisecond
-	// stuckAfter is how long a lane that is full may finish nothing before the others stop waiting for its share.
+	// stuckAfter is the time for which a full lane may finish nothing. After that the others do not wait for its share.
 	stuckAfter = 2 * time.Second
 )
 
@@ -26,18 +26,18 @@ const (
 type job struct {
 	claimed   queue.Claimed
 	claimedAt time.Time // before the claim was asked for
-	to        []string  // domains, once they are asked for
+	to        []string  // the recipients' domains, set at the first use
 	sealed    bool      // it is encrypted at rest
-	staged    bool      // the claim counts on its stage being recorded
-	passed    int       // how often others went before it that came after it
+	fenced    bool      // the claim promised that the message is fenced before it is sent
+	passed    int       // how many later messages were sent before it
 }
 
-// expired says whether the deadline of the message has passed, by the time since the claim.
+// expired says whether the deadline of the message has passed. It goes by the time since the claim.
 func (j *job) expired() bool {
 	return j.claimed.ExpiresIn > 0 && time.Since(j.claimedAt) >= j.claimed.ExpiresIn
 }
 
-// refs are those of all the claimed deliveries.
+// refs returns the references to all deliveries of the job.
 func (j *job) refs() []queue.Ref {
 	refs := make([]queue.Ref, len(j.claimed.Deliveries))
 	for i := range refs {
@@ -46,7 +46,7 @@ func (j *job) refs() []queue.Ref {
 	return refs
 }
 
-// domains are those of the recipients. The lane's jobs guard it.
+// domains returns the domains of the recipients. The caller holds the lock of jobs.
 func (j *job) domains() []string {
 	if j.to == nil {
 		j.to = domainsOf(j.claimed.Deliveries)
@@ -54,36 +54,36 @@ func (j *job) domains() []string {
 	return j.to
 }
 
-// lane sends what was claimed for one relay: it starts messages as fast as pace and breaker allow, in as many goroutines as there
-// are messages at once, and waits for all of them before it ends.
+// lane sends the messages that were claimed for one relay. It begins messages as fast as pace and breaker allow, each in a
+// goroutine, and waits for all of them before it ends.
 type lane struct {
 	*engine
-	name     string
-	current  atomic.Pointer[Relay]
-	jobs     *jobs
-	breaker  *breaker
-	pace     *pace
-	send     SendFunc
-	closing  chan struct{} // closed by close
-	finished chan struct{} // closed when its Sender is not used any more
-	down     chan struct{} // of one: the breaker opened
-	again    chan struct{} // of one: what it waits for is over
-	cut      context.CancelFunc
-	unsigned sync.Once // says that the provider would break signatures
-	heedless sync.Once // says that the sender does not ask for the stage
+	name        string
+	current     atomic.Pointer[Relay]
+	jobs        *jobs
+	breaker     *breaker
+	pace        *pace
+	send        SendFunc
+	closing     chan struct{} // closed by close
+	finished    chan struct{} // closed when its Sender is not used any more
+	down        chan struct{} // buffer of one: the breaker opened
+	again       chan struct{} // buffer of one: the pause ended early
+	cut         context.CancelFunc
+	unsigned    sync.Once // logs that the provider would break signatures
+	uncommitted sync.Once // logs that the sender does not call Envelope.Commit
 
-	took     atomic.Int64 // moving average of a send, in nanoseconds
-	lastDone atomic.Int64 // when a message was last finished, in Unix nanoseconds
-	hopeful  atomic.Bool  // it may claim again after an outage
+	took      atomic.Int64 // moving average of the duration of a send, in nanoseconds
+	lastDone  atomic.Int64 // when a message was last finished, in Unix nanoseconds
+	recovered atomic.Bool  // the relay is used again after an outage
 
-	// The claimer's own.
-	hungry bool      // the last claim was filled, or not made for want of room
-	served float64   // messages claimed, divided by the weight
-	idled  bool      // it could not take its share at the last turn
-	parted time.Time // when it last put back what crowded it
+	// Only the claimer uses these.
+	backlog   bool      // the queue probably has more for this lane
+	served    float64   // messages claimed, divided by the weight
+	idled     bool      // it could not send at the last turn
+	putBackAt time.Time // when messages for full domains were last put back
 
 	last    queue.Due // where the last message came from
-	guessed bool      // the last claim expected something there
+	guessed bool      // the last claim looked there first
 }
 
 func newLane(e *engine, r Relay) *lane {
@@ -99,10 +99,10 @@ func newLane(e *engine, r Relay) *lane {
 	return l
 }
 
-// relay is the configuration as it stands now.
+// relay returns the present configuration.
 func (l *lane) relay() *Relay { return l.current.Load() }
 
-// bound says how many messages may be sent at once, and how many of them to one domain.
+// bound returns how many messages may be sent at once, and how many of them to one domain.
 func (l *lane) bound() (concurrency, perDomain int) {
 	return l.concurrency(), l.relay().PerDomain
 }
@@ -118,10 +118,10 @@ func (l *lane) concurrency() int {
 	}
 }
 
-// able says whether the relay can be given messages.
+// able says whether the relay may get messages now.
 func (l *lane) able() bool { return l.concurrency() > 0 }
 
-// room is how many messages the lane may hold.
+// room returns how many messages the lane may hold.
 func (l *lane) room() int {
 	n := l.concurrency()
 	if state, _, _ := l.breaker.status(time.Now()); n == 0 || state == RelayTrial {
@@ -134,17 +134,17 @@ func (l *lane) room() int {
 	return n + wait
 }
 
-// free is how many messages may be claimed for the lane.
+// free returns how many more messages the lane may hold.
 func (l *lane) free() int {
 	waiting, active := l.jobs.count()
 	return l.room() - waiting - active
 }
 
-// run sends until the lane is closed, and returns when nothing is being sent any more.
+// run sends until the lane is closed. It returns when all sends have ended.
 func (l *lane) run(ctx context.Context) {
 	var sends sync.WaitGroup
-	// A goroutine takes one message after the other, because its stack has grown to what a send needs; there are as many as messages
-	// ever were under way at once, and they stay until the lane ends.
+	// Each goroutine sends one message after the other: its stack has already grown to what a send needs. There are as many as
+	// messages were ever sent at once, and they stay until the lane ends.
 	work := make(chan *job)
 	workers := 0
 	for {
@@ -153,7 +153,7 @@ func (l *lane) run(ctx context.Context) {
 		if !ok {
 			break
 		}
-		if j == nil { // the relay cannot send: what waits is for others
+		if j == nil { // the relay cannot send: other relays may take what waits
 			l.handBack(l.jobs.take())
 			continue
 		}
@@ -166,7 +166,7 @@ func (l *lane) run(ctx context.Context) {
 				}
 			})
 		}
-		work <- j // there are as many goroutines as messages: one of them is free, or about to be
+		work <- j // there are as many goroutines as messages, so one is free or soon will be
 	}
 	close(work)
 	l.handBack(l.jobs.take())
@@ -180,10 +180,10 @@ func (l *lane) handle(ctx context.Context, j *job) {
 	l.settler.put(list...)
 	l.lastDone.Store(time.Now().UnixNano())
 	l.jobs.done(j)
-	l.kicked()
+	l.progressed()
 }
 
-// close has the lane begin nothing more; run hands back what has not begun.
+// close makes the lane begin nothing more. Then run hands back the messages that have not begun.
 func (l *lane) close() {
 	select {
 	case <-l.closing:
@@ -197,15 +197,15 @@ func (l *lane) close() {
 // handBack returns messages to the queue as if they had not been claimed.
 func (l *lane) handBack(list []*job) {
 	for _, j := range list {
-		l.settler.put(all(j, queue.Settlement{Outcome: queue.Recycled})...)
+		l.settler.put(same(j, queue.Settlement{Outcome: queue.Recycled})...)
 	}
 	if len(list) > 0 {
-		l.kicked()
+		l.progressed()
 	}
 }
 
-// put gives the lane a message. One that it cannot take is for another lane, or is put back for a moment; one that is in doubt
-// with this relay waits for it.
+// put gives the lane a message. If the lane cannot take it, the message goes back to the queue. It is due at once if another lane
+// can take it, and later if not, or if it is in doubt with this relay.
 func (l *lane) put(j *job) {
 	if l.able() && l.jobs.put(j) {
 		return
@@ -217,13 +217,13 @@ func (l *lane) put(j *job) {
 	case l.another(l, j.claimed.Route):
 		s = queue.Settlement{Outcome: queue.Recycled}
 	}
-	l.settler.put(all(j, s)...)
+	l.settler.put(same(j, s)...)
 }
 
 // doubtful says whether a delivery may have been accepted before.
 func doubtful(d queue.ClaimedDelivery) bool { return d.Class == string(smtpx.ClassAmbiguous) }
 
-// timed keeps the average of how long a message takes.
+// timed updates the average duration of a send.
 func (l *lane) timed(took time.Duration) {
 	if before := l.took.Load(); before > 0 {
 		took = time.Duration(before) + (took-time.Duration(before))/8
@@ -234,7 +234,7 @@ func (l *lane) timed(took time.Duration) {
 // stuck says whether the lane has finished nothing for a while.
 func (l *lane) stuck(now time.Time) bool { return now.UnixNano()-l.lastDone.Load() > int64(stuckAfter) }
 
-// note takes what a message says about the relay, slows down or speeds up by it, and opens or closes the breaker.
+// note applies a verdict to pace and breaker.
 func (l *lane) note(ctx context.Context, v verdict) {
 	now := time.Now()
 	before := l.pace.concurrency()
@@ -254,14 +254,13 @@ func (l *lane) note(ctx context.Context, v verdict) {
 	}
 	l.report(ctx, v.class)
 	if !l.able() {
-		poke(l.down)
+		signal(l.down)
 		l.handBack(l.jobs.take())
 		l.sharePause(ctx)
 	}
 }
 
-// report tells of the state that the relay has now. A fault that takes it offline is one event with the relay's own words,
-// however many messages met it.
+// report logs the state of the relay and tells the Observer. It is called once for a change, however many messages met the fault.
 func (l *lane) report(ctx context.Context, class smtpx.Class) {
 	now := time.Now()
 	state, _, reason := l.breaker.status(now)
@@ -276,11 +275,11 @@ func (l *lane) report(ctx context.Context, class smtpx.Class) {
 	}
 	l.log.Log(ctx, level, "relay", "relay", l.name, "state", state, "class", class, "reason", masked(reason), "for", event.For)
 	notify(ctx, l.engine, "Observer.Relay", l.cfg.Observer.Relay, event)
-	l.beatSoon()
+	l.heartbeatSoon()
 }
 
-// all gives every delivery of a job the same settlement.
-func all(j *job, s queue.Settlement) []queue.Settlement {
+// same returns the same settlement for every delivery of a job.
+func same(j *job, s queue.Settlement) []queue.Settlement {
 	list := make([]queue.Settlement, len(j.claimed.Deliveries))
 	for i := range list {
 		list[i] = s

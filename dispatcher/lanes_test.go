@@ -19,7 +19,7 @@ import (
 // refused is a relay that cannot be connected to.
 var refused = lost(smtpx.StageDial, smtpx.ClassUnreachable)
 
-// Relays share the messages of a route by their weights, whether much is due at once or little by little.
+// Relays share the messages of a route by their weights, both when much is due at once and when it comes little by little.
 func TestWeights(t *testing.T) {
 	t.Parallel()
 	for _, light := range []bool{false, true} {
@@ -50,7 +50,7 @@ func TestWeights(t *testing.T) {
 	}
 }
 
-// However far the weights are apart, everybody has a turn and nobody waits for ever.
+// However different the weights are, every relay has its turn and no message waits for ever.
 func TestWeightsFarApart(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		a, b, c := &line{takes: 20 * time.Millisecond}, &line{takes: 20 * time.Millisecond}, &line{takes: 20 * time.Millisecond}
@@ -81,7 +81,8 @@ func TestAStuckRelayIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-// A relay that cannot be reached is left alone after a few failures, probed at growing intervals, and warmed up when it is back.
+// A relay that cannot be reached is left alone after a few failures, probed at growing intervals, and loaded slowly once it is
+// back.
 func TestAnOutageOpensTheBreaker(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		up := false
@@ -155,7 +156,8 @@ func TestAnOutageOpensTheBreaker(t *testing.T) {
 	})
 }
 
-// The first message that meets a wrong password stops the relay with one event in the provider's words; nothing is failed.
+// The first message that meets a wrong password takes the relay offline, with one event in the provider's words. No message
+// fails.
 func TestAFaultOfTheConfigurationStopsTheRelay(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		a := &line{takes: 10 * time.Millisecond, answer: always(reply(smtpx.StageAuth, smtpx.ClassConfig, 535, "5.7.8 bad credentials"))}
@@ -188,7 +190,7 @@ func TestAFaultOfTheConfigurationStopsTheRelay(t *testing.T) {
 	})
 }
 
-// What is wrong with messages, recipients or one sender never stops a relay.
+// Faults of messages, of recipients or of one sender never take a relay offline.
 func TestRejectionsDoNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	for name, e := range map[string]*smtpx.Error{
@@ -214,7 +216,7 @@ func TestRejectionsDoNotOpenTheBreaker(t *testing.T) {
 	}
 }
 
-// A message that one relay certainly did not accept goes through another at once; one in doubt never does.
+// A message that one relay certainly did not accept goes through another at once. A message in doubt never does.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	quota := reply(smtpx.StageMail, smtpx.ClassQuota, 550, "daily limit exceeded")
@@ -280,7 +282,7 @@ func TestBackup(t *testing.T) {
 	})
 }
 
-// A used-up allowance pauses the relay until the provider's reset, and the messages stay.
+// A used-up allowance pauses the relay until the provider's reset. The messages stay.
 func TestQuotaPausesTheRelay(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		e := reply(smtpx.StageMail, smtpx.ClassQuota, 550, "daily limit exceeded, try again in 3 hours")
@@ -303,7 +305,7 @@ func TestQuotaPausesTheRelay(t *testing.T) {
 	})
 }
 
-// Throttling halves what is sent at once and in a second; it comes back step by step.
+// Throttling halves the messages at once and the messages a second. Both come back step by step.
 func TestThrottlingSlowsDown(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		a := &line{takes: 500 * time.Millisecond}
@@ -330,7 +332,7 @@ func TestThrottlingSlowsDown(t *testing.T) {
 	})
 }
 
-// What is urgent overtakes what waits in the lane, and no domain is sent to more often at once than it may.
+// Urgent messages overtake those that wait in the lane. No domain gets more at once than it may.
 func TestOrderInTheLane(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		var mu sync.Mutex

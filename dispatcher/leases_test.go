@@ -12,7 +12,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// The fence: a dispatcher whose lease went to another does not send, and changes nothing.
+// A dispatcher whose lease went to another cannot fence its message: it does not send and changes nothing.
 func TestALostLeaseIsNotSent(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -61,8 +61,8 @@ func TestStopHandsBackWhatItHasNotBegun(t *testing.T) {
 			t.Errorf("a second Run: %v", err)
 		}
 		cancel()
-		// The worker must see that the lanes are closed before it takes the next job; that they are shows in no other way
-		// than that nothing more begins.
+		// The worker must see that the lanes are closed before it takes the next job. Nothing shows that they are, except that
+		// nothing more begins.
 		close(goOn)
 		for {
 			select {
@@ -94,7 +94,7 @@ func TestStopHandsBackWhatItHasNotBegun(t *testing.T) {
 	})
 }
 
-// When Grace is over, what is being sent is cut off and handed back.
+// When Grace is over, sends are cut off and their messages are handed back.
 func TestGraceEnds(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))
@@ -113,7 +113,7 @@ func TestGraceEnds(t *testing.T) {
 	}
 }
 
-// A message that takes longer than a lease keeps it, because it is renewed: nobody else takes it over.
+// A message that takes longer than a lease keeps the lease, because it is renewed. Nobody else takes it over.
 func TestLeasesAreRenewed(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -137,7 +137,7 @@ func TestLeasesAreRenewed(t *testing.T) {
 	})
 }
 
-// What a dead dispatcher left is taken up by the next one.
+// The next dispatcher takes over what a dead one left.
 func TestRunTakesUpWhatTheDeadLeft(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -155,16 +155,16 @@ func TestRunTakesUpWhatTheDeadLeft(t *testing.T) {
 		if err != nil || len(claimed) != 3 {
 			t.Fatalf("%d claimed: %v", len(claimed), err)
 		}
-		var staged []queue.FencedRef
+		var fenced []queue.FencedRef
 		for _, c := range claimed {
 			if c.ID != ids[0] {
-				staged = append(staged, queue.FencedRef{Ref: c.Ref(0)})
+				fenced = append(fenced, queue.FencedRef{Ref: c.Ref(0)})
 			}
 		}
-		if lost, err := q.Fence(ctx, staged); err != nil || len(lost) != 0 {
+		if lost, err := q.Fence(ctx, fenced); err != nil || len(lost) != 0 {
 			t.Fatalf("%v lost: %v", lost, err)
 		}
-		// The leases past the point of no return have lapsed for longer than doubt is kept; the other has just lapsed.
+		// The leases of the fenced messages have lapsed for longer than doubt is kept. The other has just lapsed.
 		q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE stage = 1")
 		if report, err := q.Reap(ctx); err != nil || report.Uncertain != 2 {
 			t.Fatalf("reaped %+v: %v", report, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Large bodies are in memory one after the other, within what is allowed.
+// Large bodies are in memory one after the other, within MaxBytes.
 func TestMaxBytes(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		a := &line{takes: time.Second}
@@ -34,7 +34,7 @@ func TestMaxBytes(t *testing.T) {
 	})
 }
 
-// Without a bound of its own, three messages of 25 MB are in memory at once, and hundreds of small ones.
+// With the default of MaxBytes, three messages of 25 MB are in memory at once, and hundreds of small ones.
 func TestMaxBytesDefault(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -55,7 +55,7 @@ func TestMaxBytesDefault(t *testing.T) {
 	}
 }
 
-// slowShelf takes a second to hand over a body, and notes how many bytes are on their way at once.
+// slowShelf takes a second to return a body, and measures how many bytes are being fetched at once.
 type slowShelf struct {
 	*shelf
 	bytes, most atomic.Int64
@@ -73,7 +73,7 @@ func (q *slowShelf) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
 	return q.shelf.Body(ctx, id)
 }
 
-// Of what is on its way from the database a driver keeps copies: 32 MiB of large bodies come at once, or one that is larger.
+// A driver copies bodies while it returns them. So 32 MiB of large bodies are fetched at once, or a single larger one.
 func TestLargeBodiesAreFetchedByTurns(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ size, want int64 }{{10 << 20, 30 << 20}, {40 << 20, 40 << 20}, {100 << 10, 2000 << 10}} {
@@ -92,7 +92,7 @@ func TestLargeBodiesAreFetchedByTurns(t *testing.T) {
 	}
 }
 
-// What is added to a message is not written into the one that hooks and middleware see, however much room is behind it.
+// Fields are added to a copy of the message that hooks and middleware see, however much capacity is behind it.
 func TestStampsLeaveTheClaimAlone(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		text := []byte("Subject: x\r\n\r\nhello\r\n")

@@ -14,11 +14,10 @@ import (
 type Sending struct {
 	// Relay is the name of the relay.
 	Relay string
-	// Message is what was claimed; it must not be changed.
+	// Message is the claimed message. It must not be changed.
 	Message *queue.Claimed
-	// Envelope and Body are what the Sender gets. Envelope.To has the recipients of Message.Deliveries in their order, and
-	// Envelope.Commit must stay. A Body is replaced and not written into; what takes its place must be the same at each attempt
-	// of a message.
+	// Envelope and Body go to the Sender. Envelope.To has the recipients of Message.Deliveries in their order. Keep
+	// Envelope.Commit. Replace Body to change it; never write into it. The new Body must be the same at every attempt.
 	Envelope smtpx.Envelope
 	Body     []byte
 }
@@ -26,12 +25,12 @@ type Sending struct {
 // SendFunc sends a message; see [Sender].
 type SendFunc func(ctx context.Context, s *Sending) (smtpx.Result, error)
 
-// Middleware is wrapped around every send: to measure, to trace, to change the body. It returns a function that calls next
-// once, or that refuses the message with a *smtpx.Error instead. It must be safe for concurrent use. A panic in it or in a
-// Sender is contained: the message is kept, and is uncertain if its point of no return had been recorded.
+// Middleware wraps every send, to measure it, to trace it or to change the body. The function that it returns calls next once,
+// or refuses the message with a *smtpx.Error. That function is called concurrently. A panic in it or in a Sender is logged. The
+// message is kept, and is uncertain if Envelope.Commit had succeeded.
 type Middleware func(next SendFunc) SendFunc
 
-// chain puts the middleware around the senders of a lane.
+// chain wraps the sender of a lane in the middleware.
 func (l *lane) chain() SendFunc {
 	send := func(ctx context.Context, s *Sending) (smtpx.Result, error) {
 		return l.relay().Sender.Send(ctx, s.Envelope, s.Body)
@@ -42,7 +41,7 @@ func (l *lane) chain() SendFunc {
 	return send
 }
 
-// contained calls a SendFunc and turns a panic into an error: in doubt if the message may have left.
+// contained calls the chain and turns a panic into an error, an ambiguous one if the message may have left.
 func (l *lane) contained(ctx context.Context, s *Sending, committed func() bool) (res smtpx.Result, err error) {
 	defer func() {
 		p := recover()

@@ -18,7 +18,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// A message that is given up leads to one report with the null return path, which leads to none itself.
+// A message that is given up leads to one report with the null return path. A report leads to none.
 func TestNotice(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -48,7 +48,7 @@ func TestNotice(t *testing.T) {
 		}
 		checkReport(t, []byte(sent[0].body))
 
-		// The null return path leads to no report, and so a report that fails leads to none.
+		// The null return path leads to no report, so a report that fails leads to none.
 		refuseAll = true
 		q.enqueue(1, func(m *outbox.Message) { m.EnvelopeFrom = "<>" })
 		first := q.enqueue(1, func(m *outbox.Message) { m.To[0].Address = "gone@example.org" })[0]
@@ -56,7 +56,7 @@ func TestNotice(t *testing.T) {
 		if report.Failed != 4 || len(s.messages()) != 1 { // one without a report; one, and its report to two
 			t.Errorf("report %+v, %d sent", report, len(s.messages()))
 		}
-		// Requeued, it fails again and is reported again: once for each failure.
+		// After a requeue it fails again and is reported again: one report for each failure.
 		refuseAll = false
 		if _, err := q.Requeue(t.Context(), storeFilterIDs(first)); err != nil {
 			t.Fatal(err)
@@ -121,8 +121,7 @@ func checkReport(t *testing.T, body []byte) {
 	}
 }
 
-// A report about what is encrypted at rest tells nothing of it in clear: without keys it quotes nothing, with them it is encrypted
-// itself.
+// A report about an encrypted message reveals nothing of it. Without keys it quotes nothing. With keys it is encrypted itself.
 func TestNoticeOfASealedMessage(t *testing.T) {
 	t.Parallel()
 	for _, sealed := range []bool{false, true} {

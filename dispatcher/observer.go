@@ -10,25 +10,25 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Observer is told what a dispatcher does. Its functions may be nil. They are called concurrently, from the goroutines that
-// do the work. They should return soon, and must not call [Dispatcher.Update], which would wait for them. A panic in one of them
-// is logged and changes nothing. The zero value observes nothing.
+// Observer receives the events of a dispatcher. Every function may be nil. The functions are called concurrently by the
+// goroutines that do the work, so they should return soon. They must not call [Dispatcher.Update], which would wait for them. A
+// panic in one of them is logged and changes nothing.
 type Observer struct {
 	// Claimed is called after each claim that found something.
 	Claimed func(ctx context.Context, e ClaimedEvent)
 	// SendStart is called when a message is about to be handed to its relay.
 	SendStart func(ctx context.Context, e SendEvent)
-	// Outcome is called for each delivery, when it is known what becomes of it and before that is recorded.
+	// Outcome is called for each delivery when its outcome is known, before the outcome is recorded.
 	Outcome func(ctx context.Context, e OutcomeEvent)
-	// Lost is called for leases that were found to have gone to another dispatcher.
+	// Lost is called for leases that lapsed, or that another dispatcher has taken over.
 	Lost func(ctx context.Context, refs []queue.Ref)
 	// Relay is called when the state of a relay changes.
 	Relay func(ctx context.Context, e RelayEvent)
-	// Queue is called with the error of a call to the queue, and with nil when that call works again.
+	// Queue is called with the error of a call to the queue, and with nil once that call works again.
 	Queue func(ctx context.Context, call string, err error)
 }
 
-// ClaimedEvent tells of a claim.
+// ClaimedEvent describes a claim.
 type ClaimedEvent struct {
 	Relay      string
 	Messages   int
@@ -36,16 +36,16 @@ type ClaimedEvent struct {
 	Took       time.Duration
 }
 
-// SendEvent tells of a message that is about to be sent.
+// SendEvent describes a message that is about to be sent.
 type SendEvent struct {
 	Relay string
-	// Message is what was claimed; it must not be changed.
+	// Message is the claimed message. It must not be changed.
 	Message *queue.Claimed
 	// Waited is the time since the claim.
 	Waited time.Duration
 }
 
-// Event names what became of a delivery. The strings are those of the log and never change.
+// Event names the outcome of a delivery. The strings also appear in the log and never change.
 type Event string
 
 // The events.
@@ -59,7 +59,7 @@ const (
 	EventExpired   Event = "send_expired"
 )
 
-// eventOf names what a verb does.
+// eventOf returns the event of an outcome.
 func eventOf(v queue.Outcome) Event {
 	switch v {
 	case queue.Sent:
@@ -79,29 +79,29 @@ func eventOf(v queue.Outcome) Event {
 	}
 }
 
-// OutcomeEvent tells what became of a delivery.
+// OutcomeEvent describes the outcome of a delivery.
 type OutcomeEvent struct {
 	Event Event
-	// Message is what was claimed, and Delivery the one of its deliveries that this is about; they must not be changed.
+	// Message is the claimed message and Delivery one of its deliveries. They must not be changed.
 	Message  *queue.Claimed
 	Delivery *queue.ClaimedDelivery
-	// Settlement is what is recorded.
+	// Settlement is the record that the queue gets.
 	Settlement queue.Settlement
 }
 
-// RelayEvent tells of a relay whose state changed.
+// RelayEvent describes a relay whose state changed.
 type RelayEvent struct {
 	Relay string
 	State RelayState
-	// Reason is the relay's own words, which may name addresses, or the error of the connection; "" when the relay is well.
+	// Reason is the relay's own words, or the error of the connection. It may contain addresses. Empty for a healthy relay.
 	Reason string
-	// Class is what they mean.
+	// Class is the class of that answer or error.
 	Class smtpx.Class
-	// For is how long the relay is left alone, 0 when it is not.
+	// For is the time until the relay is tried again. Zero if it is in use.
 	For time.Duration
 }
 
-// safely calls a hook that is the application's, and contains its panic.
+// safely calls a function of the application and logs its panic.
 func (e *engine) safely(ctx context.Context, what string, hook func()) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -111,14 +111,14 @@ func (e *engine) safely(ctx context.Context, what string, hook func()) {
 	hook()
 }
 
-// notify calls a function of the Observer if there is one.
+// notify calls a function of the Observer unless it is nil.
 func notify[T any](ctx context.Context, e *engine, what string, hook func(context.Context, T), event T) {
 	if hook != nil {
 		e.safely(ctx, what, func() { hook(ctx, event) })
 	}
 }
 
-// queueFault reports the error of a call to the queue to the Observer, and its end.
+// queueFault tells the Observer that a call to the queue failed, or with a nil error that it works again.
 func (e *engine) queueFault(ctx context.Context, call string, err error) {
 	if hook := e.cfg.Observer.Queue; hook != nil {
 		e.safely(ctx, "Observer.Queue", func() { hook(ctx, call, err) })

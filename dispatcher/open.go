@@ -9,23 +9,23 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Signer adds signatures to a message before it is sent, such as DKIM's (package dkim has one). It is called concurrently, for every
-// attempt anew, and must give the same bytes for the same message. It must not keep or change the body. An error keeps the
-// message: it is what an operator must mend.
+// Signer adds signatures to a message before it is sent. Package dkim has one. Sign is called concurrently and for every attempt.
+// It must return the same bytes for the same message, and must not keep or change the body. If it fails, the message is not sent
+// and is tried again later; an operator has to mend the cause.
 type Signer interface {
 	Sign(body []byte) ([]byte, error)
 }
 
-// The reasons why a message is not ready to be sent, which an operator must mend.
+// The reasons why a message cannot be prepared. An operator has to mend them.
 var (
-	errClosed = errors.New("the message is encrypted")
+	errClosed = errors.New("the message cannot be decrypted")
 	errSign   = errors.New("the message could not be signed")
 )
 
-// prepare makes what is sent of what is stored: the body is opened where it is encrypted, gets the fields that the relay's
-// provider understands, and is signed. The same message gives the same bytes every time.
+// prepare turns a stored body into the bytes to send: it decrypts the body, adds the fields that the provider reads, and signs
+// it. The same message gives the same bytes every time.
 func (l *lane) prepare(ctx context.Context, c *queue.Claimed, body []byte) ([]byte, error) {
-	// A body that was fetched later than it was claimed may have been encrypted in between: it says so itself.
+	// The body may have been encrypted between claim and fetch. OpenBody sees that in the body itself.
 	body, err := l.cfg.Keys.OpenBody(string(c.ID), body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errClosed, err)
@@ -54,18 +54,17 @@ func (l *lane) prepare(ctx context.Context, c *queue.Claimed, body []byte) ([]by
 	return body, nil
 }
 
-// notReady settles a message that could not be made ready. One that is encrypted is held, for it would be met again at every
-// attempt and the wait would end in its deadline: with the key and a release it is sent. One that could not be signed is deferred
-// like everything that an operator must mend.
+// notReady settles a message that could not be prepared. If its key is missing it is held: further attempts would fail alike
+// until its deadline. If it could not be signed it is deferred, as after every fault of the configuration.
 func (l *lane) notReady(ctx context.Context, j *job, err error) []queue.Settlement {
 	e := &smtpx.Error{Class: smtpx.ClassConfig, Err: err}
 	if !errors.Is(err, errClosed) {
 		return l.failed(ctx, j, e, nil, 0)
 	}
-	return l.every(ctx, j, queue.Settlement{Outcome: queue.Held, Uncounted: true, Evidence: evidenceOf(l.name, e, 0)})
+	return l.settleAll(ctx, j, queue.Settlement{Outcome: queue.Held, Uncounted: true, Evidence: evidenceOf(l.name, e, 0)})
 }
 
-// profileOf is the profile of the provider behind a sender that knows it, else the generic one.
+// profileOf returns the profile that a sender tells, or else the generic one.
 func profileOf(s Sender) *smtpx.Profile {
 	if known, ok := s.(interface{ Profile() *smtpx.Profile }); ok {
 		if p := known.Profile(); p != nil {
@@ -75,7 +74,7 @@ func profileOf(s Sender) *smtpx.Profile {
 	return smtpx.DetectProfile("")
 }
 
-// breaksSignatures says why a signature would not survive the provider, or nothing where it does.
+// breaksSignatures says why a provider would break a signature. Empty means that it would not.
 func breaksSignatures(p *smtpx.Profile) string {
 	switch {
 	case p.Quirk(smtpx.QuirkDKIM):

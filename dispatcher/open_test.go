@@ -21,7 +21,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// keyRing makes a key ring whose secrets follow from their names.
+// keyRing returns a key ring whose secrets follow from the names of its keys.
 func keyRing(t *testing.T, ids ...string) *keyring.Ring {
 	t.Helper()
 	keys := make([]keyring.Key, len(ids))
@@ -35,7 +35,7 @@ func keyRing(t *testing.T, ids ...string) *keyring.Ring {
 	return r
 }
 
-// encrypted commits a message with everything sealed, and returns what is to be sent of it.
+// encrypted commits a message that is fully encrypted, and returns the bytes that are to be sent.
 func (q *testQueue) encrypted(keys *keyring.Ring, text string) (id outbox.ID, rendered []byte) {
 	q.t.Helper()
 	out, err := outbox.New(outbox.Config{Keys: keys, SealDetails: true, CompressFrom: 10_000})
@@ -68,7 +68,7 @@ func (q *testQueue) encrypted(keys *keyring.Ring, text string) (id outbox.ID, re
 	return receipt.ID, rendered
 }
 
-// raw is a row of outbox_messages as everybody who reads the database sees it.
+// raw is a row of outbox_messages as every reader of the database sees it.
 type raw struct {
 	Body     []byte  `db:"body"`
 	Subject  string  `db:"subject"`
@@ -90,8 +90,8 @@ func (q *testQueue) raw(id outbox.ID) raw {
 
 const secretLink = "https://example.com/reset?token=3f1d8a6f2b11"
 
-// What is encrypted shows nothing in the database, and arrives as it was rendered: small enough to come with its claim, or
-// fetched when its turn comes.
+// An encrypted message shows nothing in the database and arrives as it was rendered. It makes no difference whether it comes
+// with its claim or is fetched later.
 func TestEncryptedMessagesAreDelivered(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -130,7 +130,8 @@ func TestEncryptedMessagesAreDelivered(t *testing.T) {
 	})
 }
 
-// Without the key, or with another of the same name, a message is held and says why; with the key and a release it is sent.
+// Without the key, or with another key of its name, a message is held and says why. Once the key is there and it is released,
+// it is sent.
 func TestAMessageWithoutItsKeyIsHeld(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -183,8 +184,8 @@ func TestAMessageWithoutItsKeyIsHeld(t *testing.T) {
 	})
 }
 
-// Keys are changed while two dispatchers deliver and the application enqueues: everything arrives once, as it was rendered, and
-// in the end nothing needs the older key.
+// Keys are changed while two dispatchers deliver and the application enqueues. Everything arrives once, as it was rendered. In
+// the end nothing needs the older key.
 func TestKeysChangeWhileDispatchersRun(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -275,7 +276,7 @@ func TestKeysChangeWhileDispatchersRun(t *testing.T) {
 	})
 }
 
-// profiled is a sender that knows its provider.
+// profiled is a sender with a profile.
 type profiled struct {
 	sender
 
@@ -301,7 +302,8 @@ func (s *signer) Sign(body []byte) ([]byte, error) {
 	return append([]byte("DKIM-Signature: x\r\n"), body...), nil
 }
 
-// What is sent has the provider's fields, opened metadata among them, and the signature above all, the same at each attempt.
+// A message is sent with the provider's fields, with decrypted metadata, and with the signature on top. The bytes are the same
+// at each attempt.
 func TestMessagesAreStampedAndSigned(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))
@@ -333,7 +335,7 @@ func TestMessagesAreStampedAndSigned(t *testing.T) {
 	}
 }
 
-// Where the provider breaks signatures there are none, and it is said once.
+// Messages are not signed if the provider breaks signatures, and that is logged once.
 func TestNoSignaturesWhereTheyBreak(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))
@@ -351,7 +353,7 @@ func TestNoSignaturesWhereTheyBreak(t *testing.T) {
 	}
 }
 
-// What cannot be signed is kept, uncounted, and sent when that is mended.
+// A message that cannot be signed is kept, uncounted, and sent once that is mended.
 func TestWhatCannotBeSignedIsKept(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))

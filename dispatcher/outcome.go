@@ -14,23 +14,23 @@ import (
 )
 
 const (
-	// stageRetry is how long a message waits whose stage could not be recorded: the database has trouble, not the relay.
-	stageRetry = 5 * time.Second
-	// never is a time that no delivery waits for.
+	// fenceRetry is how long a message waits that could not be fenced. The fault is the database's, not the relay's.
+	fenceRetry = 5 * time.Second
+	// never is a delay that does not end.
 	never = 200 * 365 * 24 * time.Hour
-	// maxReply bounds what is stored of a relay's words, in bytes.
+	// maxReply is the largest part of a relay's words that is stored, in bytes.
 	maxReply = 1000
 )
 
-// settlement decides what becomes of a delivery that was not accepted: the table of package smtpx's classes.
+// settlement decides the outcome of a delivery that was not accepted, by the class of its failure.
 func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, took time.Duration) queue.Settlement {
 	c, d := &j.claimed, &j.claimed.Deliveries[i]
 	s := queue.Settlement{Evidence: evidenceOf(l.name, e, took)}
 	if ctx.Err() != nil && e.Class != smtpx.ClassAmbiguous && errors.Is(e, context.Canceled) {
-		return queue.Settlement{Outcome: queue.Recycled} // cut off because the dispatcher stops: nobody's fault
+		return queue.Settlement{Outcome: queue.Recycled} // cut off because the dispatcher stops
 	}
-	if errors.Is(e, errStage) {
-		s.Outcome, s.Uncounted, s.Delay = queue.Deferred, true, stageRetry
+	if errors.Is(e, errFence) {
+		s.Outcome, s.Uncounted, s.Delay = queue.Deferred, true, fenceRetry
 		return l.withDoubt(s, d)
 	}
 	switch e.Class {
@@ -39,7 +39,8 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		s.Suppress = e.Class == smtpx.ClassRecipient && l.cfg.suppresses(c.Route)
 		return s
 	case smtpx.ClassRecycle:
-		// Where new sessions did not help it waits as through an outage; and so does what is in doubt, whose class cannot tell.
+		// A new session may help once. After that the delivery waits as in an outage. So does one in doubt, because its class does not
+		// tell whether it was recycled before.
 		if d.Class != string(smtpx.ClassRecycle) && !doubtful(*d) {
 			s.Outcome = queue.Recycled
 			return s
@@ -51,14 +52,14 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	attempt := Attempt{
 		ID: c.ID, Seq: d.Seq, Number: d.Attempt, Priority: c.Priority, Class: e.Class, Age: age, DeferredFor: d.DeferredFor,
 	}
-	delay, again := Backoff{}.Next(attempt) // where the policy panics
+	delay, again := Backoff{}.Next(attempt) // for a policy that panics
 	l.safely(ctx, "RetryPolicy.Next", func() { delay, again = l.cfg.Retry.Next(attempt) })
-	delay = max(delay, e.RetryAfter) // what the relay asks for; and never negative
-	giveUp := !again || l.spent(e.Class, d, age, delay)
+	delay = max(delay, e.RetryAfter) // at least what the relay asks for, and never negative
+	giveUp := !again || l.overBudget(e.Class, d, age, delay)
 	switch {
 	case e.Class == smtpx.ClassAmbiguous:
-		// Whether it is sent again is the message's to say, and doubt is never a reason to call it failed: what is given up
-		// stays uncertain until an operator resolves it.
+		// The message's policy decides whether it is sent again. Doubt never makes it failed: a delivery that is given up stays
+		// uncertain until an operator resolves it.
 		s.Outcome, s.Delay = queue.Uncertain, delay
 		if giveUp {
 			s.Delay = never
@@ -67,7 +68,8 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		s.Outcome = queue.Failed
 	default:
 		s.Outcome, s.Uncounted, s.Delay = queue.Deferred, !counted(e.Class), delay
-		// Certainly not accepted: another relay may have it at once, but not in a circle, and not what is in doubt elsewhere.
+		// This relay certainly did not accept it, so another may have it at once. Relays must not pass it round in a circle, and a
+		// delivery in doubt stays with its relay.
 		if e.Stage != "" && failsOver(e.Class) && !failsOver(smtpx.Class(d.Class)) && !doubtful(*d) && l.another(l, c.Route) {
 			s.Delay = 0
 		}
@@ -78,7 +80,7 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	return s
 }
 
-// withDoubt keeps an older doubt, with its relay, when an attempt sent nothing.
+// withDoubt keeps an older doubt and its relay after an attempt that sent nothing.
 func (l *lane) withDoubt(s queue.Settlement, d *queue.ClaimedDelivery) queue.Settlement {
 	if doubtful(*d) {
 		s.Evidence.Class, s.Evidence.Relay = d.Class, d.Relay
@@ -87,28 +89,28 @@ func (l *lane) withDoubt(s queue.Settlement, d *queue.ClaimedDelivery) queue.Set
 	return s
 }
 
-// spent says whether a budget ends before the next attempt: refusals have one from when the message was due, outages and
-// throttling have one of their own, and a fault of the configuration has none.
-func (l *lane) spent(class smtpx.Class, d *queue.ClaimedDelivery, age, delay time.Duration) bool {
+// overBudget says whether MaxAge or MaxOutage ends before the next attempt. MaxAge bounds refusals, MaxOutage bounds outages and
+// throttling, and nothing bounds a fault of the configuration.
+func (l *lane) overBudget(class smtpx.Class, d *queue.ClaimedDelivery, age, delay time.Duration) bool {
 	switch {
 	case class == smtpx.ClassConfig:
 		return false
 	case !counted(class):
 		return d.DeferredFor+delay > l.cfg.MaxOutage
-	case d.Attempt == 1: // nobody refused it yet: it may have waited long for a relay, or an operator requeued it
+	case d.Attempt == 1: // never refused before: it may have waited long for a relay, or an operator requeued it
 		return d.DeferredFor+delay > l.cfg.MaxAge
 	default:
 		return age+delay > l.cfg.MaxAge
 	}
 }
 
-// failsOver says whether a message may be given to another relay at once: only where it is certain that this one did not
-// accept it, and where the fault is this relay's alone.
+// failsOver says whether another relay may have the message at once. This relay must certainly not have accepted it, and the fault
+// must be this relay's alone.
 func failsOver(c smtpx.Class) bool {
 	return c == smtpx.ClassUnreachable || c == smtpx.ClassQuota || c == smtpx.ClassConfig
 }
 
-// evidenceOf keeps the relay's words, or the error of the connection.
+// evidenceOf returns the evidence of a failure, with the relay's own words or the error of the connection.
 func evidenceOf(relay string, e *smtpx.Error, took time.Duration) queue.Evidence {
 	ev := queue.Evidence{
 		Relay: relay, Stage: string(e.Stage), Class: string(e.Class), Code: e.Reply.Code, Enhanced: e.Reply.Enhanced, Duration: took,
@@ -117,7 +119,7 @@ func evidenceOf(relay string, e *smtpx.Error, took time.Duration) queue.Evidence
 	return ev
 }
 
-// wordsOf is what the relay said, or the error of the connection, on one line.
+// wordsOf returns the relay's own words, or the error of the connection, on one line.
 func wordsOf(e *smtpx.Error) string {
 	switch {
 	case e.Reply.Code != 0:
@@ -129,7 +131,7 @@ func wordsOf(e *smtpx.Error) string {
 	}
 }
 
-// oneLine makes hostile text safe to store and to show: valid UTF-8 without control characters, of bounded length.
+// oneLine makes any text safe to store and to show: valid UTF-8 without control characters, of bounded length.
 func oneLine(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -147,15 +149,14 @@ func oneLine(s string) string {
 	return s
 }
 
-// addresses finds what looks like a mailbox in a relay's words.
+// addresses matches the local part of an address and the @.
 var addresses = regexp.MustCompile(`[^\s<>"'(),;:]+@`)
 
-// masked takes the local parts of addresses out of a relay's words, for the log. The database keeps them whole.
+// masked hides the local parts of addresses, for the log. The database keeps them.
 func masked(reply string) string { return addresses.ReplaceAllString(reply, "***@") }
 
-// concluded writes the event of each outcome and tells the Observer, adds the notice of what was given up, and returns the
-// outcomes.
-func (l *lane) concluded(ctx context.Context, j *job, list []queue.Settlement, body []byte) []queue.Settlement {
+// finish logs each outcome, tells the Observer, attaches the notice of a failure, and returns the settlements.
+func (l *lane) finish(ctx context.Context, j *job, list []queue.Settlement, body []byte) []queue.Settlement {
 	for i := range list {
 		l.logOutcome(ctx, &j.claimed, i, list[i])
 		if hook := l.cfg.Observer.Outcome; hook != nil {
@@ -169,7 +170,7 @@ func (l *lane) concluded(ctx context.Context, j *job, list []queue.Settlement, b
 	return list
 }
 
-// logOutcome writes the event of an outcome, without addresses.
+// logOutcome logs an outcome, without addresses.
 func (l *lane) logOutcome(ctx context.Context, c *queue.Claimed, i int, s queue.Settlement) {
 	level := slog.LevelWarn
 	switch s.Outcome {

@@ -9,45 +9,44 @@ import (
 )
 
 const (
-	// adaptEvery is how often at the most a relay's throttling slows a lane down, so that the many answers to one burst count
-	// once, and how often a lane that is not throttled gets faster.
+	// adaptEvery is the shortest time between two steps of the pace. The many answers to one burst so count once.
 	adaptEvery = time.Second
-	// recovery is how many steps lead from a standstill back to full speed.
+	// recovery is the number of steps back to full speed.
 	recovery = 30
-	// slowest is the pace that throttling never goes below, in messages a second.
+	// slowest is the lowest pace, in messages a second.
 	slowest = 0.05
-	// paceMemory is over what time a lane's pace is measured.
+	// paceMemory is the time over which the pace is measured.
 	paceMemory = 5 * time.Second
 )
 
-// pace slows a lane down while its relay throttles it: each time half as many messages at once and half as many a second, down
-// to one at a time, and then back in small equal steps. A lane that was offline begins with one at a time as well and doubles.
-// Without throttling it bounds nothing but the concurrency.
+// pace slows a lane down while its relay throttles. Each step halves the messages at once and the messages a second. Recovery goes
+// in small equal steps. After an outage the lane begins with one message at once and doubles with each success. Without
+// throttling pace bounds only the concurrency.
 type pace struct {
-	mu       sync.Mutex
-	full     int           // configured concurrency
-	at       float64       // messages at once
-	warming  bool          // doubling after an outage
-	limit    *rate.Limiter // of messages begun; rate.Inf without throttling
-	ceiling  float64       // messages a second at which throttling is forgotten
-	changed  time.Time     // last step in either direction
-	measured float64       // messages a second that were accepted of late
-	counted  int
-	from     time.Time
+	mu        sync.Mutex
+	full      int           // configured concurrency
+	at        float64       // messages at once
+	slowStart bool          // concurrency doubles after an outage
+	limit     *rate.Limiter // of begun messages; rate.Inf without throttling
+	ceiling   float64       // messages a second from which on the limit is dropped
+	changed   time.Time     // last step in either direction
+	measured  float64       // messages a second that were accepted lately
+	counted   int
+	from      time.Time
 }
 
 func newPace(full int, now time.Time) *pace {
 	return &pace{full: full, at: float64(full), limit: rate.NewLimiter(rate.Inf, 1), from: now}
 }
 
-// concurrency is how many messages may be sent at once.
+// concurrency returns how many messages may be sent at once.
 func (p *pace) concurrency() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return max(1, int(p.at))
 }
 
-// perSecond is how many messages may be begun in a second, +Inf for any number.
+// perSecond returns how many messages may begin in a second, +Inf for any number.
 func (p *pace) perSecond() float64 {
 	if l := float64(p.limit.Limit()); l < math.MaxFloat64 {
 		return l
@@ -65,7 +64,7 @@ func (p *pace) resize(full int) {
 	p.full = full
 }
 
-// accepted takes a message that the relay accepted, and lets the lane become faster.
+// accepted notes an accepted message and speeds the lane up.
 func (p *pace) accepted(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,9 +73,9 @@ func (p *pace) accepted(now time.Time) {
 		p.measured = float64(p.counted) / span.Seconds()
 		p.counted, p.from = 0, now
 	}
-	if p.warming {
+	if p.slowStart {
 		if p.at = math.Min(float64(p.full), p.at*2); p.at >= float64(p.full) {
-			p.warming = false
+			p.slowStart = false
 		}
 		return
 	}
@@ -96,14 +95,14 @@ func (p *pace) accepted(now time.Time) {
 	p.limit.SetLimitAt(now, rate.Limit(next))
 }
 
-// throttled halves both.
+// throttled halves concurrency and rate.
 func (p *pace) throttled(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if now.Sub(p.changed) < adaptEvery && !p.changed.IsZero() {
 		return
 	}
-	p.changed, p.warming = now, false
+	p.changed, p.slowStart = now, false
 	p.at = math.Max(1, p.at/2)
 	current := float64(p.limit.Limit())
 	if p.limit.Limit() == rate.Inf {
@@ -117,14 +116,14 @@ func (p *pace) throttled(now time.Time) {
 	p.limit.SetLimitAt(now, rate.Limit(math.Max(slowest, current/2)))
 }
 
-// warm begins with one message at a time.
-func (p *pace) warm() {
+// startSlowly begins with one message at once and doubles with each success.
+func (p *pace) startSlowly() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.at, p.warming = 1, true
+	p.at, p.slowStart = 1, true
 }
 
-// wait blocks until a message may be begun, or until stop is closed.
+// wait blocks until a message may begin, or until stop is closed.
 func (p *pace) wait(stop <-chan struct{}) {
 	if p.limit.Limit() == rate.Inf {
 		return

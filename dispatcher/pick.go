@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// degradedShare is what a relay that is degraded keeps of its weight.
+// degradedShare is the part of its weight that a degraded relay keeps.
 const degradedShare = 0.25
 
-// weight is the lane's share as it stands now.
+// weight returns the present weight of the lane.
 func (l *lane) weight() float64 {
 	w := float64(l.relay().Weight)
 	if state, _, _ := l.breaker.status(time.Now()); state == RelayDegraded {
@@ -20,12 +20,11 @@ func (l *lane) weight() float64 {
 	return w
 }
 
-// reach is how far a full lane gets by all that it holds.
-func (l *lane) reach() float64 { return float64(max(l.room(), 1)) / l.weight() }
+// maxLead returns by how much served grows if the lane sends all that it can hold.
+func (l *lane) maxLead() float64 { return float64(max(l.room(), 1)) / l.weight() }
 
-// inTurn are the lanes in the order in which they may claim: the one that has had least for its weight first, and the backups
-// last. Together with [engine.share] this is weighted round-robin: under light load message by message, under heavy load
-// claim by claim.
+// inTurn returns the lanes in the order in which they claim: the one with the least served for its weight first, the backups last.
+// Together with [engine.share] this is weighted round-robin, by message under light load and by claim under heavy load.
 func (e *engine) inTurn() []*lane {
 	lanes := e.snapshot()
 	for _, l := range lanes {
@@ -33,7 +32,7 @@ func (e *engine) inTurn() []*lane {
 			l.idled = true
 			continue
 		}
-		if l.idled { // it does not make up for the time in which it could not send
+		if l.idled { // it does not catch up on the time in which it could not send
 			l.idled = false
 			least := math.Inf(1)
 			for _, other := range lanes {
@@ -46,10 +45,10 @@ func (e *engine) inTurn() []*lane {
 			}
 		}
 	}
-	for _, l := range lanes { // nor for one in which it was slow, or had nothing to do: what it may be owed is bounded
+	for _, l := range lanes { // nor on time in which it was slow or had nothing to do: its arrears are bounded
 		for _, other := range lanes {
 			if other != l && other.able() && other.relay().shares(l.relay()) {
-				l.served = max(l.served, other.served-l.reach()-other.reach())
+				l.served = max(l.served, other.served-l.maxLead()-other.maxLead())
 			}
 		}
 	}
@@ -65,14 +64,13 @@ func (e *engine) inTurn() []*lane {
 	return lanes
 }
 
-// share is how many messages a lane may claim so that it does not get ahead of the others that serve the same messages and
-// have work: half of its room beyond what is theirs. Lanes that cannot send, or have finished nothing for a while, are not
-// waited for.
+// share returns how many messages a lane may claim without getting too far ahead of the lanes that serve the same messages and have
+// a backlog. It may lead by half of its room. Lanes that cannot send, or that finish nothing, are not waited for.
 func (e *engine) share(lanes []*lane, l *lane, free int) int {
 	least, heaviest := math.Inf(1), l.weight()
 	now := time.Now()
 	for _, other := range lanes {
-		if other == l || !other.hungry || !other.able() || !other.relay().shares(l.relay()) || other.relay().Backup != l.relay().Backup {
+		if other == l || !other.backlog || !other.able() || !other.relay().shares(l.relay()) || other.relay().Backup != l.relay().Backup {
 			continue
 		}
 		if other.free() <= 0 && other.stuck(now) {
@@ -85,17 +83,17 @@ func (e *engine) share(lanes []*lane, l *lane, free int) int {
 	}
 	slack := max(1, float64(l.room())/2) / heaviest
 	n := int((least + slack - l.served) * l.weight())
-	if l.served <= least { // whose turn it is: however small its weight, the others wait for it
+	if l.served <= least { // it is this lane's turn, however small its weight
 		n = max(n, 1)
 	}
 	return min(free, n)
 }
 
-// claimedSome notes how many messages a lane claimed.
+// claimedSome adds claimed messages to the lane's account.
 func (l *lane) claimedSome(n int) { l.served += float64(n) / max(l.weight(), degradedShare) }
 
-// routesOf are the routes that a lane may claim from now; none means every route. A backup has those that no other relay can
-// serve, which may be none at all: then ok is false.
+// routesOf returns the routes that a lane may claim from now. No routes means every route. A backup gets the routes that no other
+// relay can serve now. If there are none, ok is false.
 func (e *engine) routesOf(ctx context.Context, lanes []*lane, l *lane) (routes []string, ok bool, err error) {
 	r := l.relay()
 	if !r.Backup {

@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// behindReap is how soon the reaper looks again while outcomes wait to be recorded.
-const behindReap = 500 * time.Millisecond
+// reapWait is the time between two looks of the reaper while outcomes wait to be recorded.
+const reapWait = 500 * time.Millisecond
 
-// longestReap is how seldom the reaper looks at the longest. It reads without a lock and writes only what it finds.
+// longestReap is the longest time between two runs of the reaper. A run that finds nothing writes nothing.
 const longestReap = 15 * time.Second
 
-// reap has the queue do what time has made due, until ctx ends.
+// reap calls Queue.Reap at intervals until ctx ends.
 func (e *engine) reap(ctx context.Context) {
 	tick := time.NewTicker(min(e.cfg.Lease/2, longestReap))
 	defer tick.Stop()
 	failing := false
 	for {
 		if e.settler.behind.Load() {
-			// The database was away. Leases of what this dispatcher has sent may have lapsed meanwhile, and their outcomes come
-			// first: the reaper would call them uncertain.
+			// The database was away, and leases of this dispatcher may have lapsed. Record the known outcomes first: the reaper would
+			// make them uncertain.
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(behindReap):
+			case <-time.After(reapWait):
 			}
 			continue
 		}
@@ -35,7 +35,7 @@ func (e *engine) reap(ctx context.Context) {
 			return
 		case err != nil && !failing:
 			failing = true
-			e.log.ErrorContext(ctx, "cannot reap; trying again", "error", err)
+			e.log.ErrorContext(ctx, "cannot reap; will try again", "error", err)
 		case err == nil:
 			failing = false
 		}

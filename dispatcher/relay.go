@@ -12,76 +12,77 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Sender hands a message to a relay. *smtpx.Client is one. Result.Outcomes must have one entry for each recipient, and
-// an error must be or wrap a *smtpx.Error; of anything else the dispatcher cannot know whether the message was accepted,
-// and treats it as uncertain. Envelope.Commit must be called as package smtpx says: where a Sender sends without it, a crash of the
-// database may bring another copy, and the dispatcher logs an error. Send is called concurrently.
+// Sender sends a message to a relay. *smtpx.Client is one. Send is called concurrently and must obey these rules:
 //
-// A Sender with a method Profile() *smtpx.Profile says by it which provider is behind it. Messages then get tags, metadata and
-// an idempotency key in the header fields that the provider reads, beside X-Outbox-ID, which all of them get. What is too long
-// for the provider, or has letters that it does not take, is cut, replaced by '_' or left out.
+//   - Result.Outcomes has one entry for each recipient.
+//   - An error is or wraps a *smtpx.Error. After any other error the message is uncertain.
+//   - Envelope.Commit is called before the final dot, as package smtpx says. If a Sender sends without it, a crash may bring
+//     a second copy. The dispatcher logs an error then.
+//
+// A Sender may have a method Profile() *smtpx.Profile, which tells the provider. Messages then carry tags, metadata and an
+// idempotency key in the header fields that this provider reads. Values that the provider does not take are cut, changed to '_'
+// or left out. Every message gets the field X-Outbox-ID.
 type Sender interface {
 	Send(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error)
 }
 
-// Prober is a [Sender] that can look whether its relay works without sending a message. *smtpx.Client is one. A relay that is
-// offline is probed before it is given a message again; a Sender that cannot probe is given one to try.
+// Prober is a [Sender] that can check its relay without sending a message. *smtpx.Client is one. An offline relay is probed
+// before it gets a message. If its Sender is no Prober, one message is sent as a trial.
 type Prober interface {
-	// Probe returns nil when a message could be sent now as far as can be seen.
+	// Probe returns nil if the relay seems able to take a message now.
 	Probe(ctx context.Context) (smtpx.Report, error)
 }
 
-// Relay is a way out.
+// Relay is a server or provider that messages are sent through.
 type Relay struct {
-	// Name is how the relay is called in the database, logs and commands: letters, digits, '.', '_' and '-', up to 63.
+	// Name names the relay in the database, in logs and in commands: 1 to 63 letters, digits, '.', '_' and '-'. Required.
 	Name string
-	// Sender sends. It stays the caller's to close, after Run has returned or [Dispatcher.Update] has taken it out.
+	// Sender sends the messages. The caller closes it after Run has returned or [Dispatcher.Update] has removed it. Required.
 	Sender Sender
-	// Routes are those that the relay serves. Defaults to every route. Relays that serve the same route share its messages
-	// by Weight.
+	// Routes lists the routes that the relay serves. Relays that serve the same route share its messages by Weight. Defaults to
+	// every route.
 	Routes []string
-	// Weight is the relay's share of the messages of a route beside those of the other relays that serve it: of two with 3
-	// and 1 the first sends three quarters. A relay that cannot send gives its share to the others, one that is degraded
-	// three quarters of it. The shares hold under load too, so that relays of very different speed wait for the slowest,
-	// unless it finishes nothing for two seconds: give a slow one a small weight, or routes of its own. Defaults to 1.
+	// Weight is the relay's share among the relays that serve a route. Of two relays with weights 3 and 1 the first sends three
+	// quarters. A relay that cannot send leaves its share to the others; a degraded one leaves three quarters of it. The shares
+	// hold under load, too: a fast relay waits for a slow one, unless the slow one finishes nothing for two seconds. Give a slow
+	// relay a small weight or routes of its own. Defaults to 1.
 	Weight int
-	// Backup keeps the relay out of a route for as long as a relay that is no backup serves it and can send. Defaults to
-	// false.
+	// Backup makes the relay serve a route only while no other relay that serves it can send. Defaults to false.
 	Backup bool
-	// Rate bounds how fast the relay is sent to, by all dispatchers of the database together. Defaults to no bound. Below it
-	// a relay that throttles is sent to more slowly for a while, whatever the bound.
+	// Rate bounds how fast all dispatchers of the database together send to the relay. A relay that throttles is sent to more
+	// slowly for a while, whatever its Rate. Defaults to no bound.
 	Rate Rate
-	// Concurrency is how many messages the relay is sent at once. Defaults to Config.Concurrency.
+	// Concurrency is the number of messages that the relay is sent at once. Defaults to Config.Concurrency.
 	Concurrency int
-	// PerDomain is how many of those may go to recipients of one domain. Messages beyond that which crowd the lane are put
-	// back for a few seconds. For one to several domains that was passed over twenty times a place is kept in each of them.
-	// Defaults to no bound.
+	// PerDomain is the number of those messages that may go to recipients of one domain. When messages beyond that number fill
+	// the memory of the relay's queue, they are put back for a few seconds. A message to several domains that twenty others have
+	// overtaken goes next. Defaults to no bound.
 	PerDomain int
-	// Sign signs every message that goes to the relay, as the last thing before it is sent; see package dkim. It is left out, with
-	// a warning, where the relay's profile says that the provider breaks signatures or replaces what they cover. Defaults to none.
+	// Sign signs every message as the last step before it is sent; see package dkim. Messages are not signed if the relay's
+	// profile says that the provider breaks signatures; a warning is logged then. Defaults to none.
 	Sign Signer
-	// Fence says for which messages the point of no return is recorded before it is passed. Defaults to [FenceAll].
+	// Fence selects the messages that are fenced before they are sent. Defaults to [FenceAll].
 	Fence Fence
 }
 
 // Rate bounds how fast a relay is sent to; see [queue.Rate].
 type Rate = queue.Rate
 
-// Fence says for which messages the point of no return is recorded in the queue before it is passed. The record is one
-// write for many messages, and what it buys is knowledge: when a dispatcher dies, only what it had recorded is uncertain.
+// Fence selects the messages for which the queue records, before the final dot, that the relay may have them. One write does so
+// for many messages. After a crash, only fenced messages are uncertain.
 type Fence string
 
-// The fences.
+// The values of Fence.
 const (
-	// FenceAll records it for every message.
+	// FenceAll fences every message.
 	FenceAll Fence = "all"
-	// FenceHold records it for messages with [outbox.Hold] only. What else a dispatcher was sending when it died is sent again,
-	// whether or not it had got so far: there are more second copies, each with the same Message-ID. A lease that has lapsed
-	// is recognised by the dispatcher's own clock then, not by the database, and not after the host was suspended.
+	// FenceHold fences only messages with [outbox.Hold]. After a crash, every other message that was claimed is sent again. That
+	// brings more second copies, each with the same Message-ID. The dispatcher then goes by its own clock to notice a lapsed
+	// lease. That clock stands still while the host is suspended.
 	FenceHold Fence = "hold"
 )
 
-// checkRelays completes a list of relays, or says what is wrong with it.
+// checkRelays returns the list with defaults set, or says what is wrong with it.
 func checkRelays(list []Relay, concurrency int) ([]Relay, error) {
 	if len(list) == 0 {
 		return nil, errors.New("no relay given")
@@ -135,22 +136,22 @@ func (r *Relay) complete(concurrency int) error {
 	return nil
 }
 
-// serves says whether the relay takes messages of a route.
+// serves says whether the relay serves a route.
 func (r *Relay) serves(route string) bool {
 	return len(r.Routes) == 0 || slices.Contains(r.Routes, route)
 }
 
-// shares says whether some route is served by both.
+// shares says whether both relays serve a common route.
 func (r *Relay) shares(other *Relay) bool {
 	return len(r.Routes) == 0 || len(other.Routes) == 0 || slices.ContainsFunc(r.Routes, other.serves)
 }
 
-// sameSender says whether two relays send through the same client, as far as that can be told.
+// sameSender says whether two senders are the same one. Senders that cannot be compared count as different.
 func sameSender(a, b Sender) bool {
 	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.TypeOf(a).Comparable() && a == b
 }
 
-// checkName takes what a relay or route may be called.
+// checkName checks the name of a relay or route.
 func checkName(name string) error {
 	if name == "" || len(name) > 63 {
 		return fmt.Errorf("%q must have 1 to 63 characters", name)

@@ -12,46 +12,46 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Attempt is what a [RetryPolicy] decides on.
+// Attempt is a failed attempt that a [RetryPolicy] decides on.
 type Attempt struct {
 	// ID and Seq name the delivery.
 	ID  outbox.ID
 	Seq int
-	// Number counts the attempts that were held against the delivery, this one included, from 1.
+	// Number counts the attempts of the delivery from 1, this one included. Outages and the like are not counted.
 	Number int
-	// Priority is that of the message.
+	// Priority is the priority of the message.
 	Priority outbox.Priority
-	// Class is what the failure means.
+	// Class is the class of the failure.
 	Class smtpx.Class
-	// Age is how long the delivery has been due, and DeferredFor how long it has been waiting through an outage,
-	// throttling or a fault of the configuration.
+	// Age is how long the delivery has been due. DeferredFor is how long it has waited through an outage, throttling or a fault of
+	// the configuration.
 	Age, DeferredFor time.Duration
 }
 
-// RetryPolicy says whether and when a delivery is attempted again. It is called for failures that may pass: transient,
-// throttled, quota, config, unreachable, and ambiguous ones that are to be sent again. It must be a pure function of the
-// attempt, because what it says is stored and asked for again after a crash. It is called concurrently.
+// RetryPolicy decides whether and when a delivery is attempted again. It is called for failures that may pass, of the classes
+// transient, throttled, quota, config, unreachable, recycle and ambiguous. It must be a pure function of the attempt and safe for
+// concurrent use.
 type RetryPolicy interface {
-	// Next returns the time until the next attempt, or false to give the delivery up: it fails, or where the class is
-	// ambiguous stays uncertain until an operator resolves it.
+	// Next returns the time until the next attempt. False gives the delivery up: it fails. After an ambiguous failure it stays
+	// uncertain instead, until an operator resolves it.
 	Next(a Attempt) (delay time.Duration, again bool)
 }
 
-// Backoff is the exponential [RetryPolicy]. Its zero value waits 30 s after the first refusal and twice as long after each
-// further one, up to 4 h and for [outbox.High] up to 15 min, give or take a fifth. Refusals are repeated until
-// Config.MaxAge ends them, which by default is after 5 days (RFC 5321 §4.5.4.1). An outage, throttling or a fault of the
-// configuration is waited out in steps as long as it has lasted so far, from Base to 15 min.
+// Backoff is the exponential [RetryPolicy]. The zero value waits 30 s after the first refusal, and twice as long after each further
+// one. The longest wait is 4 h, for [outbox.High] 15 min. Refusals are repeated until Config.MaxAge, by default 5 days (RFC 5321
+// §4.5.4.1). In an outage, throttling or a fault of the configuration each wait is as long as the fault has lasted so far, from
+// Base to 15 min.
 type Backoff struct {
 	// Base is the first delay. Defaults to 30 s.
 	Base time.Duration
-	// Factor multiplies it from attempt to attempt, at least 1. Defaults to 2.
+	// Factor multiplies the delay after each refusal. At least 1. Defaults to 2.
 	Factor float64
-	// Max bounds the delay. Defaults to 4 h. For [outbox.High] it is never more than 15 min.
+	// Max is the longest delay. For [outbox.High] it is never more than 15 min. Defaults to 4 h.
 	Max time.Duration
-	// Jitter is the largest share of a delay by which it is lengthened or shortened, below 1. It depends on the delivery
-	// and the attempt alone, so the same attempt always waits the same time. Defaults to 0.2; negative for none.
+	// Jitter is the largest part of a delay that is added or taken away, below 1. It follows from the delivery and the attempt, so
+	// the same attempt always waits the same time. Negative means none. Defaults to 0.2.
 	Jitter float64
-	// Attempts is the number of refusals after which a delivery is given up. Defaults to no bound but Config.MaxAge.
+	// Attempts is the number of refusals after which a delivery is given up. Defaults to no bound except Config.MaxAge.
 	Attempts int
 }
 
@@ -64,7 +64,7 @@ const (
 	shortMax      = 15 * time.Minute
 )
 
-// check refuses what cannot be meant.
+// check checks the fields.
 func (b Backoff) check() error {
 	switch {
 	case b.Base < 0 || b.Max < 0 || b.Attempts < 0:
@@ -100,6 +100,7 @@ func (b Backoff) Next(a Attempt) (delay time.Duration, again bool) {
 	return time.Duration(d), true
 }
 
+// orDefault returns v, or the default if v is zero.
 func orDefault[T int | float64 | time.Duration](v, standard T) T {
 	if v == 0 {
 		return standard
@@ -107,8 +108,7 @@ func orDefault[T int | float64 | time.Duration](v, standard T) T {
 	return v
 }
 
-// counted says whether a failure of this class is held against the delivery. The others are nothing that another message
-// would not meet as well.
+// counted says whether a failure of this class counts as an attempt of the delivery. The others would meet any message.
 func counted(c smtpx.Class) bool {
 	switch c {
 	case smtpx.ClassThrottled, smtpx.ClassQuota, smtpx.ClassConfig, smtpx.ClassUnreachable, smtpx.ClassRecycle:
@@ -118,7 +118,7 @@ func counted(c smtpx.Class) bool {
 	}
 }
 
-// fraction spreads attempts evenly over [0, 1), each always to the same place.
+// fraction returns a number from 0 to 1 that follows from the attempt. The numbers of many attempts are spread evenly.
 func fraction(a Attempt) float64 {
 	h := fnv.New64a()
 	name := []string{string(a.ID), strconv.Itoa(a.Seq), strconv.Itoa(a.Number), strconv.FormatInt(int64(a.DeferredFor), 10)}

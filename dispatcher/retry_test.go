@@ -45,8 +45,8 @@ func TestBackoffSchedule(t *testing.T) {
 	}
 }
 
-// The schedule is stored and asked for again after a crash, so it depends on the attempt alone; the jitter stays in its
-// bounds and spreads.
+// The delay depends on the attempt alone, because it is asked for again after a crash. The jitter stays within its bounds and
+// spreads evenly.
 func TestBackoffIsAPureFunctionWithinItsJitter(t *testing.T) {
 	t.Parallel()
 	exact := Backoff{Jitter: -1}

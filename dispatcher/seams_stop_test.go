@@ -13,7 +13,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// strict is a shelf that, like a database, fails when the context has ended, and may hang or fail besides.
+// strict is a shelf that fails when the context has ended, as a database does. It can also hang or fail on demand.
 type strict struct {
 	*shelf
 	settle func(ctx context.Context) error
@@ -31,7 +31,7 @@ func (s strict) Settle(ctx context.Context, owner string, list []queue.Settlemen
 	return s.shelf.Settle(ctx, owner, list)
 }
 
-// late is a relay whose answer comes long after the final dot, which nothing cuts off.
+// late is a relay whose answer comes long after the final dot. Nothing cuts it off.
 type late struct{ takes time.Duration }
 
 func (s late) Send(ctx context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
@@ -42,7 +42,7 @@ func (s late) Send(ctx context.Context, env smtpx.Envelope, _ []byte) (smtpx.Res
 	return smtpx.Result{Reply: smtpx.Reply{Code: 250}, Outcomes: []smtpx.Outcome{{Accepted: true}}}, nil
 }
 
-// stopping runs a dispatcher until stop is called, which returns how long it took to stop.
+// stopping runs a dispatcher until stop is called. stop returns how long that took.
 func stopping(t *testing.T, cfg dispatcher.Config) (d *dispatcher.Dispatcher, stop func() time.Duration) {
 	t.Helper()
 	cfg.Logger = slog.New(slog.DiscardHandler)
@@ -63,7 +63,7 @@ func stopping(t *testing.T, cfg dispatcher.Config) (d *dispatcher.Dispatcher, st
 	}
 }
 
-// An answer that comes long after the stop is recorded all the same, for the queue is well.
+// An answer that comes long after the stop began is still recorded, because the queue works.
 func TestALateAnswerIsRecorded(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		_, stop := stopping(t, dispatcher.Config{Queue: strict{shelf: q}, Relays: relays(late{2 * time.Minute})})
@@ -123,7 +123,7 @@ func TestUpdateAgainstAStop(t *testing.T) {
 	})
 }
 
-// A relay that Update adds takes its share from now on, and makes up for nothing.
+// A relay that Update adds takes its share from now on and does not catch up.
 func TestARelayThatIsAddedTakesItsShare(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		a, b := &line{takes: 10 * time.Millisecond}, &line{takes: 10 * time.Millisecond}
@@ -142,7 +142,7 @@ func TestARelayThatIsAddedTakesItsShare(t *testing.T) {
 	})
 }
 
-// A message that no relay takes does not go round among many of them without a pause.
+// A message that no relay takes does not go round among many relays without a pause.
 func TestFailoverDoesNotGoRound(t *testing.T) {
 	t.Parallel()
 	for name, e := range map[string]*smtpx.Error{
@@ -190,7 +190,7 @@ func (p *pausing) RelayStates(context.Context) ([]queue.RelayState, error) {
 func (p *pausing) Heartbeat(context.Context, queue.Heartbeat) error { return nil }
 func (p *pausing) Retire(context.Context, string) error             { return nil }
 
-// A pause that an operator lifts ends for the dispatchers that run, and one that an operator sets begins.
+// A pause that an operator lifts ends for running dispatchers. A pause that an operator sets begins for them.
 func TestAPauseIsLifted(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		p := &pausing{shelf: q, paused: make(map[string]time.Time)}

@@ -16,11 +16,11 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// The tests in this file stand where two mechanisms meet: a claim and its successor in one process, doubt and a policy that
-// gives up, a deadline and a wait for a connection, a rate and a drain, a stop and an outage.
+// The tests in this file combine two mechanisms: two claims of one process, doubt and a policy that gives up, a deadline and a
+// wait for a connection, a rate and a Flush, a stop and an outage.
 
-// A process that was stopped past its leases retakes its own delivery. The stale claim and the fresh one ask for their stage
-// at the same time: only the fresh one is sent, and both outcomes are dealt with.
+// A process that was stopped past its leases claims its own delivery again. Both claims ask for the fence
+// at the same time. Only the new one is sent, and both outcomes are settled.
 func TestAStaleClaimBesideItsSuccessor(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -49,7 +49,7 @@ func TestAStaleClaimBesideItsSuccessor(t *testing.T) {
 	})
 }
 
-// Doubt that a policy gives up on stays uncertain for an operator; it is neither sent again nor called failed.
+// A delivery in doubt that the policy gives up stays uncertain for an operator. It is neither sent again nor failed.
 func TestDoubtThatIsGivenUp(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -68,7 +68,7 @@ func TestDoubtThatIsGivenUp(t *testing.T) {
 	})
 }
 
-// A message whose deadline passes while it waits for a connection is not sent: the last look is just before the body.
+// A message whose deadline passes while it waits for a connection is not sent: the last check is just before the body.
 func TestTheDeadlinePassesInThePool(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -86,12 +86,12 @@ func TestTheDeadlinePassesInThePool(t *testing.T) {
 	})
 }
 
-// shortLived is a queue whose messages have a moment to live when they are claimed.
+// shortLived is a queue whose messages expire soon after they are claimed.
 type shortLived struct{ dispatcher.Queue }
 
 func (*shortLived) left() time.Duration { return 50 * time.Millisecond }
 
-// Claim shortens what is left.
+// Claim shortens the time until the deadline.
 func (s *shortLived) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error) {
 	list, err := s.Queue.Claim(ctx, req)
 	for i := range list {
@@ -100,7 +100,7 @@ func (s *shortLived) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue
 	return list, err
 }
 
-// When the lease of one recipient is lost, the others were not sent either: they are handed back, not left in doubt.
+// When the lease of one recipient is lost, no recipient was sent to. The others are handed back and are not in doubt.
 func TestAPartlyLostMessageIsHandedBack(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -123,7 +123,7 @@ func TestAPartlyLostMessageIsHandedBack(t *testing.T) {
 	})
 }
 
-// A session that is used up time and again is no reason to try for ever: it is waited out, and MaxAge ends it.
+// A session that is used up time and again is waited out as an outage is. The budget ends it.
 func TestSessionsThatAreAlwaysUsedUp(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -144,7 +144,7 @@ func TestSessionsThatAreAlwaysUsedUp(t *testing.T) {
 	})
 }
 
-// A drain with a rate ends when all that is due is sent, not when the first allowance is used up.
+// A Flush with a rate ends when all that is due is sent, not when the first allowance is used up.
 func TestFlushWithARate(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -157,7 +157,7 @@ func TestFlushWithARate(t *testing.T) {
 	})
 }
 
-// A backup with a rate of its own, which has nothing to do, does not end a flush that waits for another relay's allowance.
+// A backup with a rate and nothing to do does not end a Flush that waits for another relay's allowance.
 func TestFlushWithARateBesideABackup(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -184,8 +184,7 @@ func TestAScrubbedMessageFails(t *testing.T) {
 	}
 }
 
-// A stop does not wait for a database that stays away for longer than it says, and what was accepted is not lost: its lease
-// lapses.
+// A stop does not wait for a database for longer than documented. An accepted message is not lost: its lease lapses.
 func TestAStopWhileTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))
@@ -199,7 +198,7 @@ func TestAStopWhileTheDatabaseIsAway(t *testing.T) {
 	q.wantStates(id, outbox.StateSending)
 }
 
-// The log says what became of a message, but not whose it was.
+// The log tells the outcome of a message, but no address.
 func TestTheLogHoldsNoAddresses(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, openSQLite(t))

@@ -15,10 +15,10 @@ import (
 const (
 	// settleBatch is how many outcomes share one statement.
 	settleBatch = 500
-	// settlePatience is how long the first of them waits for others, and settleFor how many it waits for, for each message that is
+	// settleWait is how long the first of them waits for others, and settleFor how many it waits for, for each message that is
 	// under way: hardly anything waits for an outcome.
-	settlePatience = 20 * time.Millisecond
-	settleFor      = 4
+	settleWait = 20 * time.Millisecond
+	settleFor  = 4
 	// settleAlone is how few messages under way are not waited for: what they would share saves nothing worth a wait.
 	settleAlone = 3
 )
@@ -49,15 +49,15 @@ func (s *settler) close() { close(s.outcomes) }
 // run records outcomes until it is closed.
 func (s *settler) run(ctx context.Context) {
 	for first := range s.outcomes {
-		batch := gather(first, s.outcomes, settleBatch, settlePatience, s.expected)
+		batch := gather(first, s.outcomes, settleBatch, settleWait, s.expected)
 		lost := s.record(ctx, batch)
 		refs := make([]queue.Ref, len(batch))
 		for i, o := range batch {
 			refs[i] = o.Ref
 			s.count(o, lost[o.Ref])
 		}
-		s.held.remove(refs)
-		s.kicked()
+		s.leases.remove(refs)
+		s.progressed()
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// An address outside ASCII goes through a relay that offers SMTPUTF8 as it is, in the envelope and in the header. Elsewhere
-// its recipient fails, and the others get their mail.
+// An address outside ASCII goes unchanged through a relay that offers SMTPUTF8, in the envelope and in the header. At other
+// relays its recipient fails, and the others get their mail.
 func TestAddressesOutsideASCII(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {

@@ -15,25 +15,25 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Lengths of a line in a header (RFC 5322 §2.1.1).
+// The preferred and the largest length of a line in a header, in bytes (RFC 5322 §2.1.1).
 const (
 	foldAt  = 78
 	longest = 998
 )
 
-// postmark is the profile of the provider that replaces the Message-ID unless it is asked not to.
+// postmark names the profile of Postmark, which replaces the Message-ID unless a field asks it not to.
 const postmark = "postmark"
 
-// idField carries the name of the message in this library through every provider.
+// idField carries the message's ID through every provider.
 const idField = "X-Outbox-ID"
 
-// outboxID is the name under which providers report that id beside tags and metadata.
+// outboxID is the name of the ID among the metadata that providers report.
 const outboxID = "outbox_id"
 
-// stamp puts header fields before a message: its id, and tags, metadata and idempotency key in the form that the provider of
-// the profile reads. Only facts that are sure are built upon. The fields stand on top, so that nothing that a signature covers
-// changes; what the message has already, or what one of its signatures lists, is not added. The same arguments give the same
-// bytes. Where the body has the capacity, it is moved within it and not copied.
+// stamp adds header fields on top of a message: its ID, and tags, metadata and idempotency key in the fields that the provider
+// reads. It uses only facts of the profile that are sure. It adds no field that the message has, or that one of its signatures
+// covers, so signatures stay valid. The same arguments give the same bytes. The body is moved within its capacity if that is large
+// enough.
 func stamp(p *smtpx.Profile, c *queue.Claimed, body []byte) []byte {
 	s := stamper{taken: fieldsOf(body)}
 	s.add(idField, string(c.ID))
@@ -82,10 +82,10 @@ func stamp(p *smtpx.Profile, c *queue.Claimed, body []byte) []byte {
 	return slices.Insert(body, 0, s.head.Bytes()...)
 }
 
-// The limits of providers, as their documents give them; what is over them is left out, for a provider may refuse the message.
+// The limits of providers, from their documents. Values over a limit are left out, because the provider may refuse the message.
 const (
 	sesText         = 256   // characters of a name or a value
-	sesNames        = 30    // pairs; the documents name no limit for the field, and its value must stay one line of their API
+	sesNames        = 30    // pairs; our own limit, the documents give none
 	sesBytes        = 870   // of a field
 	sendGridTags    = 10    // categories
 	sendGridTag     = 255   // bytes of one
@@ -108,11 +108,11 @@ const (
 // stamper collects the fields to add.
 type stamper struct {
 	head  bytes.Buffer
-	taken fields // must not be added
+	taken fields // fields that must not be added
 }
 
-// add adds a field, folded at its blanks, unless it has no value, a word of it is longer than a line, or the message has the
-// field. Values are made here and are printable ASCII; whatever is not is dropped, so that none can begin another field.
+// add adds a field and folds it at blanks. It adds nothing if the value is empty, if a word is longer than a line, or if the field is
+// taken. Characters outside printable ASCII are dropped, so no value can begin another field.
 func (s *stamper) add(name, value string) {
 	if value == "" || s.taken.has(name) {
 		return
@@ -152,7 +152,7 @@ func (s *stamper) write(name, value string) {
 	s.head.WriteString("\r\n")
 }
 
-// printable keeps what may stand in a field.
+// printable returns v without the characters outside printable ASCII.
 func printable(v string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
@@ -162,13 +162,13 @@ func printable(v string) string {
 	}, v)
 }
 
-// fields are the names that a message has in its header, those that its DKIM signatures cover, and those that were added.
+// fields holds the names of the header fields of a message, of those that its DKIM signatures cover, and of those that were added.
 type fields struct {
 	there  [][]byte // within the message
 	barred []string
 }
 
-// has says whether a name is one of them, in whatever case.
+// has says whether a name is among them, ignoring case.
 func (f *fields) has(name string) bool {
 	return slices.ContainsFunc(f.there, func(n []byte) bool { return len(n) == len(name) && strings.EqualFold(string(n), name) }) ||
 		slices.ContainsFunc(f.barred, func(n string) bool { return strings.EqualFold(n, name) })
@@ -177,15 +177,15 @@ func (f *fields) has(name string) bool {
 // bar adds a name.
 func (f *fields) bar(name string) { f.barred = append(f.barred, name) }
 
-// fieldsOf lists the fields of a message, and those that its DKIM signatures (RFC 6376 §3.5, h=) cover, also where they are
-// not there: adding one of them would break the signature.
+// fieldsOf lists the fields of a message and those that its DKIM signatures cover (RFC 6376 §3.5, h=). A covered field need not be
+// there, and adding it would break the signature.
 func fieldsOf(message []byte) fields {
 	f := fields{there: make([][]byte, 0, 24)}
 	head := message
 	if i := bytes.Index(message, []byte("\r\n\r\n")); i >= 0 {
 		head = message[:i+2]
 	}
-	var signature []byte // the one that is being read
+	var signature []byte // the signature that is being read
 	for line := range bytes.Lines(head) {
 		if line[0] == ' ' || line[0] == '\t' {
 			if signature != nil {
@@ -209,7 +209,7 @@ func fieldsOf(message []byte) fields {
 	return f
 }
 
-// cover bars the fields in the h= of a DKIM-Signature.
+// cover adds the names in the h= tag of a DKIM-Signature.
 func (f *fields) cover(signature []byte) {
 	for tag := range strings.SplitSeq(string(signature), ";") {
 		key, list, _ := strings.Cut(tag, "=")
@@ -222,8 +222,8 @@ func (f *fields) cover(signature []byte) {
 	}
 }
 
-// sesTags are pairs of letters, digits, '_' and '-': every other character becomes '_'. The tags have no names there, so that they
-// get "tag", "tag2" …; of names that become the same, the first in order counts.
+// sesTags returns tags and metadata as pairs for SES. Every character except ASCII letters, digits, '_' and '-' becomes '_'. Tags are
+// named "tag", "tag2" and so on. If two names become the same, the first counts.
 func sesTags(c *queue.Claimed) string {
 	pairs := []string{outboxID + "=" + sesWord(string(c.ID))}
 	seen := map[string]bool{outboxID: true}
@@ -261,7 +261,7 @@ func sesWord(s string) string {
 	return s[:min(len(s), sesText)]
 }
 
-// sendGrid is the JSON of X-SMTPAPI. Addresses are not in it: they would get the message twice.
+// sendGrid returns the JSON of X-SMTPAPI. It must not contain addresses, or they would get the message twice.
 func sendGrid(c *queue.Claimed) string {
 	parts := []string{`"unique_args": ` + withID(c, sendGridBytes)}
 	if tags := shortened(c.Tags, sendGridTags, sendGridTag); len(tags) > 0 {
@@ -274,15 +274,15 @@ func sendGrid(c *queue.Claimed) string {
 	return "{" + strings.Join(parts, ", ") + "}"
 }
 
-// sparkPost is the JSON of X-MSYS-API.
+// sparkPost returns the JSON of X-MSYS-API.
 func sparkPost(c *queue.Claimed) string { return `{"metadata": ` + withID(c, sparkPostBytes) + `}` }
 
-// withID is the metadata as a JSON object, the id of the message first.
+// withID returns the metadata as a JSON object of at most limit bytes, with the message's ID first.
 func withID(c *queue.Claimed, limit int) string {
 	return object(append([][2]string{{outboxID, string(c.ID)}}, pairs(c.Metadata, outboxID)...), limit)
 }
 
-// pairs are the entries of a map in the order of their keys, without one key.
+// pairs returns the entries of a map in the order of their keys, without one key.
 func pairs(m map[string]string, without string) [][2]string {
 	list := make([][2]string, 0, len(m))
 	for _, k := range slices.Sorted(maps.Keys(m)) {
@@ -293,10 +293,9 @@ func pairs(m map[string]string, without string) [][2]string {
 	return list
 }
 
-// object writes a JSON object of strings, with blanks to fold at, up to a number of bytes: entries that do not fit are left out, as
-// are those that would not fit on a line.
+// object returns a JSON object of strings, with blanks to fold at. It leaves out entries that do not fit into limit bytes or on a line.
 func object(entries [][2]string, limit int) string {
-	const lineRoom = 900 // beside the name of the field
+	const lineRoom = 900 // bytes of a line after the name of the field
 	var b strings.Builder
 	b.WriteByte('{')
 	for _, e := range entries {
@@ -313,10 +312,10 @@ func object(entries [][2]string, limit int) string {
 	return b.String()
 }
 
-// quoteJSON writes a JSON string of ASCII letters alone and without a blank, so that a fold never stands inside it.
+// quoteJSON returns a JSON string of printable ASCII without blanks, so that it is never folded.
 func quoteJSON(s string) string {
 	text, err := json.Marshal(s)
-	if err != nil { // of a string there is none
+	if err != nil { // impossible for a string
 		return `""`
 	}
 	var b strings.Builder
@@ -341,7 +340,7 @@ func writeEscape(b *strings.Builder, r rune) {
 	b.WriteString(`\u` + strings.Repeat("0", width-len(digits)) + digits)
 }
 
-// shortened are the first tags, each cut to a number of bytes.
+// shortened returns at most most different tags, each cut to length bytes.
 func shortened(tags []string, most, length int) []string {
 	var list []string
 	for _, t := range tags {
@@ -352,7 +351,7 @@ func shortened(tags []string, most, length int) []string {
 	return list
 }
 
-// oneTag is a tag as ASCII of bounded length; what is not ASCII becomes '_'.
+// oneTag returns a tag cut to length bytes. Characters outside printable ASCII become '_'.
 func oneTag(tag string, length int) string {
 	tag = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == utf8.RuneError {
@@ -363,7 +362,7 @@ func oneTag(tag string, length int) string {
 	return strings.TrimSpace(tag[:min(len(tag), length)])
 }
 
-// mandrillTags are separated by commas, and must not begin with the underscore of reserved ones.
+// mandrillTags returns tags separated by commas. Tags that begin with an underscore are reserved, so it is removed.
 func mandrillTags(tags []string) string {
 	list := make([]string, 0, len(tags))
 	for _, t := range shortened(tags, len(tags), mandrillTag) {
@@ -374,13 +373,13 @@ func mandrillTags(tags []string) string {
 	return strings.Join(list, ", ")
 }
 
-// mandrillMetadata leaves out names with an underscore in front: _rcpt would address a recipient.
+// mandrillMetadata returns the metadata without names that begin with an underscore: _rcpt would address a recipient.
 func mandrillMetadata(c *queue.Claimed) string {
 	entries := slices.DeleteFunc(pairs(c.Metadata, outboxID), func(e [2]string) bool { return strings.HasPrefix(e[0], "_") })
 	return object(append([][2]string{{outboxID, string(c.ID)}}, entries...), mandrillBytes)
 }
 
-// postmark adds a field for each entry of the metadata whose name and value it can hold.
+// postmark adds a field for each entry of the metadata that fits Postmark's limits.
 func (s *stamper) postmark(prefix string, c *queue.Claimed) {
 	s.add(prefix+outboxID, string(c.ID))
 	left := postmarkFields - 1
@@ -395,7 +394,7 @@ func (s *stamper) postmark(prefix string, c *queue.Claimed) {
 	}
 }
 
-// token says whether a text can be part of the name of a field.
+// token says whether s has only characters for the name of a field.
 func token(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
@@ -405,8 +404,8 @@ func token(s string) bool {
 	return s != ""
 }
 
-// idempotencyKey names what is sent: the message by its id, which no other message has in any database, and the recipients of this
-// transaction, because those that were deferred are sent to by another. One that is too long is replaced by its hash.
+// idempotencyKey returns a key for this message and the recipients of this transaction. Deferred recipients get another key later. A
+// key longer than limit is replaced by its hash.
 func idempotencyKey(c *queue.Claimed, limit int) string {
 	var b strings.Builder
 	b.WriteString(string(c.ID))

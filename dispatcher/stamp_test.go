@@ -34,7 +34,7 @@ func claimedFor(tags []string, metadata map[string]string) *queue.Claimed {
 	}
 }
 
-// stamped returns the fields that were added, unfolded, after checking that everything else is as it was.
+// stamped returns the added fields, unfolded, and checks that everything else is unchanged.
 func stamped(tb testing.TB, p *smtpx.Profile, c *queue.Claimed, body string) []string {
 	tb.Helper()
 	out := stamp(p, c, []byte(body))
@@ -89,7 +89,7 @@ func TestStamp(t *testing.T) {
 	}
 }
 
-// Without tags and metadata only ids are added.
+// Without tags and metadata only IDs are added.
 func TestStampOfLittle(t *testing.T) {
 	for _, p := range smtpx.Profiles() {
 		for _, f := range stamped(t, p, claimedFor(nil, nil), stampBody) {
@@ -100,7 +100,7 @@ func TestStampOfLittle(t *testing.T) {
 	}
 }
 
-// A field that the message has is not added, and none that one of its signatures covers.
+// A field is not added if the message has it or if one of its signatures covers it.
 func TestStampLeavesWhatIsThere(t *testing.T) {
 	c := claimedFor([]string{"welcome"}, map[string]string{"user": "1"})
 	own := "X-smtpapi: {\"category\": \"mine\"}\r\n" + stampBody
@@ -152,14 +152,15 @@ func TestStampKeepsToLimits(t *testing.T) {
 			t.Errorf("%d fields for Postmark", len(fields))
 		}
 	}
-	// What does not fit on a line is left out, the rest stays.
+	// Values that do not fit on a line are left out. The rest stays.
 	c = claimedFor(nil, map[string]string{"a": strings.Repeat("x", 2000), "b": "kept"})
 	if got := stamped(t, profile(t, "sendgrid"), c, stampBody); len(got) != 2 || !strings.Contains(got[1], `"b": "kept"`) {
 		t.Errorf("a value that is longer than a line: %q", got)
 	}
 }
 
-// The provider drops what has the key of another transaction: no two may share one, of any message with any recipients.
+// The provider drops a transaction with the key of another one. No two transactions may share a key, whatever their messages
+// and recipients.
 func TestIdempotencyKey(t *testing.T) {
 	many := make([]int, 100)
 	for i := range many {
@@ -191,8 +192,7 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 }
 
-// FuzzStamp checks that nothing in tags, metadata or keys becomes a field of its own, and that what carries JSON carries what was
-// given.
+// FuzzStamp checks that no value of tags, metadata or keys becomes a field, and that JSON fields carry the given values.
 func FuzzStamp(f *testing.F) {
 	f.Add("welcome", "user", "4711", "order-1")
 	f.Add("a\r\nBcc: eve@example.com", "x\r\n\r\nbody", "\r\n.\r\n", "k\nX: y")
@@ -232,7 +232,7 @@ func FuzzStamp(f *testing.F) {
 	})
 }
 
-// checkJSON checks that a field that carries JSON has nothing but the places that were meant.
+// checkJSON checks that a field with JSON has only the intended members.
 func checkJSON(t *testing.T, name, value string) {
 	t.Helper()
 	var places []string
@@ -261,7 +261,7 @@ func checkJSON(t *testing.T, name, value string) {
 	}
 }
 
-// A body with room behind it is stamped where it is, so that a large one is not in memory twice.
+// A body with enough capacity is stamped in place, so that a large one is not in memory twice.
 func TestStampCopiesNoLargeBody(t *testing.T) {
 	body := append(make([]byte, 0, len(stampBody)+8<<10), stampBody...)
 	out := stamp(profile(t, "sendgrid"), claimedFor([]string{"welcome"}, map[string]string{"order": "17"}), body)

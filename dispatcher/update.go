@@ -6,12 +6,15 @@ import (
 	"time"
 )
 
-// Update changes the relays, also while the dispatcher runs, without losing or repeating a delivery. A relay that keeps its
-// name and its Sender goes on with what it has under its new limits; one that is new begins; one that is gone, or has another
-// Sender, begins nothing more, hands back what it has not begun, and has what it is sending finished or, after Grace, cut off
-// as when Run stops. Update returns when the Senders that it took out are not used any more, so that they may be closed.
+// Update changes the relays, even while the dispatcher runs. No delivery is lost or repeated:
 //
-// A list that cannot be meant is refused, and nothing is changed. Calls wait for one another. A hook or a Sender must not call it.
+//   - A relay that keeps its name and its Sender goes on under its new limits.
+//   - A new relay begins.
+//   - A relay that is gone, or has another Sender, begins nothing more and hands back what it has not begun. Its sends may finish,
+//     and are cut off after Config.Grace.
+//
+// Update returns when the removed Senders are not used any more. They may be closed then. If the list is not valid, Update returns
+// an error and changes nothing. Concurrent calls wait for one another. A hook or a Sender must not call Update.
 func (d *Dispatcher) Update(relays []Relay) error {
 	relays, err := checkRelays(relays, d.cfg.Concurrency)
 	if err != nil {
@@ -39,7 +42,7 @@ func (d *Dispatcher) Update(relays []Relay) error {
 	return nil
 }
 
-// update gives the lanes their new relays and returns those that are to be closed.
+// update gives the lanes their new configuration. It returns the lanes that the caller must close.
 func (e *engine) update(relays []Relay) (out []*lane) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -72,6 +75,6 @@ func (e *engine) update(relays []Relay) (out []*lane) {
 	if !e.drain {
 		e.Wake()
 	}
-	e.kicked()
+	e.progressed()
 	return out
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Relays come, go and change while messages are sent, and each message is sent once.
+// Relays come, go and change while messages are sent. Each message is sent once.
 func TestUpdateLosesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
@@ -89,7 +89,7 @@ func TestUpdateLosesAndRepeatsNothing(t *testing.T) {
 	})
 }
 
-// A list that cannot be meant changes nothing.
+// A list that is not valid changes nothing.
 func TestUpdateRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	d := newDispatcher(t, dispatcher.Config{Queue: newShelf()}, &sender{})
@@ -105,7 +105,7 @@ func TestUpdateRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
-// What has not begun on a relay that is taken out goes through the others at once; what is being sent is finished there.
+// Messages that have not begun on a removed relay go through the others at once. Those that are being sent are finished there.
 func TestUpdateFinishesWhatIsBeingSent(t *testing.T) {
 	bubbled(t, func(t *testing.T, q *shelf) {
 		a, b := &line{takes: 10 * time.Second}, &line{}

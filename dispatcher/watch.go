@@ -8,14 +8,13 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// watch lets the queue's own change feed wake the dispatcher, until ctx ends. A feed that breaks is taken up again; the poll
-// goes on meanwhile, so nothing is missed.
+// watch calls Config.Watch until ctx ends, and calls it again after an error. Polling goes on meanwhile, so nothing is missed.
 func (e *engine) watch(ctx context.Context) {
 	policy := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
 	for {
 		began := time.Now()
-		err := errors.New("it panicked")
+		err := errors.New("the function Watch panicked")
 		e.safely(ctx, "Watch", func() { err = e.cfg.Watch(ctx, e.Wake) })
 		if ctx.Err() != nil {
 			return
@@ -24,8 +23,8 @@ func (e *engine) watch(ctx context.Context) {
 			policy.Reset()
 		}
 		wait := policy.NextBackOff()
-		e.log.WarnContext(ctx, "the change feed of the queue broke; polling goes on", "error", err, "again_in", wait)
-		e.Wake() // whatever changed while it broke
+		e.log.WarnContext(ctx, "cannot watch the queue; polling instead", "error", err, "again_in", wait)
+		e.Wake() // the queue may have changed while the watch ended
 		select {
 		case <-ctx.Done():
 			return

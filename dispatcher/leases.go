@@ -8,15 +8,15 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// held is what this engine has leases on, from the claim until the outcome is recorded, and since when they are known to hold.
-type held struct {
+// leases holds the references that this engine has claimed and not settled, and the time from which each lease is known to hold.
+type leases struct {
 	mu   sync.Mutex
 	refs map[queue.Ref]time.Time
 }
 
-func newHeld() *held { return &held{refs: make(map[queue.Ref]time.Time)} }
+func newLeases() *leases { return &leases{refs: make(map[queue.Ref]time.Time)} }
 
-func (h *held) add(j *job) {
+func (h *leases) add(j *job) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ref := range j.refs() {
@@ -24,7 +24,7 @@ func (h *held) add(j *job) {
 	}
 }
 
-func (h *held) remove(refs []queue.Ref) {
+func (h *leases) remove(refs []queue.Ref) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ref := range refs {
@@ -32,8 +32,8 @@ func (h *held) remove(refs []queue.Ref) {
 	}
 }
 
-// renewed notes that the leases were extended by a call that began at a time, but for those that it found lost.
-func (h *held) renewed(refs, lost []queue.Ref, at time.Time) {
+// renewed notes that a call which began at a time extended the leases, except the lost ones.
+func (h *leases) renewed(refs, lost []queue.Ref, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ref := range refs {
@@ -48,8 +48,8 @@ func (h *held) renewed(refs, lost []queue.Ref, at time.Time) {
 	}
 }
 
-// valid says whether the leases of all refs still hold, by this process's own clock.
-func (h *held) valid(refs []queue.Ref, lease time.Duration) bool {
+// valid says whether the leases of all refs still hold by the clock of this process.
+func (h *leases) valid(refs []queue.Ref, lease time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ref := range refs {
@@ -60,13 +60,13 @@ func (h *held) valid(refs []queue.Ref, lease time.Duration) bool {
 	return true
 }
 
-func (h *held) empty() bool {
+func (h *leases) empty() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.refs) == 0
 }
 
-func (h *held) list() []queue.Ref {
+func (h *leases) list() []queue.Ref {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	refs := make([]queue.Ref, 0, len(h.refs))
@@ -76,8 +76,8 @@ func (h *held) list() []queue.Ref {
 	return refs
 }
 
-// keep renews the leases three times in their length. A lease that is lost is not fought for: the stage of its message
-// cannot be recorded any more, and so it is not sent.
+// keep renews the leases three times in a lease, until ctx ends. A message whose lease is lost cannot be fenced any more, so it is
+// not sent.
 func (e *engine) keep(ctx context.Context) {
 	tick := time.NewTicker(e.cfg.Lease / 3)
 	defer tick.Stop()
@@ -87,16 +87,16 @@ func (e *engine) keep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		refs := e.held.list()
+		refs := e.leases.list()
 		if len(refs) == 0 {
 			continue
 		}
 		asked := time.Now()
-		limited, cancel := context.WithTimeout(ctx, e.cfg.Lease/3) // one that hangs must not let the next be too late
+		limited, cancel := context.WithTimeout(ctx, e.cfg.Lease/3) // a call that hangs must not delay the next one
 		lost, err := e.cfg.Queue.Renew(limited, refs, e.cfg.Lease)
 		cancel()
 		if err == nil {
-			e.held.renewed(refs, lost, asked)
+			e.leases.renewed(refs, lost, asked)
 		}
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -107,16 +107,16 @@ func (e *engine) keep(ctx context.Context) {
 	}
 }
 
-// warnLost reports lost leases, except those that were settled while the renewal ran.
+// warnLost reports lost leases, except those that were settled meanwhile.
 func (e *engine) warnLost(ctx context.Context, lost []queue.Ref) {
 	var ours []queue.Ref
-	e.held.mu.Lock()
+	e.leases.mu.Lock()
 	for _, ref := range lost {
-		if _, held := e.held.refs[ref]; held {
+		if _, held := e.leases.refs[ref]; held {
 			ours = append(ours, ref)
 		}
 	}
-	e.held.mu.Unlock()
+	e.leases.mu.Unlock()
 	if len(ours) > 0 {
 		e.log.WarnContext(ctx, "leases lapsed before they were renewed", "deliveries", len(ours))
 		notify(ctx, e, "Observer.Lost", e.cfg.Observer.Lost, ours)
