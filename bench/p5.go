@@ -22,7 +22,7 @@ const (
 	roundTrip   = 40 * time.Millisecond
 	connections = 10
 	// backlogged is how many messages wait for smtpx's connections or are being sent: one whose reply is under way, one whose
-	// envelope rides behind it, and enough that the next is there in time. go-mail sends one at a time on each connection.
+	// envelope left behind it, and enough that the next is there in time. go-mail sends one at a time on each connection.
 	backlogged = 4 * connections
 
 	relayUser, relayPassword = "bench", "correct horse"

@@ -9,49 +9,21 @@ import (
 	"strings"
 )
 
-// maxTurns bounds the challenges of one AUTH exchange.
+// maxTurns is the most challenges of one AUTH exchange.
 const maxTurns = 8
 
 // mechanism is the client's side of one SASL exchange (RFC 4954).
 type mechanism interface {
-	// start gives the initial response, nil for none.
+	// start returns the initial response, nil for none.
 	start() ([]byte, error)
 	// next answers a challenge.
 	next(challenge []byte) ([]byte, error)
-	// done is asked when the server says that it is satisfied: so may the client have to be.
+	// done is called when the server accepts the login. Its error means that the client does not accept the server.
 	done() error
 }
 
-// authenticate does AUTH.
-func (s *session) authenticate(ctx context.Context) (Reply, *Error) {
-	if s.tls == nil && !s.relay.loopback && !s.relay.ClearAuth {
-		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig,
-			Err:  errors.New("the connection is not encrypted: credentials are not sent in clear"),
-			Hint: "use TLS; clear-auth=true allows it nevertheless"}
-	}
-	name, err := s.chooseMechanism()
-	if err != nil {
-		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: err}
-	}
-	s.mech = name
-	r, failed := s.attempt(ctx, name, false)
-	if r.Code == 535 && s.relay.Token != nil {
-		r, failed = s.attempt(ctx, name, true) // the token may have expired a moment ago
-	}
-	return r, failed
-}
-
-// attempt runs a mechanism once.
-func (s *session) attempt(ctx context.Context, name string, refresh bool) (Reply, *Error) {
-	m, err := s.newMechanism(ctx, name, refresh)
-	if err != nil {
-		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
-	}
-	return s.exchange(name, m)
-}
-
-// passwordMechanisms and tokenMechanisms stand in the order of preference. Under TLS, PLAIN stands before CRAM-MD5, which
-// makes the server keep passwords readable; in clear it is the other way round.
+// passwordMechanisms and tokenMechanisms stand in the order of preference. Under TLS, PLAIN goes before CRAM-MD5, which
+// makes the server keep readable passwords. In clear it is the other way round.
 var (
 	passwordMechanisms = []string{
 		"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5",
@@ -60,7 +32,113 @@ var (
 	tokenMechanisms = []string{"OAUTHBEARER", "XOAUTH2"}
 )
 
-// chooseMechanism picks the best mechanism that both sides know. One that is pinned is taken or nothing.
+// authenticate does AUTH. A mechanism that the server offers and then refuses as such is followed by the next one, under TLS
+// only. Wrong credentials never are.
+func (s *session) authenticate(ctx context.Context) (Reply, *Error) {
+	if s.tls == nil && !s.relay.loopback && !s.relay.ClearAuth {
+		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig,
+			Err:  errors.New("the connection is not encrypted: credentials are not sent in clear"),
+			Hint: "use TLS; clear-auth=true allows it nevertheless"}
+	}
+	s.secrets.auth = true
+	defer func() { s.secrets.auth = false }()
+	s.secrets.add(s.relay.Password)
+	if s.relay.userIsSecret() {
+		s.secrets.add(s.relay.User)
+	}
+	var first *Error
+	for {
+		name, err := s.chooseMechanism()
+		switch {
+		case err != nil && first != nil:
+			return first.Reply, first
+		case err != nil:
+			return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: err}
+		}
+		s.mech = name
+		r, failed := s.attempt(ctx, name)
+		if failed == nil {
+			return r, nil
+		}
+		failed.Mechanism = name
+		if first == nil {
+			first = failed
+		}
+		if s.relay.Auth != "" || s.tls == nil || !mechanismRefused(failed.Reply) {
+			return first.Reply, first
+		}
+		first.Hint = "the server refuses the mechanism " + name + ", which it offers: auth= in the relay's URL chooses another"
+		s.relay.disbelieved.add("AUTH " + name)
+	}
+}
+
+// mechanismRefused tells whether a refusal is about the mechanism and not about the credentials (RFC 4954 §4, §6).
+func mechanismRefused(r Reply) bool {
+	text := strings.ToLower(r.Text())
+	says := strings.Contains(text, "mechanism") || strings.Contains(text, "authentication type") || strings.Contains(text, "auth type")
+	return r.Code == 504 || ((r.Code == 534 || r.Code == 535) && says)
+}
+
+// attempt runs a mechanism. A token that the server refuses is fetched anew, once: it may have expired a moment ago. When the
+// second try brings no verdict, the first one stays.
+func (s *session) attempt(ctx context.Context, name string) (Reply, *Error) {
+	r, failed := s.exchange(name)
+	if failed == nil || !r.Permanent() || !s.relay.usesToken() {
+		return r, failed
+	}
+	old := s.token
+	if err := s.fetchToken(ctx, true); err != nil {
+		err.Reply, err.Rule = failed.Reply, failed.Rule
+		return r, err
+	}
+	if s.token == old {
+		return r, failed
+	}
+	again, failedAgain := s.exchange(name)
+	if failedAgain != nil && failedAgain.Reply.Code == 0 {
+		return r, failed
+	}
+	return again, failedAgain
+}
+
+// usesToken tells whether AUTH needs Config.Token.
+func (r *relay) usesToken() bool {
+	return r.Token != nil && (r.Auth == "" || slices.Contains(tokenMechanisms, r.Auth))
+}
+
+// fetchToken asks Config.Token, for at most Timeouts.Token. A call that does not heed its context is left behind.
+func (s *session) fetchToken(ctx context.Context, refresh bool) *Error {
+	ctx, cancel := context.WithTimeout(ctx, s.relay.Timeouts.Token)
+	defer cancel()
+	type answer struct {
+		token string
+		err   error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		token, err := s.relay.Token(ctx, refresh)
+		got <- answer{token, err}
+	}()
+	var a answer
+	select {
+	case a = <-got:
+	case <-ctx.Done():
+		a.err = ctx.Err()
+	}
+	if a.err != nil {
+		e := &Error{Stage: StageAuth, Class: ClassUnreachable, Err: fmt.Errorf("token: %w", a.err),
+			Hint: "the source of the token did not give one: nothing was sent"}
+		if errors.Is(a.err, ErrTokenRefused) {
+			e.Class, e.Hint = ClassConfig, "the source of the token refuses: consent, client secret or refresh token must be renewed"
+		}
+		return e
+	}
+	s.token = a.token
+	s.secrets.add(a.token)
+	return nil
+}
+
+// chooseMechanism picks the best mechanism that both sides know. A pinned one is the only choice.
 func (s *session) chooseMechanism() (string, error) {
 	offered := strings.Fields(strings.ToUpper(s.ext["AUTH"]))
 	list := func() string { return printable(strings.Join(offered, ", ")) }
@@ -81,7 +159,8 @@ func (s *session) chooseMechanism() (string, error) {
 		known = clearMechanisms
 	}
 	usable := func(m string) bool {
-		return slices.Contains(offered, m) && (!strings.HasSuffix(m, "-PLUS") || s.channelBinding() != nil)
+		return slices.Contains(offered, m) && (!strings.HasSuffix(m, "-PLUS") || s.channelBinding() != nil) &&
+			!s.relay.disbelieved.has("AUTH "+m)
 	}
 	if f := s.relay.profile.Mechanisms; f.Sure() {
 		// What the provider documents works; what it merely offers may not.
@@ -100,8 +179,12 @@ func knownMechanism(name string) bool {
 	return slices.Contains(passwordMechanisms, name) || slices.Contains(tokenMechanisms, name)
 }
 
-func (s *session) newMechanism(ctx context.Context, name string, refresh bool) (mechanism, error) {
+func (s *session) newMechanism(name string) (mechanism, error) {
 	user, password := s.relay.User, s.relay.Password
+	token := password
+	if s.relay.Token != nil {
+		token = s.token
+	}
 	switch name {
 	case "PLAIN":
 		return &plain{user: user, password: password}, nil
@@ -109,56 +192,55 @@ func (s *session) newMechanism(ctx context.Context, name string, refresh bool) (
 		return &login{answers: []string{user, password}}, nil
 	case "CRAM-MD5":
 		return &cramMD5{user: user, password: password}, nil
-	case "XOAUTH2", "OAUTHBEARER":
-		token := password
-		if s.relay.Token != nil {
-			var err error
-			if token, err = s.relay.Token(ctx, refresh); err != nil {
-				return nil, fmt.Errorf("token: %w", err)
-			}
-			s.token = token
-		}
-		if name == "XOAUTH2" {
-			return &xoauth2{user: user, token: token}, nil
-		}
+	case "XOAUTH2":
+		return &xoauth2{user: user, token: token}, nil
+	case "OAUTHBEARER":
 		return &oauthBearer{user: user, token: token, host: s.relay.Host, port: s.relay.Port}, nil
 	}
 	b := s.channelBinding()
 	if slices.Contains(strings.Fields(strings.ToUpper(s.ext["AUTH"])), name+"-PLUS") {
-		b = nil // the server can bind and we were told not to: that is no downgrade to warn of
+		b = nil // the server can bind and the caller wants it not to: that is no downgrade to warn of
 	}
 	return newSCRAM(name, user, password, b)
 }
 
-// exchange runs a mechanism. No line of it may reach an error or a log.
-func (s *session) exchange(name string, m mechanism) (Reply, *Error) {
+// exchange runs a mechanism once. No line of it reaches an error or a log.
+func (s *session) exchange(name string) (Reply, *Error) {
+	giveUp := func(err error) *Error {
+		if text := err.Error(); s.secrets.scrub(text) != text {
+			err = errors.New(s.secrets.scrub(text)) // it quotes what the server sent
+		}
+		return &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
+	}
+	m, err := s.newMechanism(name)
+	if err != nil {
+		return Reply{}, giveUp(err)
+	}
 	first, err := m.start()
 	if err != nil {
-		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
+		return Reply{}, giveUp(err)
 	}
 	line := "AUTH " + name
 	pending := false // the initial response has yet to be sent
 	if first != nil {
-		if ir := encodeResponse(first); len(line)+len(ir) < 500 {
+		ir := encodeResponse(first)
+		s.secrets.sent(first, ir, s.relay.User)
+		if pending = len(line)+len(ir) >= 500; !pending { // RFC 4954 §4: a longer one does not fit the command line
 			line += " " + ir
-		} else {
-			pending = true // RFC 4954 §4: too long for the command line
 		}
 	}
 	for range maxTurns {
 		r, failed := s.command(StageAuth, s.relay.Timeouts.Auth, line)
 		if failed != nil {
-			failed.Reply = s.scrub(failed.Reply)
-			return r, failed
+			return failed.Reply, failed
 		}
 		switch {
 		case r.Positive():
 			if err := m.done(); err != nil {
-				return r, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
+				return r, giveUp(err)
 			}
 			return r, nil
 		case r.Code != 334:
-			r = s.scrub(r)
 			return r, s.refused(StageAuth, r)
 		}
 		var answer []byte
@@ -167,17 +249,18 @@ func (s *session) exchange(name string, m mechanism) (Reply, *Error) {
 		} else {
 			challenge, err := base64.StdEncoding.DecodeString(strings.TrimSpace(r.Text()))
 			if err != nil {
-				challenge = nil // LOGIN's prompts are not trusted anyway, and some servers send them in clear
+				challenge = nil // no mechanism trusts LOGIN's prompts, and some servers send them in clear
 			}
 			if answer, err = m.next(challenge); err != nil {
 				// "*" gives the exchange up (RFC 4954 §4); the reply to it says nothing new.
 				_, _ = s.command(StageAuth, s.relay.Timeouts.Auth, "*")
-				return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
+				return Reply{}, giveUp(err)
 			}
 		}
 		line = base64.StdEncoding.EncodeToString(answer)
+		s.secrets.sent(answer, line, s.relay.User)
 	}
-	return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: the server asks without end", name)}
+	return Reply{}, giveUp(errors.New("the server asks without end"))
 }
 
 // encodeResponse encodes an initial response, an empty one as "=" (RFC 4954 §4).
@@ -188,7 +271,7 @@ func encodeResponse(p []byte) string {
 	return base64.StdEncoding.EncodeToString(p)
 }
 
-// redactAuth leaves of a line that AUTH sends only the command and the mechanism.
+// redactAuth keeps only the command and the mechanism of a line of AUTH.
 func redactAuth(line string) string {
 	words := strings.Fields(line)
 	if len(words) < 2 || words[0] != "AUTH" {
@@ -198,27 +281,4 @@ func redactAuth(line string) string {
 		return words[0] + " " + words[1] + " " + redacted
 	}
 	return line
-}
-
-// scrub removes the credentials from a reply, should the server repeat them.
-func (s *session) scrub(r Reply) Reply {
-	var pairs []string
-	for _, secret := range []string{s.relay.Password, s.token} {
-		if secret != "" {
-			pairs = append(pairs,
-				base64.StdEncoding.EncodeToString([]byte("\x00"+s.relay.User+"\x00"+secret)), redacted,
-				base64.StdEncoding.EncodeToString([]byte(secret)), redacted,
-				secret, redacted)
-		}
-	}
-	if pairs == nil {
-		return r
-	}
-	replacer := strings.NewReplacer(pairs...)
-	lines := make([]string, len(r.Lines))
-	for i, line := range r.Lines {
-		lines[i] = replacer.Replace(line)
-	}
-	r.Lines = lines
-	return r
 }

@@ -156,7 +156,7 @@ func TestTokenErrorIsShown(t *testing.T) {
 		c.Token = func(context.Context, bool) (string, error) { return "", boom }
 	})
 	_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
-	wantError(t, err, smtpx.StageAuth, smtpx.ClassConfig)
+	wantError(t, err, smtpx.StageAuth, smtpx.ClassUnreachable)
 	if !errors.Is(err, boom) {
 		t.Errorf("error %v", err)
 	}

@@ -12,15 +12,14 @@ import (
 	"time"
 )
 
-// Client sends messages through one relay over a pool of connections. It is safe for concurrent use, which is the normal
-// use. Make one with [Open].
+// Client sends messages through one relay over a pool of connections. It is safe for concurrent use. Make one with [Open].
 type Client struct {
 	relay *relay
 	pool  *pool
 	rate  *limiter
 }
 
-// relay is a configuration that was checked and completed.
+// relay is a configuration that was checked and completed, and what was found about the server since.
 type relay struct {
 	Config
 	addr     string // host:port
@@ -28,18 +27,20 @@ type relay struct {
 	tls      *tlsSource
 	profile  *Profile
 
-	connections atomic.Int64 // counts those that were tried
+	early       earlyHeads
+	disbelieved falseOffers
+	dialled     atomic.Int64 // connections that were tried
 }
 
-// Open makes a client for the relay at url. It checks everything that can be checked without connecting, and starts nothing.
+// Open makes a client for the relay at url. It checks everything that needs no connection, and starts nothing.
 //
 //	smtp://user:password@host:587?tls=…    STARTTLS, required unless tls says otherwise
 //	smtps://user:password@host:465         TLS from the first byte
 //
-// Parameters, of which unknown ones are errors: tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns,
-// rate (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions not to use, separated
-// by commas), ca, cert and key (PEM files), local (an IP address to bind), clear-auth. They set the fields of [Config] that bear
-// their names; options are applied afterwards. No error of Open quotes a password.
+// The parameters are tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns (connections at a time), rate
+// (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions not to use, separated by
+// commas), ca, cert and key (PEM files), local (an IP address to bind), and clear-auth. Any other one is an error. They set the
+// fields of [Config]; options are applied afterwards. No error of Open quotes a password.
 func Open(url string, opts ...Option) (*Client, error) {
 	config, err := parseURL(url)
 	if err != nil {
@@ -97,7 +98,7 @@ func newRelay(c Config) (*relay, error) {
 	if err := r.checkLogin(); err != nil {
 		return nil, err
 	}
-	if r.Conns < 0 || r.MaxMessages < 0 || r.Rate < 0 || r.Idle < 0 || r.MaxAge < 0 {
+	if r.Connections < 0 || r.MaxMessages < 0 || r.Rate < 0 || r.Idle < 0 || r.MaxAge < 0 {
 		return nil, errors.New("relay: limits must not be negative")
 	}
 	if err := checkWithout(r.Without); err != nil {
@@ -118,7 +119,7 @@ func newRelay(c Config) (*relay, error) {
 	return r, nil
 }
 
-// checkLogin checks what AUTH needs.
+// checkLogin checks the fields that AUTH needs.
 func (r *relay) checkLogin() error {
 	if r.Password != "" && r.User == "" {
 		return errors.New("relay: there is a password but no user")
@@ -128,6 +129,9 @@ func (r *relay) checkLogin() error {
 	}
 	if r.Auth = strings.ToUpper(r.Auth); r.Auth != "" && !knownMechanism(r.Auth) {
 		return fmt.Errorf("relay: unknown mechanism %q", printable(r.Auth))
+	}
+	if r.User != "" && r.Password == "" && r.Token == nil {
+		return errors.New("relay: there is a user but no password: give the password, or leave the user out")
 	}
 	if r.User != "" && r.TLS == TLSNone && !r.loopback && !r.ClearAuth {
 		return errors.New("relay: credentials are not sent in clear: use TLS, or clear-auth=true if you must")
@@ -156,7 +160,7 @@ func (r *relay) limits() {
 		}
 		return value
 	}
-	r.Conns = cmp.Or(r.Conns, within(4, r.profile.Connections))
+	r.Connections = cmp.Or(r.Connections, within(4, r.profile.Connections))
 	r.MaxMessages = cmp.Or(r.MaxMessages, within(100, r.profile.Messages))
 	r.MaxAge = cmp.Or(r.MaxAge, 5*time.Minute)
 	if r.Idle == 0 {
@@ -169,20 +173,20 @@ func (r *relay) limits() {
 
 // Send transfers one message to the recipients of env and returns when the outcome of each is known.
 //
-// body is the complete message in the format of RFC 5322 with CRLF line endings; Send does not change it, and it must not
-// be changed while Send runs. A bare CR, a bare LF or a NUL anywhere is refused with [ClassMessage] before anything is sent.
-// Dots are stuffed on the way; a missing CRLF at the end is added. A header outside ASCII must be UTF-8, and like a local part
-// outside ASCII it needs a server that offers SMTPUTF8 (RFC 6531): elsewhere the message or the recipient is refused for good.
+// body is the complete message in the format of RFC 5322 with CRLF line endings. Send does not change it, and it must not
+// change while Send runs. A bare CR, a bare LF or a NUL anywhere is refused with [ClassMessage] before anything is sent. Send
+// stuffs dots and adds a missing CRLF at the end. A header outside ASCII must be UTF-8. Like a local part outside ASCII it needs
+// a server that offers SMTPUTF8 (RFC 6531); elsewhere the message or the recipient is refused for good.
 //
-// The error is nil exactly when every recipient was accepted. Else it is an [*Error] that says what happened to the first
-// that was not, and Result.Outcomes tells about all of them. Except for [ClassAmbiguous] the message was certainly not
-// accepted for the recipients with an error.
+// The error is nil exactly when every recipient was accepted. Otherwise it is an [*Error] about the first that was not, and
+// Result.Outcomes tells about all of them. The message was certainly not accepted for a recipient with an error, unless the
+// class is [ClassAmbiguous].
 //
 // When ctx is done before the final dot, Send gives up and nothing is accepted. Once the dot has left, Send waits for the
-// reply whatever becomes of ctx, at most Timeouts.Dot.
+// reply even if ctx is done, for at most Timeouts.Dot.
 //
-// Send waits for a connection behind earlier callers. If a connection that was kept turns out to be dead before anything of
-// the message was sent, the next one is used without notice.
+// Calls are served in the order in which they come. When a kept connection turns out to be dead before anything of the message
+// was sent, the next one is used without an error.
 func (c *Client) Send(ctx context.Context, env Envelope, body []byte) (Result, error) {
 	start := time.Now()
 	j, err := newJob(ctx, env, body)
@@ -202,7 +206,7 @@ func (c *Client) send(j *job, err *Error) (Result, error) {
 		return j.finish(gaveUp(StageDial, cause))
 	}
 	if cause := c.rate.wait(j.ctx); cause != nil {
-		return j.finish(gaveUp(StageDial, cause))
+		return j.finish(gaveUp(StageDial, fmt.Errorf("waiting for the rate limit: %w", cause)))
 	}
 	if err := c.pool.submit(j); err != nil {
 		return j.finish(err)
@@ -218,22 +222,23 @@ func (c *Client) send(j *job, err *Error) (Result, error) {
 	return j.result()
 }
 
-// Close refuses further calls of [Client.Send], fails those that wait for a connection with [ErrClosed], lets those that
-// are being sent finish, says QUIT on the idle connections, and returns when everything that the client started has ended.
-// Its error is always nil.
+// Close refuses further calls of [Client.Send] and fails those that wait for a connection or for the rate limit, all with
+// [ErrClosed]. It lets messages that are being sent finish, says QUIT on the idle connections, and returns when everything that
+// the client started has ended. Its error is always nil.
 func (c *Client) Close() error {
+	c.rate.close()
 	c.pool.close()
 	return nil
 }
 
-// Profile returns what is known of the provider: the profile that Config.Provider names, else the one that the host name
-// points to, else the generic one; never nil. It must not be changed.
+// Profile returns what is known of the provider: the profile that Config.Provider names, else the one of the host name, else
+// the generic one. It is never nil and must not be changed.
 func (c *Client) Profile() *Profile { return c.relay.profile }
 
-// SetConnections changes the most connections at a time while the client is in use, as if Config.Conns had been n; n below 1 is
-// taken as 1. What the server was found to allow stays in force. A connection that is one too many ends when it is idle or
-// has sent its message; nothing is cut off, and SetConnections does not wait for it.
-func (c *Client) SetConnections(n int) { c.pool.setConns(max(1, n)) }
+// SetConnections changes the most connections at a time, as if Config.Connections had been n. A value below 1 counts as 1. A
+// lower limit that the server showed stays in force. A connection that is one too many ends when it is idle or has sent its
+// message; SetConnections does not wait for it.
+func (c *Client) SetConnections(n int) { c.pool.setConnections(max(1, n)) }
 
-// String returns the URL of the relay without the password.
+// String returns the URL of the relay without the password, and without a user name that is a secret as well.
 func (c *Client) String() string { return c.relay.redacted() }

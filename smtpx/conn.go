@@ -17,17 +17,19 @@ import (
 var errTimeout = fmt.Errorf("no reply: %w", os.ErrDeadlineExceeded)
 
 const (
-	// maxFlight is the most recipients of one transaction: every server takes 100 (RFC 5321 §4.5.3.1.8), and the replies to
-	// so many commands fit the queue of the reader, so that neither side can block the other for good (RFC 2920 §3.1).
+	// maxFlight is the most recipients of one transaction. Every server takes 100 (RFC 5321 §4.5.3.1.8). The replies to so many
+	// commands fit the queue of the reader, so that neither side can block the other for good (RFC 2920 §3.1).
 	maxFlight = 100
-	// blockSize is the size of a write within a body.
+	// blockSize is the number of octets of one write within a body.
 	blockSize = 64 << 10
-	// lingering is how long a verdict is waited for after a write failed: it may have been on its way.
+	// lingering is how long the reader is given for a verdict that may have been on its way when a write failed.
 	lingering = time.Second
+	// quitGrace is how long a connection that says QUIT keeps its place in the pool.
+	quitGrace = 250 * time.Millisecond
 )
 
-// conn is a session in use. One goroutine, that of serve, writes and decides; another reads replies, and so notices a
-// server that hangs up or speaks up while nothing is going on.
+// conn is a session in use. The goroutine of serve writes and decides. A second one reads replies, and so notices a server
+// that hangs up or speaks while nothing is asked.
 type conn struct {
 	*session
 	pool *pool
@@ -35,7 +37,7 @@ type conn struct {
 	work    chan *job    // hands a job to a parked connection
 	replies chan inbound // from the reader
 	done    chan struct{}
-	read    chan struct{} // closed when the reader has ended
+	ended   chan struct{} // closed when the reader has ended
 
 	timer     *time.Timer
 	buf       []byte
@@ -43,18 +45,46 @@ type conn struct {
 	lastUsed  time.Time
 	flown     time.Time // when the last flight left
 	sent      int       // messages begun
+	carried   int       // messages accepted
 	messages  int       // the most messages, as far as is known
 	maxAge    time.Duration
-	fresh     bool // it has not asked for a job yet; guarded by pool.mu
-	leaving   bool // it ends because it is one too many; guarded by pool.mu
-	waited    bool // it was without work once
-	dead      bool // out of step, closed, or told to be: not to be used again
-	dirty     bool // a transaction is open that will not be finished: RSET is due
-	rcptMax   int  // the most recipients per transaction, as far as is known
-	domainMax int  // the most domains among them, 0 for any number
+	state     connState
+	place     connPlace // in the pool; guarded by pool.mu
+	used      bool      // it began a message, or waited for one: its end says nothing about the relay
+	rcptMax   int       // the most recipients per transaction, as far as is known
+	domainMax int       // the most domains among them, 0 for any number
 }
 
-// inbound is a reply, or the error with which the stream of replies ended.
+// connState says what may be sent.
+type connState int
+
+const (
+	connReady connState = iota // any command
+	connDirty                  // RSET: a transaction is open that will not be finished
+	connDead                   // nothing: it is closed, out of step, or told to close
+)
+
+// connPlace says how the pool counts a connection.
+type connPlace int
+
+const (
+	placeDialing connPlace = iota // it has not asked for a job yet
+	placeOpen
+	placeLeaving // it ends because it is one too many
+	placeNone    // it is not counted any more
+)
+
+// dead tells whether nothing may be sent any more.
+func (c *conn) dead() bool { return c.state == connDead }
+
+// settle changes the state of a connection that is not dead.
+func (c *conn) settle(state connState) {
+	if c.state != connDead {
+		c.state = state
+	}
+}
+
+// inbound is a reply, or the error that ended the stream of replies.
 type inbound struct {
 	reply Reply
 	err   error
@@ -67,13 +97,12 @@ func newConn(s *session, p *pool) *conn {
 		work:    make(chan *job, 1),
 		replies: make(chan inbound, maxFlight+8),
 		done:    make(chan struct{}),
-		read:    make(chan struct{}),
+		ended:   make(chan struct{}),
 		timer:   time.NewTimer(time.Hour),
 		rcptMax: maxFlight,
-		fresh:   true,
 	}
 	c.timer.Stop()
-	c.announcedLimits()
+	c.takeLimits()
 	c.born = time.Now()
 	c.lastUsed = c.born
 	if f := c.relay.Observer.Opened; f != nil {
@@ -90,8 +119,8 @@ func newConn(s *session, p *pool) *conn {
 	return c
 }
 
-// announcedLimits takes the limits that the server gives in EHLO (RFC 9422), and the profile's.
-func (c *conn) announcedLimits() {
+// takeLimits takes the limits of the pool, of the profile, and of the server's LIMITS (RFC 9422).
+func (c *conn) takeLimits() {
 	// The limits of connections that were opened together must not end them together.
 	c.messages = c.pool.messageLimit()
 	c.messages -= rand.IntN(c.messages/10 + 1)              //nolint:gosec // jitter
@@ -116,40 +145,52 @@ func (c *conn) announcedLimits() {
 	}
 }
 
+// readReplies is the goroutine that reads. A refusal whose end is missing or too long is a verdict all the same; the error
+// follows it.
 func (c *conn) readReplies() {
-	defer close(c.read)
+	defer close(c.ended)
 	for {
-		r, err := readReply(c.br)
-		if err == nil {
-			c.heard(r, false)
-		}
-		select {
-		case c.replies <- inbound{r, err}:
-		case <-c.done:
-			return
+		r, err := c.readReply()
+		if r.Code != 0 {
+			c.logReply(r, false)
+			if !c.deliver(inbound{reply: r}) {
+				return
+			}
 		}
 		if err != nil {
+			c.deliver(inbound{err: err})
 			return
 		}
 	}
 }
 
-// serve sends jobs until the connection is used up, then ends it.
+func (c *conn) deliver(in inbound) bool {
+	select {
+	case c.replies <- in:
+		return true
+	case <-c.done:
+		return false
+	}
+}
+
+// serve sends jobs until the connection is used up.
 func (c *conn) serve() {
-	defer c.end()
 	t := c.next(nil)
 	for t != nil {
-		rider := c.run(t)
+		next := c.run(t)
+		if t.early {
+			c.relay.early.undecided()
+		}
 		j := t.job
 		if j.todo = t.left(); len(j.todo) == 0 {
-			t = c.after(j, rider)
+			t = c.after(j, next)
 			continue
 		}
-		// There are recipients that the transaction had no room for, or nothing was sent at all.
-		if c.dirty && !c.dead {
+		// The transaction had no room for some recipients, or nothing was sent at all.
+		if c.state == connDirty {
 			c.reset()
 		}
-		if c.dead || c.usedUp() {
+		if c.dead() || c.usedUp() {
 			c.pool.requeue(j)
 			return
 		}
@@ -160,42 +201,43 @@ func (c *conn) serve() {
 }
 
 // after goes on from a job that is done.
-func (c *conn) after(j *job, rider *transaction) *transaction {
-	if rider == nil && !c.dirty {
+func (c *conn) after(j *job, next *transaction) *transaction {
+	if next == nil && c.state != connDirty {
 		return c.next(j)
 	}
 	close(j.done) // its caller need not wait for what follows
-	if c.dirty && !c.dead {
+	if c.state == connDirty {
 		c.reset()
 	}
-	if t := c.board(rider); t != nil {
+	if t := c.takeOffered(next); t != nil {
 		return t
 	}
 	return c.next(nil)
 }
 
-// board makes the message whose head rode behind the last dot the current one. It returns nil if there is none, or it was
-// withdrawn, or the connection ended meanwhile: then nothing of it was sent, and another connection may take it.
-func (c *conn) board(rider *transaction) *transaction {
+// takeOffered makes the message whose head left early the current one. It returns nil if there is none, the caller withdrew
+// it, or the connection ended meanwhile. Nothing of it was sent then, and another connection may take it.
+func (c *conn) takeOffered(t *transaction) *transaction {
 	switch {
-	case rider == nil:
+	case t == nil:
 		return nil
-	case !c.pool.board(rider.job):
-		c.cut() // DATA was asked for, and there is nothing to say
-		return nil
-	case c.dead:
-		rider.job.todo = append(rider.rcpts, rider.job.todo...)
-		c.pool.requeue(rider.job)
-		return nil
+	case !c.pool.takeOffered(t.job):
+		c.cut() // DATA was asked for, and there is nothing to send
+	case c.dead():
+		t.job.todo = append(t.rcpts, t.job.todo...)
+		c.pool.requeue(t.job)
+	default:
+		return t
 	}
-	return rider
+	c.relay.early.undecided()
+	return nil
 }
 
 // next reports a job that is done, if any, waits for another and begins its transaction. It returns nil when the connection
 // should end.
 func (c *conn) next(done *job) *transaction {
 	for {
-		if c.dead || c.usedUp() {
+		if c.dead() || c.usedUp() {
 			if done != nil {
 				close(done.done)
 			}
@@ -205,8 +247,9 @@ func (c *conn) next(done *job) *transaction {
 		if j == nil {
 			return nil
 		}
-		in := c.unsolicited()
-		if in != nil && c.kept() {
+		in := c.pending()
+		if in != nil && c.used {
+			c.relay.early.restart()
 			c.pool.requeue(j)
 			return nil
 		}
@@ -215,110 +258,112 @@ func (c *conn) next(done *job) *transaction {
 			return t
 		}
 		if t != nil {
-			c.unwelcome(t, in)
+			c.endAtOnce(t, in)
 		}
 		done = j
 	}
 }
 
-// unwelcome ends a job whose connection was ended, or got out of step, as soon as it had come about. Another one would hardly
-// fare better: it is for the caller to try again.
-func (c *conn) unwelcome(t *transaction, in *inbound) {
+// endAtOnce fails a job whose new connection ended, or got out of step, before the first command. Another connection would
+// hardly fare better: it is for the caller to try again.
+func (c *conn) endAtOnce(t *transaction, in *inbound) {
 	var e *Error
 	switch {
 	case in.err != nil:
 		e = &Error{Stage: StageMail, Class: ClassTransient, Err: plainIO(in.err)}
 	case in.reply.Code >= 400:
-		e = refusal(c.relay.profile, StageMail, in.reply)
+		e = c.refused(StageMail, in.reply)
 		c.pool.learn(c, e)
 	default:
-		e = &Error{Stage: StageMail, Class: ClassTransient, Reply: in.reply, Err: errors.New("reply without a command")}
+		e = &Error{Stage: StageMail, Class: ClassTransient, Reply: c.scrub(in.reply), Err: errors.New("reply without a command")}
 	}
 	t.abandon(e)
 }
 
 // reset clears a transaction that was begun and will not be finished.
 func (c *conn) reset() {
-	c.dirty = false
-	c.said("RSET")
+	c.settle(connReady)
+	c.logSent("RSET")
 	if _, err := c.write(context.Background(), []byte("RSET\r\n")); err != nil {
 		return
 	}
-	if r, err := c.await(context.Background(), c.relay.Timeouts.Mail); err != nil || !r.Positive() {
-		c.dead = true
+	if r, err := c.await(context.Background(), c.relay.Timeouts.Mail); err != nil || !r.Positive() || closes(r.Code) {
+		c.state = connDead
 	}
 }
 
-// park waits for a job. It returns nil when the connection should end: it was idle too long, the pool closes or wants fewer,
-// or the server spoke or hung up.
+// park waits for a job. It returns nil when the connection should end: it was idle for too long, the pool closes or wants
+// fewer, or the server spoke or hung up.
 func (c *conn) park() *job {
 	c.timer.Reset(min(c.pool.idleLimit(), max(0, time.Until(c.born.Add(c.maxAge)))))
 	defer c.timer.Stop()
-	c.waited = true
+	c.used = true
 	select {
 	case j := <-c.work:
 		return j
 	case in := <-c.replies:
-		c.dead = true
-		c.pool.hungUp(c, in.reply)
+		c.state = connDead
+		c.pool.hungUp(c, c.scrub(in.reply))
 	case <-c.timer.C:
 	case <-c.pool.closing:
 	}
 	return nil
 }
 
-// unsolicited tells what the server said while nothing was asked, its hanging up included: nil for nothing. It costs no round
-// trip.
-func (c *conn) unsolicited() *inbound {
+// pending returns what came without a command, the end of the stream included, or nil. The connection is dead then. It
+// costs no round trip.
+func (c *conn) pending() *inbound {
 	select {
 	case in := <-c.replies:
-		c.dead = true
+		c.state = connDead
 		return &in
 	default:
 		return nil
 	}
 }
 
-// kept tells whether the connection is an old one by the time that a job comes: that it is at its end then says nothing about
-// the relay, and the job may go on another.
-func (c *conn) kept() bool { return c.sent > 0 || c.waited }
-
 // usedUp reports that the connection has served enough messages or time.
 func (c *conn) usedUp() bool {
 	return c.sent >= c.messages || time.Since(c.born) >= c.maxAge
 }
 
-// end closes the connection and waits for the reader. One that is in step says QUIT, and what the server makes of it is of
-// no interest.
+// end closes the connection and waits for the reader. One that is in step says QUIT; the reply to it does not matter. A
+// server that does not answer QUIT soon costs the pool no place.
 func (c *conn) end() {
-	if !c.dead {
+	if !c.dead() {
 		_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
-		c.said("QUIT")
+		c.logSent("QUIT")
 		if _, err := c.nc.Write([]byte("QUIT\r\n")); err == nil {
-			if r, err := c.await(context.Background(), c.relay.Timeouts.Quit); err == nil && r.Positive() {
+			grace := min(quitGrace, c.relay.Timeouts.Quit)
+			r, err := c.await(context.Background(), grace)
+			if errors.Is(err, errTimeout) {
+				c.pool.release(c)
+				r, err = c.await(context.Background(), c.relay.Timeouts.Quit-grace)
+			}
+			if err == nil && r.Positive() {
 				_ = c.nc.Close() // with TLS's close_notify, which a server that is in step takes
 			}
 		}
 	}
 	_ = c.raw.Close()
 	close(c.done)
-	<-c.read
+	<-c.ended
 	c.timer.Stop()
 	if f := c.relay.Observer.Closed; f != nil {
-		f(Closed{Host: c.relay.addr, Connection: c.number, Messages: c.sent, Duration: time.Since(c.born), Lost: c.dead})
+		f(Closed{Host: c.relay.addr, Connection: c.number, Messages: c.sent, Duration: time.Since(c.born), Lost: c.dead()})
 	}
 }
 
-// cut ends a connection inside DATA: whatever has not left the machine must not leave it, and nothing may follow.
+// cut ends a connection inside DATA. What has not left the machine must not leave it, and nothing may follow.
 func (c *conn) cut() {
-	c.dead = true
+	c.state = connDead
 	if t, ok := c.raw.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
 	_ = c.raw.Close()
 }
 
-// await takes the next reply off the queue.
+// await takes the next reply off the queue. It waits for at most limit, and until ctx is done.
 func (c *conn) await(ctx context.Context, limit time.Duration) (Reply, error) {
 	select {
 	case in := <-c.replies:
@@ -337,8 +382,7 @@ func (c *conn) await(ctx context.Context, limit time.Duration) (Reply, error) {
 	}
 }
 
-// write sends one flight. When ctx is done it stops in the middle, so that it must not hold a final dot unless ctx cannot
-// be done.
+// write sends one flight. It stops in the middle when ctx is done: a flight with a final dot needs a context that never is.
 func (c *conn) write(ctx context.Context, p []byte) (int, error) {
 	_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Block))
 	if ctx.Done() != nil {
@@ -351,13 +395,13 @@ func (c *conn) write(ctx context.Context, p []byte) (int, error) {
 		if cause := ctx.Err(); cause != nil {
 			err = cause
 		}
-		c.dead = true
+		c.state = connDead
 	}
 	return n, err
 }
 
-// verdict is asked after a write failed: a server that hangs up has often said why. It is nil if there was no refusal.
-func (c *conn) verdict(stage Stage, cause error) *Error {
+// lastWords looks for a refusal after a write failed: a server that hangs up has often said why. It is nil for none.
+func (c *conn) lastWords(stage Stage, cause error) *Error {
 	if errors.Is(cause, context.Canceled) || errors.Is(cause, os.ErrDeadlineExceeded) {
 		return nil
 	}
@@ -367,7 +411,7 @@ func (c *conn) verdict(stage Stage, cause error) *Error {
 	select {
 	case in = <-c.replies:
 	case <-c.timer.C:
-	case <-c.read: // nothing more will come
+	case <-c.ended: // nothing more will come
 		select {
 		case in = <-c.replies:
 		default:
@@ -376,5 +420,5 @@ func (c *conn) verdict(stage Stage, cause error) *Error {
 	if in.err != nil || in.reply.Code < 400 {
 		return nil
 	}
-	return refusal(c.relay.profile, stage, in.reply)
+	return c.refused(stage, in.reply)
 }

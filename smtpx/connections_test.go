@@ -31,27 +31,27 @@ func burst(t *testing.T, client *smtpx.Client, n int) {
 func TestSetConnections(t *testing.T) {
 	config := smtptest.Config{Latency: 100 * time.Millisecond, TLS: smtptest.NoTLS}
 	opts := []smtpx.Option{func(c *smtpx.Config) {
-		c.Conns, c.TLS = 2, smtpx.TLSNone
+		c.Connections, c.TLS = 2, smtpx.TLSNone
 	}}
 	bubble(t, config, opts, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
 		burst(t, client, 40)
 		synctest.Wait()
-		if s := client.Stats(); s.Open != 2 || s.MaxConns != 2 {
-			t.Errorf("%d connections, at most %d; want 2", s.Open, s.MaxConns)
+		if s := client.Stats(); s.Open != 2 || s.MaxConnections != 2 {
+			t.Errorf("%d connections, at most %d; want 2", s.Open, s.MaxConnections)
 		}
 
 		client.SetConnections(5)
 		burst(t, client, 100)
 		synctest.Wait()
-		if s := client.Stats(); s.Open != 5 || s.MaxConns != 5 {
-			t.Errorf("%d connections, at most %d; want 5", s.Open, s.MaxConns)
+		if s := client.Stats(); s.Open != 5 || s.MaxConnections != 5 {
+			t.Errorf("%d connections, at most %d; want 5", s.Open, s.MaxConnections)
 		}
 
 		client.SetConnections(0) // as good as 1
 		time.Sleep(time.Second)  // of the bubble: QUIT takes its latency
 		synctest.Wait()
-		if s := client.Stats(); s.Open != 1 || s.Idle != 1 || s.MaxConns != 1 {
-			t.Errorf("%d connections, %d idle, at most %d; want 1", s.Open, s.Idle, s.MaxConns)
+		if s := client.Stats(); s.Open != 1 || s.Idle != 1 || s.MaxConnections != 1 {
+			t.Errorf("%d connections, %d idle, at most %d; want 1", s.Open, s.Idle, s.MaxConnections)
 		}
 		before := len(srv.Messages())
 		burst(t, client, 10)
@@ -68,7 +68,7 @@ func TestSetConnections(t *testing.T) {
 func TestSetConnectionsUnderLoad(t *testing.T) {
 	config := smtptest.Config{Latency: 100 * time.Millisecond, TLS: smtptest.NoTLS}
 	opts := []smtpx.Option{func(c *smtpx.Config) {
-		c.Conns, c.TLS = 8, smtpx.TLSNone
+		c.Connections, c.TLS = 8, smtpx.TLSNone
 	}}
 	bubble(t, config, opts, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
 		done := make(chan struct{})
@@ -96,20 +96,20 @@ func TestSetConnectionsUnderLoad(t *testing.T) {
 func TestSetConnectionsKeepsWhatWasLearnt(t *testing.T) {
 	config := smtptest.Config{MaxSessions: 2, Latency: 10 * time.Millisecond, TLS: smtptest.NoTLS}
 	opts := []smtpx.Option{func(c *smtpx.Config) {
-		c.Conns, c.TLS = 4, smtpx.TLSNone
+		c.Connections, c.TLS = 4, smtpx.TLSNone
 	}}
 	bubble(t, config, opts, func(t *testing.T, _ *smtptest.Server, client *smtpx.Client) {
 		burst(t, client, 50)
-		if s := client.Stats(); s.MaxConns != 2 {
-			t.Fatalf("at most %d connections, want the 2 that were learnt", s.MaxConns)
+		if s := client.Stats(); s.MaxConnections != 2 {
+			t.Fatalf("at most %d connections, want the 2 that were learnt", s.MaxConnections)
 		}
 		client.SetConnections(8)
-		if s := client.Stats(); s.MaxConns != 2 {
-			t.Errorf("at most %d connections, want 2", s.MaxConns)
+		if s := client.Stats(); s.MaxConnections != 2 {
+			t.Errorf("at most %d connections, want 2", s.MaxConnections)
 		}
 		client.SetConnections(1)
-		if s := client.Stats(); s.MaxConns != 1 {
-			t.Errorf("at most %d connections, want 1", s.MaxConns)
+		if s := client.Stats(); s.MaxConnections != 1 {
+			t.Errorf("at most %d connections, want 1", s.MaxConnections)
 		}
 	})
 }

@@ -6,18 +6,22 @@ import (
 	"time"
 )
 
-// ErrClosed is found by errors.Is in the error of a [Client.Send] or [Client.Probe] that began after [Client.Close].
-// Nothing was sent.
+// ErrClosed is the cause of an error of [Client.Send] or [Client.Probe] after [Client.Close]. Nothing was sent.
 var ErrClosed = errors.New("smtpx: client closed")
+
+// ErrTokenRefused is for Config.Token to wrap when asking again is in vain: the identity provider refuses the client, the
+// refresh token or the consent. Send fails with ClassConfig then, else with ClassUnreachable.
+var ErrTokenRefused = errors.New("smtpx: token refused")
 
 // Class says what a failure means for the message and for the relay. The strings are stored by callers and never change.
 type Class string
 
-// The classes. In all of them but ClassAmbiguous it is certain that the relay did not accept the message.
+// The classes. The relay certainly did not accept the message in any of them but ClassAmbiguous.
 const (
 	// ClassTransient: try this relay again later.
 	ClassTransient Class = "transient"
-	// ClassRecycle: only this session is used up, stale or abandoned; the message may go at once on a new connection.
+	// ClassRecycle: nothing is wrong with message or relay. This session is used up, stale or out of step, or the caller's hook
+	// or context gave the message up. It may go at once on a new connection.
 	ClassRecycle Class = "recycle"
 	// ClassThrottled: too fast, too many connections or too many logins.
 	ClassThrottled Class = "throttled"
@@ -27,11 +31,11 @@ const (
 	ClassRecipient Class = "recipient"
 	// ClassMessage: this message will never be accepted.
 	ClassMessage Class = "message"
-	// ClassConfig: an operator must mend something: credentials, sender identity, TLS, EHLO name.
+	// ClassConfig: an operator must mend something, such as credentials, sender identity, TLS or the EHLO name.
 	ClassConfig Class = "config"
-	// ClassUnreachable: no session came about. Nothing was sent.
+	// ClassUnreachable: no session was set up. Nothing was sent.
 	ClassUnreachable Class = "unreachable"
-	// ClassAmbiguous: the connection was lost after the final dot; the relay may or may not have accepted the message.
+	// ClassAmbiguous: no valid reply to the final dot came. The relay may have accepted the message.
 	ClassAmbiguous Class = "ambiguous"
 )
 
@@ -55,31 +59,37 @@ const (
 
 // Error is the reason why a message, or one recipient of it, was not accepted.
 type Error struct {
-	// Stage is where it was decided.
+	// Stage is the step that failed.
 	Stage Stage
-	// Class is what it means.
+	// Class is what the failure means.
 	Class Class
 	// Rule names the classification rule that decided, "" when no reply was classified.
 	Rule string
-	// Reply is what the server said. Its Code is 0 when it said nothing.
+	// Reply is the server's answer, credentials replaced. Its Code is 0 for no answer.
 	Reply Reply
+	// Mechanism is that of AUTH, at StageAuth only.
+	Mechanism string
 	// Hint is one sentence for the operator, "" if there is none.
 	Hint string
 	// Err is the cause when it was not a reply: a connection, TLS, context or hook error.
 	Err error
-	// RetryAfter is how long it makes sense to wait before the relay is asked again, as far as the reply says it ("try again in
-	// 5 minutes"), or what is known of the provider. For an allowance whose period ends nobody knows when, it is how often to
-	// look: after 1 minute, 10 minutes or 1 hour, by the length of the period. At most 24 hours; 0 when nothing is known.
+	// RetryAfter is how long to wait before the relay is asked again: what the reply says ("try again in 5 minutes"), or what is
+	// known of the provider. When the end of an allowance's period is not known, it is how often to look: 1 minute, 10 minutes
+	// or 1 hour, by the length of the period. At most 24 hours, 0 when nothing is known.
 	RetryAfter time.Duration
 
 	effect Effect // of the rule
 	scope  Scope  // of the rule, "" for what follows from class and stage
 }
 
-// Error gives stage, cause and class on one line. Control characters in the server's words are replaced.
+// Error returns stage, cause and class on one line. Control characters in the server's words are replaced.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(string(e.Stage))
+	if e.Mechanism != "" {
+		b.WriteByte(' ')
+		b.WriteString(e.Mechanism)
+	}
 	b.WriteString(": ")
 	switch {
 	case e.Reply.Code != 0:
@@ -102,8 +112,8 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Temporary reports whether the same message may be accepted later without anybody mending anything. It is false for
-// ClassAmbiguous, where sending again may duplicate.
+// Temporary reports whether the same message may be accepted later although nobody mends anything. It is false for
+// ClassAmbiguous: sending again may duplicate.
 func (e *Error) Temporary() bool {
 	switch e.Class {
 	case ClassTransient, ClassRecycle, ClassThrottled, ClassQuota, ClassUnreachable:
@@ -113,7 +123,8 @@ func (e *Error) Temporary() bool {
 	}
 }
 
-// printable puts hostile text on one line: control characters, also C1 and the Unicode line separators, become '?' or a space.
+// printable puts hostile text on one line. Control characters, C1 and the Unicode line separators included, become '?' or a
+// space.
 func printable(s string) string {
 	clean := true
 	for _, r := range s {

@@ -39,7 +39,7 @@ func FuzzURL(f *testing.F) {
 		}
 		defer client.Close()
 		r := client.relay
-		if r.Conns < 1 || r.MaxMessages < 1 || r.Idle <= 0 || r.MaxAge <= 0 || r.Port < 1 || r.Port > 65535 || r.Host == "" || r.Rate < 0 {
+		if r.Connections < 1 || r.MaxMessages < 1 || r.Idle <= 0 || r.MaxAge <= 0 || r.Port < 1 || r.Port > 65535 || r.Host == "" || r.Rate < 0 {
 			t.Errorf("%q is taken as %+v", s, r.Config)
 		}
 		if strings.ContainsAny(r.EHLO, " \r\n\x00") {
@@ -85,7 +85,7 @@ func FuzzExtensions(f *testing.F) {
 			t.Errorf("%q leads to AUTH %s in clear", s, name)
 		}
 		c := &conn{session: session, pool: newPool(relay), rcptMax: maxFlight}
-		c.announcedLimits()
+		c.takeLimits()
 		if c.rcptMax < 1 || c.rcptMax > maxFlight || c.messages < 1 || c.messages > relay.MaxMessages || c.maxAge <= 0 {
 			t.Errorf("%q leads to %d recipients, %d messages, %v", s, c.rcptMax, c.messages, c.maxAge)
 		}

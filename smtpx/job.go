@@ -18,6 +18,7 @@ type job struct {
 
 	todo      []int     // recipients without an outcome
 	committed bool      // the hook was called and agreed
+	restarted bool      // the connection ended while a hook ran, and another took the job
 	began     time.Time // when a connection first took it
 	res       Result
 	done      chan struct{}
@@ -29,7 +30,7 @@ type jobState int
 
 const (
 	jobWaiting jobState = iota // in the queue of the pool
-	jobRiding                  // its envelope rode behind the final dot of another; may still be withdrawn
+	jobOffered                 // its head left behind the final dot of another; it may still be withdrawn
 	jobTaken                   // a connection works on it and watches its context
 	jobGone                    // withdrawn by Send
 )

@@ -2,42 +2,91 @@ package smtpx
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
 // limits are what a pool keeps to: the configuration's, narrowed by what the server was found to allow. The pool's mutex
 // guards them.
 type limits struct {
-	conns    int           // connections at a time
-	messages int           // messages of one connection
-	idle     time.Duration // of a connection without work
+	connections int       // at a time
+	narrowed    time.Time // when connections was last changed
 
-	narrowed time.Time // when conns was last changed
+	messages learnt[int]           // of one connection
+	idle     learnt[time.Duration] // of a connection without work
 }
 
-// recovery is how long the server must be content with fewer connections before one more is tried.
-const recovery = 10 * time.Minute
+func newLimits(r *relay) limits {
+	return limits{
+		connections: r.Connections,
+		messages:    learnt[int]{configured: r.MaxMessages, value: r.MaxMessages},
+		idle:        learnt[time.Duration]{configured: r.Idle, value: r.Idle},
+	}
+}
 
-// minIdle is the shortest idle time worth learning: a server that hangs up at once does so for another reason.
-const minIdle = time.Second
+const (
+	// recovery is how long the server must be content with fewer connections before one more is tried.
+	recovery = 10 * time.Minute
+	// forget is how long a limit that was learnt holds since it was last seen.
+	forget = time.Hour
+	// minIdle is the shortest idle time worth learning: a server that hangs up at once does so for another reason.
+	minIdle = time.Second
+)
 
-// maxConns is the present limit. It recovers step by step. The caller holds mu.
-func (p *pool) maxConns() int {
-	if p.limits.conns < p.wanted && time.Since(p.limits.narrowed) >= recovery {
-		p.limits.conns++
+// learnt is a limit that narrows when the server shows twice that it is narrower, and returns to the configured value when
+// the server shows it no more.
+type learnt[T ~int | ~int64] struct {
+	configured, value T
+	witness           T // what the last observation showed, 0 for none
+	seen              time.Time
+}
+
+// observe takes what one connection showed. It reports whether the limit changed.
+func (l *learnt[T]) observe(v T) bool {
+	first := l.witness
+	l.witness = v
+	if !agree(first, v) {
+		return false
+	}
+	l.witness = max(first, v)
+	l.seen = time.Now()
+	if l.witness >= l.current() {
+		return false
+	}
+	l.value = l.witness
+	return true
+}
+
+// agree tells whether two observations are within a fifth of each other.
+func agree[T ~int | ~int64](a, b T) bool {
+	return a > 0 && b > 0 && (max(a, b)-min(a, b))*5 <= max(a, b)
+}
+
+// current returns the limit in force. After it expired, one observation that agrees with the last brings it back.
+func (l *learnt[T]) current() T {
+	if l.value < l.configured && time.Since(l.seen) >= forget {
+		l.value = l.configured
+	}
+	return l.value
+}
+
+// maxConnections returns the present limit. It recovers step by step. The caller holds mu.
+func (p *pool) maxConnections() int {
+	if p.limits.connections < p.configured && time.Since(p.limits.narrowed) >= recovery {
+		p.limits.connections++
 		p.limits.narrowed = time.Now()
 	}
-	return p.limits.conns
+	return p.limits.connections
 }
 
-// setConns changes the limit that the caller wants. One that was learnt stays where it is narrower.
-func (p *pool) setConns(n int) {
+// setConnections changes the limit that the caller wants. A learnt one stays where it is narrower.
+func (p *pool) setConnections(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.limits.conns == p.wanted || n < p.limits.conns {
-		p.limits.conns = n
+	if p.limits.connections == p.configured || n < p.limits.connections {
+		p.limits.connections = n
 	}
-	p.wanted = n
+	p.configured = n
 	for len(p.idle) > 0 && p.surplus() {
 		c := p.idle[0] // the longest idle
 		p.idle = slices.Delete(p.idle, 0, 1)
@@ -47,101 +96,121 @@ func (p *pool) setConns(n int) {
 	p.grow()
 }
 
-// surplus reports that there are more connections than the caller wants, those that are about to end not counted. The caller
+// surplus reports that there are more connections than the caller wants, without those that are about to end. The caller
 // holds mu.
-func (p *pool) surplus() bool { return p.open-p.leaving > p.wanted }
+func (p *pool) surplus() bool { return p.open-p.leaving > p.configured }
 
 // leave notes that a connection will end because it is one too many. The caller holds mu.
 func (p *pool) leave(c *conn) {
-	c.leaving = true
+	c.place = placeLeaving
 	p.leaving++
 }
 
-// learnConns takes it that the server allows no more than n connections for now. The caller holds mu.
-func (p *pool) learnConns(n int, r Reply) {
+// learnConnections notes that the server allows no more than n connections for now. The caller holds mu.
+func (p *pool) learnConnections(n int, r Reply) {
 	n = max(1, n)
 	p.limits.narrowed = time.Now()
-	if n < p.limits.conns {
-		p.limits.conns = n
-		p.tell(EffectConnectionCap, n, r)
+	if n < p.limits.connections {
+		p.limits.connections = n
+		p.record(Learned{Effect: EffectConnectionCap, Value: n, Reply: r})
 	}
 }
 
-// learn takes what a refusal on connection c says about the server.
+// learn takes what a refusal on connection c says about the server. What it says about a rate or a login is for the caller of
+// Send, who finds it in the class.
 func (p *pool) learn(c *conn, e *Error) {
 	p.mu.Lock()
-	defer p.announce()
+	defer p.report()
 	defer p.mu.Unlock()
 	switch e.effect {
 	case EffectSessionCap:
-		if n := c.sent - 1; n >= 1 && n < p.limits.messages {
-			p.limits.messages = n
-			p.tell(EffectSessionCap, n, e.Reply)
+		if n := c.carried; n > 0 && p.limits.messages.observe(n) {
+			p.record(Learned{Effect: EffectSessionCap, Value: n, Reply: e.Reply})
 		}
 	case EffectConnectionCap:
-		p.learnConns(p.open-1, e.Reply)
+		p.learnConnections(p.open-1, e.Reply)
 	case EffectIdleLimit:
-		p.learnIdle(time.Since(c.lastUsed), e.Reply)
-	case EffectRate, EffectLogin: // what to do about them is the caller's decision
+		p.learnIdle(c, e.Reply)
+	default:
 	}
 }
 
-// learnIdle takes it that the server ends connections that were idle for d. The caller holds mu.
-func (p *pool) learnIdle(d time.Duration, r Reply) {
-	if limit := d * 4 / 5; limit >= minIdle && limit < p.limits.idle {
-		p.limits.idle = limit
-		p.tell(EffectIdleLimit, int(limit.Seconds()), r)
+// learnIdle notes that the server ended a connection that had no work since its last message. The caller holds mu.
+//
+// A server that shuts down ends all connections, however long they were idle; what several say at that moment counts once.
+func (p *pool) learnIdle(c *conn, r Reply) {
+	limit := time.Since(c.lastUsed) * 4 / 5
+	if limit < minIdle || limit >= p.limits.idle.current() || shutsDown(r) || c.lastUsed.Before(p.idleSeen) {
+		return
+	}
+	p.idleSeen = time.Now()
+	if p.limits.idle.observe(limit) {
+		limit = p.limits.idle.value
+		p.record(Learned{Effect: EffectIdleLimit, Value: int(limit.Seconds()), Reply: r})
 	}
 }
 
-// tell keeps news for the observer until announce is called. The caller holds mu.
-func (p *pool) tell(effect Effect, value int, r Reply) {
+// shutsDown tells whether a reply speaks of the server's end rather than of the connection's.
+func shutsDown(r Reply) bool {
+	text := strings.ToLower(r.Text())
+	return strings.HasSuffix(r.Enhanced, ".3.2") ||
+		slices.ContainsFunc([]string{"shut", "restart", "reboot", "maintenance", "going down"},
+			func(word string) bool { return strings.Contains(text, word) })
+}
+
+// record keeps what was learnt until report is called. The caller holds mu.
+func (p *pool) record(l Learned) {
 	if p.relay.Observer.Learned != nil {
-		p.news = append(p.news, Learned{Host: p.relay.addr, Effect: effect, Value: value, Reply: r})
+		l.Host = p.relay.addr
+		p.learned = append(p.learned, l)
 	}
 }
 
-// announce tells the observer the news. The caller does not hold mu: the observer may ask the client.
-func (p *pool) announce() {
+// report tells the observer what was learnt. The caller does not hold mu: the observer may ask the client.
+func (p *pool) report() {
 	p.mu.Lock()
-	news := p.news
-	p.news = nil
+	learned := p.learned
+	p.learned = nil
 	p.mu.Unlock()
-	for _, l := range news {
+	for _, l := range learned {
 		p.relay.Observer.Learned(l)
 	}
 }
 
-// idleLimit and messageLimit are what connections keep to.
+// idleLimit returns how long a connection may be without work.
 func (p *pool) idleLimit() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.limits.idle
+	return p.limits.idle.current()
 }
 
+// messageLimit returns how many messages a connection may carry.
 func (p *pool) messageLimit() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.limits.messages
+	return p.limits.messages.current()
 }
 
 // hungUp notes that the server ended connection c while it was idle.
 func (p *pool) hungUp(c *conn, r Reply) {
+	if time.Since(c.lastUsed) < minIdle {
+		p.relay.early.restart()
+	}
 	p.mu.Lock()
-	defer p.announce()
+	defer p.report()
 	defer p.mu.Unlock()
-	p.learnIdle(time.Since(c.lastUsed), r)
+	p.learnIdle(c, r)
 }
 
 // Stats are the numbers of a pool at one moment.
 type Stats struct {
-	// Open counts the connections, those being dialled included; Dialing and Idle are parts of it.
+	// Open counts the connections, those being dialled included. Dialing and Idle are parts of it.
 	Open, Dialing, Idle int
 	// Waiting counts the calls of Send without a connection.
 	Waiting int
-	// MaxConns, MaxMessages and IdleLimit are the limits in force, learnt ones included.
-	MaxConns, MaxMessages int
-	IdleLimit             time.Duration
+	// MaxConnections, MaxMessages and IdleLimit are the limits in force, learnt ones included.
+	MaxConnections, MaxMessages int
+	IdleLimit                   time.Duration
 }
 
 // Stats returns the present numbers.
@@ -151,6 +220,6 @@ func (c *Client) Stats() Stats {
 	defer p.mu.Unlock()
 	return Stats{
 		Open: p.open, Dialing: p.dialing, Idle: len(p.idle), Waiting: len(p.waiting),
-		MaxConns: p.limits.conns, MaxMessages: p.limits.messages, IdleLimit: p.limits.idle,
+		MaxConnections: p.limits.connections, MaxMessages: p.limits.messages.current(), IdleLimit: p.limits.idle.current(),
 	}
 }

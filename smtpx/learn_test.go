@@ -61,7 +61,7 @@ func TestSessionCapIsLearnt(t *testing.T) {
 func TestConnectionCapIsLearntAndRecovers(t *testing.T) {
 	var l learned
 	config := smtptest.Config{MaxSessions: 2, Latency: time.Millisecond}
-	opts := []smtpx.Option{l.option, func(c *smtpx.Config) { c.Conns = 6 }}
+	opts := []smtpx.Option{l.option, func(c *smtpx.Config) { c.Connections = 6 }}
 	bubble(t, config, opts, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
 		burst := func() {
 			var wg sync.WaitGroup
@@ -76,7 +76,7 @@ func TestConnectionCapIsLearntAndRecovers(t *testing.T) {
 		}
 		burst()
 		synctest.Wait()
-		if got, all := client.Stats().MaxConns, l.list(); got != 2 || len(all) == 0 || all[0].Effect != smtpx.EffectConnectionCap {
+		if got, all := client.Stats().MaxConnections, l.list(); got != 2 || len(all) == 0 || all[0].Effect != smtpx.EffectConnectionCap {
 			t.Errorf("the limit is %d, want 2; learnt %+v", got, all)
 		}
 		refused := srv.Stats().Sessions
@@ -95,17 +95,19 @@ func TestConnectionCapIsLearntAndRecovers(t *testing.T) {
 func TestIdleLimitIsLearnt(t *testing.T) {
 	for name, config := range map[string]smtptest.Config{
 		"with 421":   {IdleTimeout: 10 * time.Second},
-		"in silence": {Hook: smtptest.At(smtptest.StageIdle, 1, smtptest.Action{Delay: 10 * time.Second, End: smtptest.Close})},
+		"in silence": {Hook: smtptest.At(smtptest.StageIdle, 2, smtptest.Action{Delay: 10 * time.Second, End: smtptest.Close})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, config, nil, func(t *testing.T, _ *smtptest.Server, client *smtpx.Client) {
-				if _, err := client.Send(t.Context(), envelope("b@example.net"), message("x")); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(15 * time.Second)
-				synctest.Wait()
-				if got := client.Stats().IdleLimit; got != 8*time.Second {
-					t.Errorf("the limit is %v, want 8s", got)
+				for _, want := range []time.Duration{30 * time.Second, 8 * time.Second} {
+					if _, err := client.Send(t.Context(), envelope("b@example.net"), message("x")); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(15 * time.Second)
+					synctest.Wait()
+					if got := client.Stats().IdleLimit; got != want {
+						t.Errorf("the limit is %v, want %v", got, want)
+					}
 				}
 				if _, err := client.Send(t.Context(), envelope("b@example.net"), message("x")); err != nil {
 					t.Fatal(err)
@@ -135,12 +137,12 @@ func TestHangingUpAtOnceIsNoIdleLimit(t *testing.T) {
 
 func TestProfileLimits(t *testing.T) {
 	for url, want := range map[string]smtpx.Stats{
-		"smtp://relay.example.com":                             {MaxConns: 4, MaxMessages: 100, IdleLimit: 30 * time.Second},
-		"smtp://email-smtp.eu-west-1.amazonaws.com":            {MaxConns: 4, MaxMessages: 100, IdleLimit: 8 * time.Second},
-		"smtp://smtp.office365.com":                            {MaxConns: 3, MaxMessages: 100, IdleLimit: 30 * time.Second},
-		"smtp://relay.example.com?provider=m365":               {MaxConns: 3, MaxMessages: 100, IdleLimit: 30 * time.Second},
-		"smtp://smtp.office365.com?conns=9&messages=7&idle=1m": {MaxConns: 9, MaxMessages: 7, IdleLimit: time.Minute},
-		"smtp://smtp.mailgun.org":                              {MaxConns: 4, MaxMessages: 100, IdleLimit: 30 * time.Second},
+		"smtp://relay.example.com":                             {MaxConnections: 4, MaxMessages: 100, IdleLimit: 30 * time.Second},
+		"smtp://email-smtp.eu-west-1.amazonaws.com":            {MaxConnections: 4, MaxMessages: 100, IdleLimit: 8 * time.Second},
+		"smtp://smtp.office365.com":                            {MaxConnections: 3, MaxMessages: 100, IdleLimit: 30 * time.Second},
+		"smtp://relay.example.com?provider=m365":               {MaxConnections: 3, MaxMessages: 100, IdleLimit: 30 * time.Second},
+		"smtp://smtp.office365.com?conns=9&messages=7&idle=1m": {MaxConnections: 9, MaxMessages: 7, IdleLimit: time.Minute},
+		"smtp://smtp.mailgun.org":                              {MaxConnections: 4, MaxMessages: 100, IdleLimit: 30 * time.Second},
 	} {
 		if got := open(t, url).Stats(); got != want {
 			t.Errorf("%s: %+v, want %+v", url, got, want)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Observer hears what a client does. Functions that are nil are not called; the others are called by the goroutines of the
-// client, many at a time, and must return soon.
+// Observer has functions that the client calls. A nil one is not called. Each is called by many goroutines at a time and must
+// return soon.
 type Observer struct {
 	// Opened is called when a connection is ready for messages: TLS, EHLO and AUTH are done.
 	Opened func(Opened)
@@ -17,35 +17,35 @@ type Observer struct {
 	Stage func(StageDone)
 	// Message is called when the outcome of a message is known, by Send before it returns.
 	Message func(MessageDone)
-	// Learned is called when a reply taught the pool a limit.
+	// Learned is called when a reply changed what the pool knows of the relay.
 	Learned func(Learned)
 }
 
-// Opened tells of a new connection.
+// Opened describes a new connection.
 type Opened struct {
-	// Host is the host:port of the configuration, Connection the number of the connection, from 1 for each client.
+	// Host is the host:port of the configuration. Connection numbers the connections of a client from 1.
 	Host       string
 	Connection int
-	// TLS is the version, "" in clear; Resumed tells whether a session was resumed. Mechanism is that of AUTH, "" for none.
+	// TLS is the version, "" in clear. Resumed tells whether a session was resumed. Mechanism is that of AUTH, "" for none.
 	TLS       string
 	Resumed   bool
 	Mechanism string
-	// Duration is the time from dialling on.
+	// Duration is the time since dialling began.
 	Duration time.Duration
 }
 
-// Closed tells of the end of a connection.
+// Closed describes the end of a connection.
 type Closed struct {
 	Host       string
 	Connection int
-	// Messages is how many were begun on it, Duration how long it lived.
+	// Messages is how many were begun on it. Duration is how long it lived.
 	Messages int
 	Duration time.Duration
-	// Lost tells that it was out of step or cut off: otherwise it was ended with QUIT.
+	// Lost is true when it was out of step or cut off, false when QUIT ended it.
 	Lost bool
 }
 
-// StageDone tells of one stage of a session.
+// StageDone describes one stage of a session.
 type StageDone struct {
 	Host       string
 	Connection int
@@ -54,35 +54,37 @@ type StageDone struct {
 	Duration time.Duration
 	// Code is that of the reply, 0 if there was none.
 	Code int
-	// Err says what went wrong, nil if nothing did.
+	// Err is what went wrong, nil for success.
 	Err *Error
 }
 
-// MessageDone tells of one call of Send.
+// MessageDone describes one call of Send.
 type MessageDone struct {
 	Host string
 	// Recipients is how many there were, Accepted how many of them were accepted.
 	Recipients, Accepted int
 	// Size is the number of octets of the message.
 	Size int
-	// Duration is the time from the call on, Waited the part of it before a connection took the message.
+	// Duration is the time since the call began, Waited the part of it before a connection took the message.
 	Duration, Waited time.Duration
 	// Err is what Send returns.
 	Err error
 }
 
-// Learned tells of a limit that the pool keeps from now on.
+// Learned describes what the pool keeps to from now on.
 type Learned struct {
 	Host string
-	// Effect is what kind of limit it is, and Value the limit: messages, connections, or seconds.
+	// Effect is the kind of limit. Value is the limit: messages, connections, or seconds.
 	Effect Effect
 	Value  int
+	// Extension is the one that is not used any more, with EffectFalseOffer only.
+	Extension string
 	// Reply is what taught it.
 	Reply Reply
 }
 
-// Line is one line of a transcript. Secrets are replaced: what AUTH exchanges, in both directions, and the password wherever
-// a server repeats it. Bodies are replaced by their size.
+// Line is one line of a transcript. It holds no secrets: what AUTH exchanges is replaced in both directions, and so are the
+// credentials wherever a server repeats them. A body is replaced by its size.
 type Line struct {
 	Connection int
 	Time       time.Time
@@ -101,39 +103,37 @@ func (l Line) String() string {
 	return fmt.Sprintf("#%d %c: %s", l.Connection, side, l.Text)
 }
 
-const redacted = "***"
-
-// said notes lines of the client.
-func (s *session) said(text string) {
+// logSent notes lines of the client.
+func (s *session) logSent(text string) {
 	if s.relay.Transcript == nil {
 		return
 	}
 	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\r\n"), "\r\n") {
-		s.note(true, line)
+		s.log(true, line)
 	}
 }
 
-// saidFlight notes the commands of a flight.
-func (s *session) saidFlight(p []byte) {
+// logFlight notes the commands of a flight.
+func (s *session) logFlight(p []byte) {
 	if s.relay.Transcript != nil {
-		s.said(string(p))
+		s.logSent(string(p))
 	}
 }
 
-// saidBody notes that a body of n octets was sent.
-func (s *session) saidBody(n int) {
+// logBody notes that a body of n octets was sent.
+func (s *session) logBody(n int) {
 	if s.relay.Transcript != nil {
-		s.note(true, fmt.Sprintf("[%d octets of body]", n))
+		s.log(true, fmt.Sprintf("[%d octets of body]", n))
 	}
 }
 
-// heard notes a reply. A challenge of AUTH is not shown.
-func (s *session) heard(r Reply, secret bool) {
+// logReply notes a reply. It hides a challenge of AUTH.
+func (s *session) logReply(r Reply, auth bool) {
 	if s.relay.Transcript == nil {
 		return
 	}
-	if secret && r.Code == 334 {
-		s.note(false, "334 "+redacted)
+	if auth && r.Code == 334 {
+		s.log(false, "334 "+redacted)
 		return
 	}
 	r = s.scrub(r)
@@ -146,11 +146,11 @@ func (s *session) heard(r Reply, secret bool) {
 		if r.Enhanced != "" {
 			enhanced = r.Enhanced + " "
 		}
-		s.note(false, fmt.Sprintf("%03d%s%s%s", r.Code, sep, enhanced, line))
+		s.log(false, fmt.Sprintf("%03d%s%s%s", r.Code, sep, enhanced, line))
 	}
 }
 
-func (s *session) note(client bool, text string) {
+func (s *session) log(client bool, text string) {
 	s.relay.Transcript(Line{Connection: s.number, Time: time.Now(), Client: client, Text: printable(text)})
 }
 

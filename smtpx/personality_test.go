@@ -120,7 +120,7 @@ func TestConnectionsOfM365(t *testing.T) {
 		if srv.Count()+throttled != 60 || (params == "") != (throttled == 0) {
 			t.Errorf("%q: %d messages arrived, %d throttled", params, srv.Count(), throttled)
 		}
-		if got := client.Stats().MaxConns; params != "" && got >= 8 {
+		if got := client.Stats().MaxConnections; params != "" && got >= 8 {
 			t.Errorf("nothing was learnt: %d connections", got)
 		}
 	}

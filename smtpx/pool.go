@@ -8,23 +8,24 @@ import (
 	"time"
 )
 
-// pool hands jobs to connections: first come, first served. It opens a connection when a job waits and the limit allows
-// one; until one has come about only a single one is tried, so that a relay that is down or a wrong password is not tried
-// many times at once.
+// pool hands jobs to connections, first come, first served. It opens a connection when a job waits and the limit allows one.
+// Until a dial has succeeded it tries one at a time, so that a relay that is down or refuses the password is not tried many
+// times at once.
 type pool struct {
 	relay *relay
 
-	mu      sync.Mutex
-	waiting []*job  // oldest first
-	idle    []*conn // longest idle first; the last is used first, so that a quiet pool shrinks
-	open    int     // connections, those being dialled included
-	dialing int
-	leaving int  // connections that end because they are too many
-	wanted  int  // the most connections, as the caller has it
-	proven  bool // the last dial that ended succeeded
-	closed  bool
-	limits  limits
-	news    []Learned // for the observer
+	mu         sync.Mutex
+	waiting    []*job  // oldest first
+	idle       []*conn // longest idle first; the last is used first, so that a quiet pool shrinks
+	open       int     // connections, those being dialled included
+	dialing    int
+	leaving    int  // connections that end because they are too many
+	configured int  // the most connections, as the caller has it
+	lastDialOK bool // the last dial that ended succeeded
+	closed     bool
+	limits     limits
+	learned    []Learned // not yet reported to the observer
+	idleSeen   time.Time // when a connection last showed an idle limit
 
 	failures int         // dials that failed in a row
 	redialAt time.Time   // while other connections are open, no dial before this
@@ -36,10 +37,10 @@ type pool struct {
 
 func newPool(r *relay) *pool {
 	return &pool{
-		relay:   r,
-		wanted:  r.Conns,
-		limits:  limits{conns: r.Conns, messages: r.MaxMessages, idle: r.Idle},
-		closing: make(chan struct{}),
+		relay:      r,
+		configured: r.Connections,
+		limits:     newLimits(r),
+		closing:    make(chan struct{}),
 	}
 }
 
@@ -71,15 +72,31 @@ func (p *pool) enqueue(j *job, i int) {
 
 // arrived takes a connection out of those that are being dialled. The caller holds mu.
 func (p *pool) arrived(c *conn) {
-	if c.fresh {
-		c.fresh = false
+	if c.place == placeDialing {
+		c.place = placeOpen
 		p.dialing--
 	}
 }
 
-// grow opens connections for the jobs that wait, apart from those that will be served anyway. The caller holds mu.
+// release stops counting a connection that ends: another may take its place.
+func (p *pool) release(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.place == placeNone {
+		return
+	}
+	p.arrived(c)
+	if c.place == placeLeaving {
+		p.leaving--
+	}
+	c.place = placeNone
+	p.open--
+	p.grow()
+}
+
+// grow opens connections for the jobs that wait and have none under way. The caller holds mu.
 func (p *pool) grow() {
-	for !p.closed && len(p.waiting) > p.dialing && p.open < p.maxConns() && (p.proven || p.dialing == 0) {
+	for !p.closed && len(p.waiting) > p.dialing && p.open < p.maxConnections() && (p.lastDialOK || p.dialing == 0) {
 		if p.open > 0 && time.Now().Before(p.redialAt) {
 			return // the connections that there are serve the queue meanwhile
 		}
@@ -108,17 +125,17 @@ func (p *pool) connect() {
 	cancel()
 
 	p.mu.Lock()
-	p.proven = err == nil
+	p.lastDialOK = err == nil
 	if err != nil {
 		p.dialing--
 		p.open--
 		p.failures++
 		if err.effect == EffectConnectionCap {
-			p.learnConns(p.open, err.Reply)
+			p.learnConnections(p.open, err.Reply)
 		}
 		p.dialFailed(err)
 		p.mu.Unlock()
-		p.announce()
+		p.report()
 		return
 	}
 	p.failures = 0
@@ -129,18 +146,11 @@ func (p *pool) connect() {
 	// Until the connection takes its first job it counts as being dialled: nobody must dial another for that job.
 	c := newConn(s, p)
 	c.serve()
-
-	p.mu.Lock()
-	p.arrived(c)
-	p.open--
-	if c.leaving {
-		p.leaving--
-	}
-	p.grow()
-	p.mu.Unlock()
+	c.end()
+	p.release(c)
 }
 
-// dialFailed fails the jobs that wait if no other connection is left to serve them; else it sees to another try. The
+// dialFailed fails the jobs that wait if no other connection is left to serve them; otherwise it plans another try. The
 // caller holds mu.
 func (p *pool) dialFailed(err *Error) {
 	if p.open > 0 && !p.closed {
@@ -168,8 +178,8 @@ func (p *pool) dialFailed(err *Error) {
 }
 
 // take gives a connection its next job: one that waits, or one that arrives while the connection is parked. It returns
-// nil when the connection should end. The job that the connection has done, if any, is reported only when the connection is
-// there to serve the next: its caller may come back at once.
+// nil when the connection should end. The job that is done, if any, is reported only when the connection can serve the next:
+// its caller may come back at once.
 func (p *pool) take(c *conn, done *job) *job {
 	p.mu.Lock()
 	p.arrived(c)
@@ -198,32 +208,40 @@ func (p *pool) take(c *conn, done *job) *job {
 		p.idle = slices.Delete(p.idle, i, i+1)
 		return nil
 	}
-	if !c.leaving {
+	if c.place != placeLeaving {
 		p.unshift(<-c.work) // handed over in the moment in which the connection ended
 	}
 	return nil
 }
 
-// rider takes the next job that waits, to send its envelope behind the final dot of the one before.
-func (p *pool) rider() *job {
+// hasWaiting tells whether a job waits for a connection.
+func (p *pool) hasWaiting() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.surplus() {
+	return len(p.waiting) > 0
+}
+
+// offerNext takes the job that waits longest, so that a connection can send its head early, if the job fits. It returns nil
+// if not, or if there are more connections than wanted.
+func (p *pool) offerNext(fits func(*job) bool) *job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.surplus() || len(p.waiting) == 0 || !fits(p.waiting[0]) {
 		return nil
 	}
 	return p.pop()
 }
 
-// letRide lets the caller of a rider withdraw it while the connection is busy with the message before. Until board the
-// connection must not touch the job.
-func (p *pool) letRide(j *job) {
+// allowWithdraw lets the caller of a job whose head left early withdraw it while the connection is busy with the message
+// before. The connection must not touch the job until takeOffered.
+func (p *pool) allowWithdraw(j *job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	j.state = jobRiding
+	j.state = jobOffered
 }
 
-// board turns a rider into a job that the connection works on. It is false if the job was withdrawn.
-func (p *pool) board(j *job) bool {
+// takeOffered gives a job whose head left early to the connection. It is false if the caller withdrew it.
+func (p *pool) takeOffered(j *job) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if j.state == jobGone {
@@ -254,10 +272,13 @@ func (p *pool) requeue(j *job) {
 	p.unshift(j)
 }
 
-// unshift is requeue for a caller that holds mu.
+// unshift is requeue for a caller that holds mu. A job whose context is done ends here: its caller waits for nothing else.
 func (p *pool) unshift(j *job) {
 	switch {
 	case j.state == jobGone:
+	case j.ctx.Err() != nil:
+		j.fail(gaveUp(StageDial, fmt.Errorf("waiting for a connection: %w", j.ctx.Err())))
+		close(j.done)
 	case p.closed:
 		j.fail(notSent(StageDial, ErrClosed))
 		close(j.done)
@@ -266,13 +287,13 @@ func (p *pool) unshift(j *job) {
 	}
 }
 
-// withdraw takes a job back that no connection has begun to work on, because of cause. It returns nil if one has, or the
-// job is done.
+// withdraw takes a job back because of cause, unless a connection works on it or it is done. It returns the error of the job,
+// or nil if it was not taken back.
 func (p *pool) withdraw(j *job, cause error) *Error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := gaveUp(StageDial, fmt.Errorf("waiting for a connection: %w", cause))
-	if e.Class == ClassTransient && !p.proven {
+	if e.Class == ClassTransient && !p.lastDialOK {
 		e.Class = ClassUnreachable
 	}
 	switch j.state {
@@ -282,7 +303,7 @@ func (p *pool) withdraw(j *job, cause error) *Error {
 			return nil // it was failed in this moment
 		}
 		p.waiting = slices.Delete(p.waiting, i, i+1)
-	case jobRiding:
+	case jobOffered:
 	default:
 		return nil
 	}

@@ -51,7 +51,7 @@ func TestPoolKeepsItsLimitAndMatchesReplies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const senders, each, conns = 64, 8, 4
 			srv, client := newRelay(t, smtptest.Config{Extensions: extensions}, func(c *smtpx.Config) {
-				c.Conns = conns
+				c.Connections = conns
 				c.MaxMessages = 37
 			})
 			ids := make([]sync.Map, senders)
@@ -270,7 +270,7 @@ func TestSendGivesUpWaitingForAConnection(t *testing.T) {
 			}
 		}
 		return smtptest.Action{}
-	}}, func(c *smtpx.Config) { c.Conns = 1 })
+	}}, func(c *smtpx.Config) { c.Connections = 1 })
 	first := make(chan error, 1)
 	go func() {
 		_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
@@ -307,7 +307,7 @@ func TestSendGivesUpWaitingForAConnection(t *testing.T) {
 }
 
 func TestSendersAreServedInTurn(t *testing.T) {
-	bubble(t, smtptest.Config{Latency: time.Millisecond}, []smtpx.Option{func(c *smtpx.Config) { c.Conns = 1 }},
+	bubble(t, smtptest.Config{Latency: time.Millisecond}, []smtpx.Option{func(c *smtpx.Config) { c.Connections = 1 }},
 		func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
 			var wg sync.WaitGroup
 			for n := range 30 {
@@ -335,7 +335,7 @@ func TestCloseLetsRunningSendsFinish(t *testing.T) {
 			<-release
 		}
 		return smtptest.Action{}
-	}}, func(c *smtpx.Config) { c.Conns = 1 })
+	}}, func(c *smtpx.Config) { c.Connections = 1 })
 	first, second, closed := make(chan error, 1), make(chan error, 1), make(chan struct{})
 	go func() {
 		_, err := client.Send(context.Background(), envelope("b@example.net"), message("x"))
@@ -415,7 +415,7 @@ func TestFailedLoginIsNotRepeatedForEveryMessage(t *testing.T) {
 
 // Where the server takes fewer connections than the pool wants, those that it takes serve the queue.
 func TestServerTakesFewerConnections(t *testing.T) {
-	srv, client := newRelay(t, smtptest.Config{MaxSessions: 2, Latency: time.Millisecond}, func(c *smtpx.Config) { c.Conns = 6 })
+	srv, client := newRelay(t, smtptest.Config{MaxSessions: 2, Latency: time.Millisecond}, func(c *smtpx.Config) { c.Connections = 6 })
 	var wg sync.WaitGroup
 	for range 40 {
 		wg.Go(func() {

@@ -25,8 +25,9 @@ type Report struct {
 	Steps []Step
 }
 
-// Probe opens a connection of its own, goes through TLS, EHLO and AUTH, says NOOP and QUIT, and reports. It sends no
-// message and does not touch the pool. An error is an [*Error]; the report then holds what was found before it.
+// Probe opens a connection of its own, goes through TLS, EHLO and AUTH, says NOOP and QUIT, and reports. It sends no message
+// and does not use the pool. An error is an [*Error]; the report holds what was found before it. When ctx is done, Probe ends
+// with its error.
 func (c *Client) Probe(ctx context.Context) (Report, error) {
 	if c.pool.isClosed() {
 		return Report{Host: c.relay.addr}, notSent(StageDial, ErrClosed)
@@ -53,7 +54,7 @@ func (c *Client) Probe(ctx context.Context) (Report, error) {
 	}
 	s.within(c.relay.Timeouts.Quit)
 	if _, err := io.WriteString(s.nc, "QUIT\r\n"); err == nil {
-		_, _ = readReply(s.br)
+		_, _ = s.readReply()
 	}
 	return s.report(), nil
 }

@@ -62,7 +62,7 @@ func TestNoRecipientAccepted(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			srv, client := newRelay(t, smtptest.Config{Extensions: d.extensions,
 				Hook: refuseRcpt(map[string]string{"x": "550 5.1.1 no such user", "y": "550 5.1.1 nor this"})},
-				func(c *smtpx.Config) { c.Conns = 1 })
+				func(c *smtpx.Config) { c.Connections = 1 })
 			committed := false
 			env := envelope("x@example.net", "y@example.net")
 			env.Commit = func(context.Context) error { committed = true; return nil }

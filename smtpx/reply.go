@@ -2,25 +2,29 @@ package smtpx
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// Limits on what a server may answer. RFC 5321 §4.5.3.1.5 gives 512 octets per line; real servers pass it.
+// Limits of one reply. RFC 5321 §4.5.3.1.5 gives 512 octets a line; real servers send more.
 const (
-	maxReplyLine  = 4096
+	maxReplyLine  = 4096 // octets that are kept of a line
 	maxReplyLines = 256
 	maxReplyBytes = 64 << 10
 )
 
-// Reply is a server's answer to one command (RFC 5321 §4.2). The zero value means that there was none.
+// Reply is a server's answer to one command (RFC 5321 §4.2). The zero value stands for no answer.
 type Reply struct {
 	// Code is the three-digit code, 0 for no reply.
 	Code int
-	// Enhanced is the status code of RFC 3463, such as "5.1.1", read also when ENHANCEDSTATUSCODES was not offered; "" for none.
+	// Enhanced is the status code of RFC 3463, such as "5.1.1", "" for none. It is read without the offer of
+	// ENHANCEDSTATUSCODES, too.
 	Enhanced string
-	// Lines are the texts of all lines without codes, as received apart from the line endings.
+	// Lines are the texts of all lines, as received, without codes and line endings. Of a line of more than 4096 octets the
+	// rest is missing.
 	Lines []string
 }
 
@@ -36,7 +40,7 @@ func (r Reply) Transient() bool { return r.Code >= 400 && r.Code < 500 }
 // Permanent reports a 5xx code.
 func (r Reply) Permanent() bool { return r.Code >= 500 && r.Code < 600 }
 
-// Text joins the lines with spaces. It may hold whatever the server sent; see String for what is safe to print.
+// Text joins the lines with spaces. It may hold any octets; String gives what is safe to print.
 func (r Reply) Text() string {
 	if len(r.Lines) == 1 {
 		return r.Lines[0]
@@ -59,32 +63,57 @@ func (r Reply) String() string {
 	return s
 }
 
-// errReply marks replies that are not SMTP. The connection that gave one is out of step and must not be used again.
+// errReply marks what is no reply of SMTP. The connection that brought it is out of step and must not be used again.
 var errReply = errors.New("malformed reply")
 
-// readReply reads one reply of one or several lines. An error that is not of the connection wraps errReply.
+// quotedError is an errReply that quotes the line.
+type quotedError struct{ line []byte }
+
+func (e *quotedError) Error() string { return fmt.Sprintf("%v: %q", errReply, e.line) }
+func (e *quotedError) Unwrap() error { return errReply }
+
+// readReply reads one reply of one or several lines. Lines beyond maxReplyLine octets are cut short. An error that is not of
+// the connection wraps errReply.
+//
+// A refusal that is too long, out of form after its first line, or cut off by the end of the stream is returned beside the
+// error: its first code is the verdict. A refusal of several codes is one, too, the first temporary one if there is any.
 func readReply(br *bufio.Reader) (Reply, error) {
 	var r Reply
 	size := 0
-	for n := 0; ; n++ {
-		line, err := br.ReadSlice('\n')
-		if err != nil {
-			if errors.Is(err, bufio.ErrBufferFull) {
-				return Reply{}, fmt.Errorf("%w: line of more than %d bytes", errReply, br.Size())
-			}
-			return Reply{}, err
+	fail := func(err error) (Reply, error) {
+		if r.Code >= 400 {
+			return r, err
 		}
-		if size += len(line); size > maxReplyBytes || n == maxReplyLines {
-			return Reply{}, fmt.Errorf("%w: more than %d lines or %d bytes", errReply, maxReplyLines, maxReplyBytes)
+		return Reply{}, err
+	}
+	for n := 0; ; n++ {
+		line, length, err := readLine(br, maxReplyBytes-size)
+		if size += length; size > maxReplyBytes || n == maxReplyLines {
+			if code, text, _, perr := parseReplyLine(line); n == 0 && perr == nil && code >= 400 {
+				r.Code = code
+				addLine(&r, text)
+			}
+			return fail(fmt.Errorf("%w: more than %d lines or %d bytes", errReply, maxReplyLines, maxReplyBytes))
+		}
+		if err != nil {
+			if code, text, _, perr := parseReplyLine(append(slices.Clone(line), '\n')); n == 0 && perr == nil && code >= 400 {
+				r.Code = code
+				addLine(&r, text)
+			}
+			return fail(err)
 		}
 		code, text, last, err := parseReplyLine(line)
 		if err != nil {
-			return Reply{}, err
+			return fail(err)
 		}
-		if n > 0 && code != r.Code {
+		switch {
+		case n == 0:
+			r.Code = code
+		case r.Code >= 500 && code >= 400 && code < 500:
+			r.Code, r.Enhanced = code, ""
+		case code != r.Code && (code < 400 || r.Code < 400):
 			return Reply{}, fmt.Errorf("%w: code changes from %d to %d within one reply", errReply, r.Code, code)
 		}
-		r.Code = code
 		addLine(&r, text)
 		if last {
 			return r, nil
@@ -92,15 +121,34 @@ func readReply(br *bufio.Reader) (Reply, error) {
 	}
 }
 
-// parseReplyLine takes one line apart, its line ending included. Bare LF is taken as a line ending: refusing a verdict
-// for it would help nobody.
+// readLine reads one line of at most limit octets, its ending included, and returns its first maxReplyLine octets and its
+// length.
+func readLine(br *bufio.Reader, limit int) (line []byte, length int, err error) {
+	line, err = br.ReadSlice('\n')
+	length = len(line)
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return line, length, err
+	}
+	line = append(slices.Clone(line[:min(len(line), maxReplyLine-1)]), '\n')
+	for errors.Is(err, bufio.ErrBufferFull) && length <= limit {
+		var rest []byte
+		rest, err = br.ReadSlice('\n')
+		length += len(rest)
+	}
+	if errors.Is(err, bufio.ErrBufferFull) {
+		err = nil // the length says it
+	}
+	return line, length, err
+}
+
+// parseReplyLine parses one line, its ending included. A bare LF ends a line, too: to lose a verdict for it would help nobody.
 func parseReplyLine(line []byte) (code int, text string, last bool, err error) {
 	line = line[:len(line)-1]
 	if n := len(line); n > 0 && line[n-1] == '\r' {
 		line = line[:n-1]
 	}
 	if len(line) < 3 || line[0] < '2' || line[0] > '5' || !digit(line[1]) || !digit(line[2]) {
-		return 0, "", false, fmt.Errorf("%w: %q", errReply, clip(line))
+		return 0, "", false, &quotedError{bytes.Clone(clip(line))}
 	}
 	code = int(line[0]-'0')*100 + int(line[1]-'0')*10 + int(line[2]-'0')
 	if len(line) == 3 {
@@ -112,11 +160,11 @@ func parseReplyLine(line []byte) (code int, text string, last bool, err error) {
 	case '-':
 		return code, string(line[4:]), false, nil
 	}
-	return 0, "", false, fmt.Errorf("%w: %q", errReply, clip(line))
+	return 0, "", false, &quotedError{bytes.Clone(clip(line))}
 }
 
-// cutEnhanced splits an enhanced status code (RFC 3463 §2: class "." subject "." detail, the latter of up to three
-// digits) from the start of text. A class that contradicts the reply code is not believed.
+// cutEnhanced splits an enhanced status code (RFC 3463 §2: class "." subject "." detail, both of up to three digits) from the
+// start of text. It ignores a class that contradicts the reply code.
 func cutEnhanced(code int, text string) (enhanced, rest string) {
 	end := strings.IndexByte(text, ' ')
 	if end < 0 {
@@ -152,8 +200,8 @@ func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 func clip(b []byte) []byte { return b[:min(len(b), 80)] }
 
-// NewReply makes a reply of a code and the lines behind it, as they stand in a log: an enhanced code at the start of a line
-// is taken from it.
+// NewReply makes a reply of a code and the texts behind it, as logs have them. It takes an enhanced code from the start of
+// each line.
 func NewReply(code int, lines ...string) Reply {
 	r := Reply{Code: code}
 	for _, line := range lines {
@@ -162,7 +210,7 @@ func NewReply(code int, lines ...string) Reply {
 	return r
 }
 
-// addLine appends a line. The first says the enhanced code; it is usually repeated on the others (RFC 2034 §4).
+// addLine appends a line. The first has the enhanced code, which the others usually repeat (RFC 2034 §4).
 func addLine(r *Reply, text string) {
 	enhanced, rest := cutEnhanced(r.Code, text)
 	if len(r.Lines) == 0 {

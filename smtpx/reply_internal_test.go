@@ -61,7 +61,7 @@ func TestReadReplyRefuses(t *testing.T) {
 		"2500 ok\r\n",
 		"250-one\r\n550 two\r\n",
 		"250-one\r\nnot a reply\r\n",
-		"250 " + strings.Repeat("x", maxReplyLine) + "\r\n",
+		"250 " + strings.Repeat("x", maxReplyBytes) + "\r\n",
 		strings.Repeat("250-x\r\n", maxReplyLines) + "250 x\r\n",
 		strings.Repeat("250-"+strings.Repeat("x", 4000)+"\r\n", 20) + "250 x\r\n",
 		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",
@@ -97,11 +97,14 @@ func FuzzReadReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := parse(s)
-		if err != nil {
-			if r.Code != 0 || r.Lines != nil {
+		if err != nil && r.Code == 0 {
+			if r.Lines != nil {
 				t.Errorf("a reply %v came with the error %v", r, err)
 			}
 			return
+		}
+		if err != nil && r.Code < 400 {
+			t.Errorf("%v came with the error %v", r, err)
 		}
 		if r.Code < 200 || r.Code > 599 || len(r.Lines) == 0 || len(r.Lines) > maxReplyLines {
 			t.Errorf("%q is %#v", s, r)

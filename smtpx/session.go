@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// session is one connection to the relay, from the banner to the end of AUTH. It speaks in lockstep: nothing may be sent
-// behind EHLO, STARTTLS or AUTH. What comes after is the business of conn.
+// session is one connection to the relay, from the dial to the end of AUTH. It waits for each reply: nothing may follow EHLO,
+// STARTTLS or AUTH unasked. conn takes over from there.
 type session struct {
 	relay  *relay
 	number int      // of the connection, from 1
@@ -24,13 +24,14 @@ type session struct {
 	nc     net.Conn // raw, or TLS on top of it
 	br     *bufio.Reader
 
-	name   string // what was said after EHLO
-	banner Reply
-	ext    map[string]string // EHLO keywords in upper case and their arguments
-	tls    *tls.ConnectionState
-	mech   string // mechanism of AUTH, "" for none
-	token  string // the last that AUTH used
-	steps  []Step
+	name    string // the argument of EHLO
+	banner  Reply
+	ext     map[string]string // EHLO keywords in upper case and their arguments
+	tls     *tls.ConnectionState
+	mech    string // mechanism of AUTH, "" for none
+	token   string // the last one of Config.Token
+	secrets secrets
+	steps   []Step
 }
 
 // Step is one stage of setting up a session and how long it took.
@@ -39,10 +40,16 @@ type Step struct {
 	Duration time.Duration
 }
 
-// openSession connects, and goes on until messages can be sent. On an error the connection is closed, and the session
-// only tells how far it came.
+// openSession connects and sets up a session that can send messages. On an error the connection is closed, and the session
+// tells only how far it came.
 func openSession(ctx context.Context, r *relay) (*session, *Error) {
-	s := &session{relay: r, number: int(r.connections.Add(1))}
+	s := &session{relay: r, number: int(r.dialled.Add(1))}
+	if r.usesToken() {
+		// Before the dial: a server does not wait for long, and the source of the token may.
+		if err := s.fetchToken(ctx, false); err != nil {
+			return s, err
+		}
+	}
 	if err := s.dial(ctx); err != nil {
 		return s, err
 	}
@@ -87,7 +94,7 @@ func (s *session) setUp(ctx context.Context) *Error {
 	return s.timed(StageAuth, func() (Reply, *Error) { return s.authenticate(ctx) })
 }
 
-// timed runs a stage, and notes how long it took and what came of it.
+// timed runs a stage and notes how long it took and how it ended.
 func (s *session) timed(stage Stage, run func() (Reply, *Error)) *Error {
 	start := time.Now()
 	r, err := run()
@@ -115,7 +122,7 @@ func (s *session) connect(ctx context.Context) *Error {
 	return nil
 }
 
-// attach makes nc what is spoken over.
+// attach makes nc the stream of the session.
 func (s *session) attach(nc net.Conn) {
 	s.nc = nc
 	s.br = bufio.NewReaderSize(nc, maxReplyLine)
@@ -123,8 +130,8 @@ func (s *session) attach(nc net.Conn) {
 
 func (s *session) greet() (Reply, *Error) {
 	s.within(s.relay.Timeouts.Banner)
-	r, err := readReply(s.br)
-	if err != nil {
+	r, err := s.readReply()
+	if err != nil && r.Code == 0 {
 		e := s.broken(StageBanner, err)
 		switch {
 		case errors.Is(err, errReply):
@@ -134,7 +141,7 @@ func (s *session) greet() (Reply, *Error) {
 		}
 		return Reply{}, e
 	}
-	s.heard(r, false)
+	s.logReply(r, false)
 	s.banner = r
 	if r.Code != 220 {
 		return r, s.refused(StageBanner, r)
@@ -165,21 +172,20 @@ func (s *session) ehlo() (Reply, *Error) {
 	return r, nil
 }
 
-// parseExtensions reads the lines of an EHLO reply after the first (RFC 5321 §4.1.1.1), and the old "AUTH=LOGIN".
+// parseExtensions reads the lines of an EHLO reply after the first (RFC 5321 §4.1.1.1). Several lines of one keyword add up,
+// as MS Exchange and proxies send them for AUTH. The old form "AUTH=LOGIN" counts as AUTH.
 func parseExtensions(lines []string) map[string]string {
 	ext := make(map[string]string, len(lines))
 	for _, line := range lines[min(1, len(lines)):] {
-		keyword, args, _ := strings.Cut(strings.TrimSpace(line), " ")
-		keyword = strings.ToUpper(keyword)
-		if rest, ok := strings.CutPrefix(keyword, "AUTH="); ok {
-			if _, listed := ext["AUTH"]; !listed {
-				ext["AUTH"] = strings.TrimSpace(rest + " " + args)
-			}
+		words := strings.Fields(line)
+		if len(words) == 0 {
 			continue
 		}
-		if keyword != "" {
-			ext[keyword] = strings.TrimSpace(args)
+		keyword, args := strings.ToUpper(words[0]), words[1:]
+		if mechanism, ok := strings.CutPrefix(keyword, "AUTH="); ok {
+			keyword, args = "AUTH", append([]string{mechanism}, args...)
 		}
+		ext[keyword] = strings.TrimSpace(ext[keyword] + " " + strings.Join(args, " "))
 	}
 	return ext
 }
@@ -212,7 +218,7 @@ func (s *session) askTLS() (Reply, *Error) {
 		return r, s.refused(StageStartTLS, r)
 	}
 	if s.br.Buffered() > 0 {
-		// Bytes from before the handshake would be read as if the server had sent them under TLS (RFC 3207 §6).
+		// They would be read as if they had come under TLS (RFC 3207 §6).
 		return r, &Error{Stage: StageStartTLS, Class: ClassConfig,
 			Err:  errors.New("the server sent something between its reply to STARTTLS and the handshake"),
 			Hint: "somebody may be tampering with the connection"}
@@ -240,7 +246,7 @@ func (s *session) handshake(ctx context.Context) *Error {
 	return nil
 }
 
-// tlsError tells what an operator must mend from what may pass.
+// tlsError tells a fault that an operator must mend from an outage.
 func tlsError(err error) *Error {
 	e := &Error{Stage: StageTLS, Class: ClassUnreachable, Err: err}
 	var (
@@ -264,7 +270,7 @@ func tlsError(err error) *Error {
 	return e
 }
 
-// within bounds what follows. A connection that is closed already says so at the next read.
+// within bounds the next reads and writes. On a closed connection it has no effect; the next read fails.
 func (s *session) within(d time.Duration) {
 	_ = s.raw.SetDeadline(time.Now().Add(d))
 }
@@ -273,35 +279,44 @@ func (s *session) within(d time.Duration) {
 func (s *session) command(stage Stage, timeout time.Duration, line string) (Reply, *Error) {
 	s.within(timeout)
 	if stage == StageAuth {
-		s.said(redactAuth(line))
+		s.logSent(redactAuth(line))
 	} else {
-		s.said(line)
+		s.logSent(line)
 	}
 	if _, err := io.WriteString(s.nc, line+"\r\n"); err != nil {
 		// The server may have said why before it hung up.
-		if r, rerr := readReply(s.br); rerr == nil && r.Code >= 400 {
+		if r, _ := s.readReply(); r.Code >= 400 {
 			return Reply{}, s.refused(stage, r)
 		}
 		return Reply{}, s.broken(stage, err)
 	}
-	r, err := readReply(s.br)
-	if err != nil {
+	r, err := s.readReply()
+	if err != nil && r.Code == 0 {
 		return Reply{}, s.broken(stage, err)
 	}
-	s.heard(r, stage == StageAuth)
+	s.logReply(r, stage == StageAuth)
 	return r, nil
 }
 
-// broken makes the error of a set-up that ended without a verdict: nothing was sent.
+// readReply reads a reply. Its errors hold no secrets. As with the function of that name there may be a refusal beside an error.
+func (s *session) readReply() (Reply, error) {
+	r, err := readReply(s.br)
+	return r, s.secrets.scrubError(err)
+}
+
+// broken is the error of a set-up that ended without a verdict. Nothing was sent.
 func (s *session) broken(stage Stage, err error) *Error {
 	return &Error{Stage: stage, Class: ClassUnreachable, Err: plainIO(err)}
 }
 
+// refused is the error of a reply that is not the one hoped for. Its words hold no secrets.
 func (s *session) refused(stage Stage, r Reply) *Error {
-	return refusal(s.relay.profile, stage, r)
+	e := refusal(s.relay.profile, stage, r)
+	e.Reply = s.scrub(r)
+	return e
 }
 
-// refusal classifies a reply that is not the hoped-for one.
+// refusal classifies a reply that is not the one hoped for.
 func refusal(p *Profile, stage Stage, r Reply) *Error {
 	e := &Error{Stage: stage, Reply: r}
 	if r.Code < 400 {
@@ -315,7 +330,7 @@ func refusal(p *Profile, stage Stage, r Reply) *Error {
 	return e
 }
 
-// plainIO words the errors that every user of a socket meets.
+// plainIO puts the common errors of sockets in plain words.
 func plainIO(err error) error {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -326,16 +341,11 @@ func plainIO(err error) error {
 	return err
 }
 
-// sizeLimit is the limit that the server announced (RFC 1870), 0 for none.
+// sizeLimit returns the limit in octets that the server announced (RFC 1870), 0 for none.
 func (s *session) sizeLimit() int {
 	n, err := strconv.Atoi(s.ext["SIZE"])
 	if err != nil || n < 0 {
 		return 0
 	}
 	return n
-}
-
-func (s *session) offers(keyword string) bool {
-	_, ok := s.ext[keyword]
-	return ok
 }

@@ -52,7 +52,7 @@ func TestSoak(t *testing.T) {
 			// The server sees a connection for a moment longer than the client has it.
 			var open, peak atomic.Int64
 			observe := func(c *smtpx.Config) {
-				c.Conns = 4
+				c.Connections = 4
 				c.Observer.Opened = func(smtpx.Opened) {
 					for n := open.Add(1); ; {
 						if p := peak.Load(); n <= p || peak.CompareAndSwap(p, n) {

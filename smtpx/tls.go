@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// tlsSource gives the TLS configuration for each handshake. All handshakes with a relay share one session cache; files of
-// certificates are read again when they have changed, so that renewing them takes no restart.
+// tlsSource returns the TLS configuration for each handshake. All handshakes with a relay share one session cache. Files of
+// certificates are read again when they change.
 type tlsSource struct {
 	caFile, certFile, keyFile string
 
-	mu      sync.Mutex
-	base    *tls.Config
-	changed [3]time.Time // of the files, as far as they were read
+	mu                        sync.Mutex
+	base                      *tls.Config
+	caRead, certRead, keyRead time.Time // when the files that are in use were changed
 }
 
 // newTLSSource checks the files.
@@ -48,62 +48,69 @@ func newTLSSource(c *Config) (*tlsSource, error) {
 	return s, nil
 }
 
-// config returns the configuration for a handshake. A file that cannot be read any more is an error.
+// config returns the configuration for a handshake. A file that cannot be read is an error each time.
 func (s *tlsSource) config() (*tls.Config, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.refresh(); err != nil {
+	if err := s.refreshCA(); err != nil {
+		return nil, fmt.Errorf("ca: %w", err)
+	}
+	if err := s.refreshCertificate(); err != nil {
 		return nil, err
 	}
 	return s.base, nil
 }
 
-func (s *tlsSource) refresh() error {
-	if s.caFile != "" {
-		if newer, err := s.newer(0, s.caFile); err != nil {
-			return fmt.Errorf("ca: %w", err)
-		} else if newer {
-			pool, err := readCA(s.caFile)
-			if err != nil {
-				return fmt.Errorf("ca: %w", err)
-			}
-			s.replace(func(c *tls.Config) { c.RootCAs = pool })
-		}
-	}
-	if s.certFile == "" {
+func (s *tlsSource) refreshCA() error {
+	if s.caFile == "" {
 		return nil
 	}
-	newCert, err := s.newer(1, s.certFile)
+	changed, err := modified(s.caFile)
+	if err != nil || changed.Equal(s.caRead) {
+		return err
+	}
+	pool, err := readCA(s.caFile)
 	if err != nil {
-		return fmt.Errorf("cert: %w", err)
+		return err
 	}
-	newKey, err := s.newer(2, s.keyFile)
-	if err != nil {
-		return fmt.Errorf("key: %w", err)
-	}
-	if newCert || newKey {
-		pair, err := tls.LoadX509KeyPair(s.certFile, s.keyFile)
-		if err != nil {
-			s.changed[1] = time.Time{} // in the middle of being replaced, perhaps
-			return fmt.Errorf("cert: %w", err)
-		}
-		s.replace(func(c *tls.Config) { c.Certificates = []tls.Certificate{pair} })
-	}
+	s.caRead = changed
+	s.replace(func(c *tls.Config) { c.RootCAs = pool })
 	return nil
 }
 
-// newer tells whether a file changed since it was asked for last.
-func (s *tlsSource) newer(i int, file string) (bool, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return false, err
+func (s *tlsSource) refreshCertificate() error {
+	if s.certFile == "" {
+		return nil
 	}
-	newer := !info.ModTime().Equal(s.changed[i])
-	s.changed[i] = info.ModTime()
-	return newer, nil
+	certChanged, err := modified(s.certFile)
+	if err != nil {
+		return fmt.Errorf("cert: %w", err)
+	}
+	keyChanged, err := modified(s.keyFile)
+	if err != nil {
+		return fmt.Errorf("key: %w", err)
+	}
+	if certChanged.Equal(s.certRead) && keyChanged.Equal(s.keyRead) {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(s.certFile, s.keyFile)
+	if err != nil {
+		return fmt.Errorf("cert: %w", err)
+	}
+	s.certRead, s.keyRead = certChanged, keyChanged
+	s.replace(func(c *tls.Config) { c.Certificates = []tls.Certificate{pair} })
+	return nil
 }
 
-// replace changes a copy: handshakes under way use the old one. Sessions of the old trust are forgotten.
+func modified(file string) (time.Time, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
+
+// replace changes a copy: handshakes under way use the old one. It drops the sessions that the old trust allowed.
 func (s *tlsSource) replace(change func(*tls.Config)) {
 	c := s.base.Clone()
 	c.ClientSessionCache = tls.NewLRUClientSessionCache(8)

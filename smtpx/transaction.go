@@ -5,42 +5,53 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// transaction is one MAIL … final dot: a job, or as many of its recipients as the server takes at a time.
+// transaction is one MAIL … final dot. It carries a job, or as many of its recipients as the server takes at a time.
 type transaction struct {
 	job      *job
 	rcpts    []int // indexes of Envelope.To
 	accepted []int // those answered with 2xx
 	later    []int // those that another transaction must carry
+	surplus  surplus
 	mode     transferMode
-	kept     bool // the connection is not a new one
-	rode     bool // MAIL, RCPT and DATA were sent behind the final dot before it
-	heard    bool // the server answered any command of it
-	stale    bool // nothing was begun, because the kept connection was at its end: all of it must go on another one
-	open     bool // the server waits for the body
-	complete bool // the end of the body has left: only a reply tells what became of it
+	used     bool   // the connection carried a message, or waited for one, before
+	early    bool   // MAIL, RCPT and DATA left behind the final dot of the message before
+	answered bool   // the server answered a command of it
+	stale    bool   // the server took nothing of it: all of it must go on another connection
+	open     bool   // the server waits for the body
+	begun    bool   // octets of the body have left
+	complete bool   // the end of the body has left: only a reply tells the outcome
+	closing  *Error // a 421 that came after the end of the body had left
+}
+
+// surplus describes recipients that may have been refused only because there were too many before them.
+type surplus struct {
+	certain  bool // the server said so
+	refused  int  // how many
+	followed bool // the server accepted a recipient after one of them
 }
 
 type transferMode int
 
 const (
-	transferData   transferMode = iota // DATA, asked for in the flight of MAIL where the server takes pipelining
+	transferData   transferMode = iota // DATA, in the flight of MAIL where the server takes pipelining
 	transferBDAT                       // BDAT (RFC 3030) after the verdicts on the recipients
 	transferFlight                     // MAIL, RCPT and BDAT LAST in one flight
 )
 
 const (
-	// flightBody is the largest body that goes along before the recipients are known to be accepted.
+	// flightBody is the largest body that leaves before the recipients are known to be accepted.
 	flightBody = 128 << 10
-	// hot is how recently the server must have answered for that: when a connection that was dead without our knowing
-	// swallows a whole message, its outcome is in doubt.
-	hot = 2 * time.Second
+	// flightWindow is how long after the server's last answer such a body may leave. A dead connection that swallows a
+	// whole message leaves its outcome in doubt.
+	flightWindow = 2 * time.Second
 )
 
-// begin checks what a job needs against what the server offers and picks its next recipients. It returns nil when no
-// recipient is left to send to.
+// begin compares the needs of a job with the offers of the server and picks its next recipients. It returns nil when no
+// recipient is left.
 func (c *conn) begin(j *job) *transaction {
 	j.res.Host = c.relay.addr
 	if j.began.IsZero() {
@@ -55,21 +66,22 @@ func (c *conn) begin(j *job) *transaction {
 	if len(j.todo) == 0 {
 		return nil
 	}
-	t := &transaction{job: j, kept: c.kept()}
+	t := &transaction{job: j, used: c.used}
 	t.rcpts, j.todo = c.share(j)
 	if c.offers("CHUNKING") {
 		t.mode = transferBDAT
-		if c.offers("PIPELINING") && j.body.size() <= flightBody && time.Since(c.lastUsed) < hot {
+		if c.offers("PIPELINING") && j.body.size() <= flightBody && time.Since(c.lastUsed) < flightWindow {
 			t.mode = transferFlight
 		}
 	}
+	c.used = true
 	c.sent++
 	return t
 }
 
-// share splits the recipients that are left into those that one transaction may carry and the rest, both in their order.
-// Recipients that need SMTPUTF8 go apart where nothing else in the message does: it must reach the others also through hosts that
-// do not know it (RFC 6531 §3.2).
+// share splits the recipients that are left into those of this transaction and the rest, both in their order. Recipients
+// that need SMTPUTF8 go apart when nothing else in the message needs it: the others must also pass hosts without it
+// (RFC 6531 §3.2).
 func (c *conn) share(j *job) (now, later []int) {
 	n := min(len(j.todo), c.rcptMax)
 	international := slices.ContainsFunc(j.todo, func(i int) bool { return j.to[i].utf8 }) && !j.from.utf8 && !j.body.hdr8
@@ -93,7 +105,7 @@ func (c *conn) share(j *job) (now, later []int) {
 	return now, later
 }
 
-// admit refuses what the server said it cannot take. Recipients that need SMTPUTF8 fail by themselves.
+// admit refuses a job that needs an extension without an offer. A recipient that needs SMTPUTF8 fails alone.
 func (c *conn) admit(j *job) *Error {
 	refuse := func(text string, args ...any) *Error {
 		return &Error{Stage: StageMail, Class: ClassMessage, Rule: "client.extension", Err: fmt.Errorf(text, args...)}
@@ -101,7 +113,7 @@ func (c *conn) admit(j *job) *Error {
 	if limit := c.sizeLimit(); limit > 0 && j.body.size() > limit {
 		return refuse("message of %d bytes is larger than the %d that the server takes", j.body.size(), limit)
 	}
-	if j.body.bit8 && !c.offers("8BITMIME") {
+	if j.body.bit8 && !c.announced("8BITMIME") {
 		return refuse("message has 8-bit content and the server does not offer 8BITMIME")
 	}
 	if j.env.RequireTLS && (c.tls == nil || !c.offers("REQUIRETLS")) {
@@ -115,7 +127,8 @@ func (c *conn) admit(j *job) *Error {
 		return refuse("sender needs SMTPUTF8, which the server does not offer")
 	}
 	if j.body.hdr8 {
-		return refuse("message has a header outside ASCII, which needs SMTPUTF8, and the server does not offer it: encode the header (RFC 2047)")
+		return refuse("message has a header outside ASCII, which needs SMTPUTF8, and the server does not offer it: encode names and " +
+			"texts (RFC 2047); an address outside ASCII in To or Cc cannot be encoded and must leave the header")
 	}
 	todo := j.todo[:0:0]
 	for _, i := range j.todo {
@@ -130,7 +143,7 @@ func (c *conn) admit(j *job) *Error {
 	return nil
 }
 
-// left are the recipients without an outcome.
+// left returns the recipients without an outcome.
 func (t *transaction) left() []int {
 	if t.stale {
 		t.later = nil
@@ -143,7 +156,7 @@ func (t *transaction) left() []int {
 	return append(t.later, t.job.todo...)
 }
 
-// fail gives an error to those recipients of the transaction that were accepted or not yet judged.
+// fail gives an error to the recipients of the transaction that were accepted or have no verdict.
 func (t *transaction) fail(err *Error) {
 	for _, i := range t.rcpts {
 		if o := &t.job.res.Outcomes[i]; o.Err == nil && !o.Accepted {
@@ -156,32 +169,39 @@ func (t *transaction) fail(err *Error) {
 	t.accepted = nil
 }
 
-// abandon fails all that is left of the job: nobody wants it any more, or it is refused as a whole.
+// abandon fails all that is left of the job, other transactions included.
 func (t *transaction) abandon(err *Error) {
 	t.later = nil
 	t.fail(err)
 	t.job.fail(err)
 }
 
-// run carries out a transaction. It returns the transaction whose head went behind the final dot, if there is one; if the
-// connection is dead by then, that head was in vain.
-func (c *conn) run(t *transaction) (rider *transaction) {
+// moveOn leaves the transaction to another connection. The server took nothing of it.
+func (c *conn) moveOn(t *transaction) {
+	c.state = connDead
+	t.stale = true
+	t.accepted = nil
+}
+
+// run carries out a transaction. It returns the next transaction when the head of that one left behind the final dot. If
+// the connection is dead by then, that head was in vain.
+func (c *conn) run(t *transaction) (next *transaction) {
 	defer func() { c.lastUsed = time.Now() }()
 	if t.mode == transferFlight {
 		c.runFlight(t)
 		return nil
 	}
-	if t.rode || c.offers("PIPELINING") {
+	if t.early || c.offers("PIPELINING") {
 		c.leadPipelined(t)
 	} else {
 		c.leadLockstep(t)
 	}
-	if c.dead {
+	if c.dead() {
 		return nil
 	}
 	if len(t.accepted) == 0 || !c.commit(t) {
 		if t.open {
-			c.cut() // the only thing that could be said is a body
+			c.cut() // the server would read any command as a part of the body
 		}
 		return nil
 	}
@@ -208,7 +228,7 @@ func (c *conn) appendMail(buf []byte, t *transaction) []byte {
 		buf = append(buf, " SIZE="...)
 		buf = strconv.AppendInt(buf, int64(j.body.size()), 10)
 	}
-	if j.body.bit8 {
+	if j.body.bit8 && c.offers("8BITMIME") {
 		buf = append(buf, " BODY=8BITMIME"...)
 	}
 	if c.needsUTF8(t) {
@@ -223,7 +243,7 @@ func (c *conn) appendMail(buf []byte, t *transaction) []byte {
 	return append(buf, "\r\n"...)
 }
 
-// needsUTF8 tells whether the transaction must be announced as internationalised (RFC 6531 §3.4).
+// needsUTF8 tells whether MAIL must announce the transaction as internationalised (RFC 6531 §3.4).
 func (c *conn) needsUTF8(t *transaction) bool {
 	if !c.offers("SMTPUTF8") {
 		return false
@@ -249,7 +269,7 @@ func (c *conn) appendRcpt(buf []byte, t *transaction, i int) []byte {
 	return append(buf, "\r\n"...)
 }
 
-// appendHead appends MAIL, all RCPTs, and DATA where that is how the body will go.
+// appendHead appends the head of a transaction: MAIL, all RCPTs, and DATA in its mode.
 func (c *conn) appendHead(buf []byte, t *transaction) []byte {
 	buf = c.appendMail(buf, t)
 	for _, i := range t.rcpts {
@@ -261,27 +281,28 @@ func (c *conn) appendHead(buf []byte, t *transaction) []byte {
 	return buf
 }
 
-// leadPipelined sends the head in one flight (RFC 2920), unless it is under way already, and reads all the verdicts.
+// leadPipelined sends the head in one flight (RFC 2920), unless it left already, and reads all the verdicts.
 func (c *conn) leadPipelined(t *transaction) {
 	j := t.job
-	if !t.rode {
+	if !t.early {
 		c.buf = c.appendHead(c.buf[:0], t)
-		c.saidFlight(c.buf)
+		c.logFlight(c.buf)
 		if _, err := c.write(j.ctx, c.buf); err != nil {
 			c.lost(t, StageMail, err)
 			return
 		}
 	}
-	if !c.hearMail(t) && c.dead {
+	if !c.readMail(t) && c.dead() {
 		return
 	}
 	for _, i := range t.rcpts {
-		if !c.hearRcpt(t, i) {
+		if !c.readRcpt(t, i) {
 			return
 		}
 	}
+	c.learnRecipients(t)
 	if t.mode == transferData {
-		c.hearData(t)
+		c.readData(t)
 	}
 }
 
@@ -289,42 +310,52 @@ func (c *conn) leadPipelined(t *transaction) {
 func (c *conn) leadLockstep(t *transaction) {
 	j := t.job
 	c.buf = c.appendMail(c.buf[:0], t)
-	c.saidFlight(c.buf)
+	c.logFlight(c.buf)
 	if _, err := c.write(j.ctx, c.buf); err != nil {
 		c.lost(t, StageMail, err)
 		return
 	}
-	if !c.hearMail(t) {
+	if !c.readMail(t) {
 		return
 	}
 	for n, i := range t.rcpts {
 		c.buf = c.appendRcpt(c.buf[:0], t, i)
-		c.saidFlight(c.buf)
+		c.logFlight(c.buf)
 		if _, err := c.write(j.ctx, c.buf); err != nil {
 			c.lost(t, StageRcpt, err)
 			return
 		}
-		if !c.hearRcpt(t, i) {
+		if !c.readRcpt(t, i) {
 			return
 		}
-		if len(t.later) > 0 { // it takes no more: the rest need not be asked
+		if t.surplus.certain { // the server takes no more: the rest need not be asked for
 			t.later = append(t.later, t.rcpts[n+1:]...)
-			return
+			break
 		}
+	}
+	c.learnRecipients(t)
+}
+
+// learnRecipients keeps the number of recipients that the server takes in a transaction. A refusal that does not say "too
+// many" counts only when everything after the first of several was refused alike: one full mailbox is no limit.
+func (c *conn) learnRecipients(t *transaction) {
+	if n := len(t.accepted); n > 0 && (t.surplus.certain || (t.surplus.refused > 1 && !t.surplus.followed)) {
+		c.rcptMax = n
 	}
 }
 
 // askData sends DATA by itself.
 func (c *conn) askData(t *transaction) {
-	c.said("DATA")
+	c.logSent("DATA")
 	if _, err := c.write(t.job.ctx, []byte("DATA\r\n")); err != nil {
 		c.lost(t, StageData, err)
 		return
 	}
-	c.hearData(t)
+	c.readData(t)
 }
 
-// commit asks the hooks. It is false when the message is abandoned.
+// commit calls the hooks. It is false when the message is not to be sent now: a hook refused, the context is done, or the
+// connection ended meanwhile.
 func (c *conn) commit(t *transaction) bool {
 	j := t.job
 	if err := j.ctx.Err(); err != nil {
@@ -344,13 +375,25 @@ func (c *conn) commit(t *transaction) bool {
 			return false
 		}
 	}
-	return true
+	return !c.interrupted(t)
 }
 
-// mayGetIt are the recipients that the body is about to leave for: where it leaves with the envelope, all of them.
+// mayGetIt returns the recipients that the body is about to leave for: all of them when it leaves with the envelope.
 func (t *transaction) mayGetIt() []int {
 	if t.mode == transferFlight {
 		return slices.Clone(t.rcpts)
 	}
 	return slices.Clone(t.accepted)
+}
+
+// dialogueFault tells whether a refusal speaks of the dialogue rather than of the mail (RFC 5321 §4.2.4, RFC 3463 §3.6): the
+// command or a parameter of it is not known, or comes at the wrong time.
+func dialogueFault(r Reply) bool {
+	switch r.Code {
+	case 500, 502, 504, 555:
+		return true
+	case 501, 503:
+		return r.Enhanced == "" || strings.HasPrefix(r.Enhanced, "5.5.")
+	}
+	return false
 }

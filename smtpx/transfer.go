@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 )
 
-// transferData writes the body and the final dot, with the head of the next message behind it where one waits and the
-// server takes pipelining (RFC 2920 §3.1), and reads the reply to the dot.
-func (c *conn) transferData(t *transaction) (rider *transaction) {
+// transferData writes the body and the final dot and reads the reply to the dot. It returns the next transaction when the
+// head of that one left behind the dot (RFC 2920 §3.1).
+func (c *conn) transferData(t *transaction) (next *transaction) {
 	j := t.job
 	body := j.body.dotReader()
 	for {
@@ -21,54 +22,45 @@ func (c *conn) transferData(t *transaction) (rider *transaction) {
 			c.lost(t, StageData, err)
 			return nil
 		}
+		t.begun = true
 		if c.interrupted(t) {
 			return nil
 		}
 	}
-	if err := j.ctx.Err(); err != nil {
-		c.cut()
-		t.abandon(gaveUp(StageData, err))
+	if !c.mayEnd(t) {
 		return nil
 	}
 	dot := len(c.buf)
 	c.buf = append(c.buf, endOfData...)
-	c.saidBody(j.body.size())
-	c.said(".")
+	c.logBody(j.body.size())
+	c.logSent(".")
 	if c.offers("PIPELINING") && len(t.later) == 0 && len(j.todo) == 0 {
-		rider = c.ride()
+		next = c.appendEarlyHead()
 	}
 	// From here on the message may be complete at the other end: no context stops the write, and only a reply tells.
 	n, err := c.write(context.Background(), c.buf)
-	c.conclude(t, err, n > dot)
-	return rider
+	if !c.conclude(t, err, n > dot) && next != nil {
+		c.relay.early.refuse() // the head behind the dot may be the reason
+	}
+	return next
 }
 
-// ride puts the head of the next message that waits behind the end of this one, if the connection may serve another.
-func (c *conn) ride() *transaction {
-	for !c.usedUp() {
-		j := c.pool.rider()
-		if j == nil {
-			return nil
-		}
-		if t := c.begin(j); t != nil {
-			t.rode = true
-			end := len(c.buf)
-			c.buf = c.appendHead(c.buf, t)
-			c.saidFlight(c.buf[end:])
-			c.pool.letRide(j)
-			return t
-		}
-		close(j.done)
+// mayEnd is asked before the write that ends the body. It is false when the context is done or the server spoke or hung up.
+func (c *conn) mayEnd(t *transaction) bool {
+	if err := t.job.ctx.Err(); err != nil {
+		c.cut()
+		t.abandon(gaveUp(StageData, err))
+		return false
 	}
-	return nil
+	return !c.interrupted(t)
 }
 
 // transferChunk sends the body as one chunk (RFC 3030).
 func (c *conn) transferChunk(t *transaction) {
 	j := t.job
 	c.buf = appendChunkHead(c.buf[:0], &j.body)
-	c.saidFlight(c.buf)
-	c.saidBody(j.body.size())
+	c.logFlight(c.buf)
+	c.logBody(j.body.size())
 	rest := j.body.data
 	first := min(len(rest), blockSize)
 	c.buf = append(c.buf, rest[:first]...)
@@ -78,6 +70,7 @@ func (c *conn) transferChunk(t *transaction) {
 			c.lost(t, StageData, err)
 			return
 		}
+		t.begun = true
 		if c.interrupted(t) {
 			return
 		}
@@ -88,9 +81,7 @@ func (c *conn) transferChunk(t *transaction) {
 	if j.body.open {
 		c.buf = append(c.buf, "\r\n"...)
 	}
-	if err := j.ctx.Err(); err != nil {
-		c.cut()
-		t.abandon(gaveUp(StageData, err))
+	if !c.mayEnd(t) {
 		return
 	}
 	n, err := c.write(context.Background(), c.buf)
@@ -103,7 +94,7 @@ func appendChunkHead(buf []byte, b *body) []byte {
 	return append(buf, " LAST\r\n"...)
 }
 
-// runFlight sends a whole message in one flight. The hook is asked first.
+// runFlight sends a whole message in one flight. It calls the hooks first.
 func (c *conn) runFlight(t *transaction) {
 	if !c.commit(t) {
 		return
@@ -111,8 +102,8 @@ func (c *conn) runFlight(t *transaction) {
 	j := t.job
 	c.buf = c.appendHead(c.buf[:0], t)
 	c.buf = appendChunkHead(c.buf, &j.body)
-	c.saidFlight(c.buf)
-	c.saidBody(j.body.size())
+	c.logFlight(c.buf)
+	c.logBody(j.body.size())
 	c.buf = append(c.buf, j.body.data...)
 	if j.body.open {
 		c.buf = append(c.buf, "\r\n"...)
@@ -123,74 +114,126 @@ func (c *conn) runFlight(t *transaction) {
 		return
 	}
 	t.complete = true
-	// The first refusal is the verdict; all replies are read, so that the connection stays in step.
-	if !c.hearMail(t) && c.dead {
+	// The first refusal is the verdict. All replies are read, so that the connection stays in step.
+	if !c.readMail(t) && c.dead() {
 		return
 	}
 	for _, i := range t.rcpts {
-		if !c.hearRcpt(t, i) {
+		if !c.readRcpt(t, i) {
 			return
 		}
 	}
+	c.learnRecipients(t)
 	c.conclude(t, err, true)
 }
 
-// interrupted looks for a reply that comes before the body is complete. A refusal is the verdict; whatever it is, the
-// server is not listening any more.
+// interrupted looks for a reply that comes before the end of the body has left. It costs no round trip. A refusal is the
+// verdict. Whatever came, the server does not read the rest, and nothing was accepted.
+//
+// When the connection ended before the first octet of the body, as it does while a hook takes its time, the message goes on
+// another connection, once.
 func (c *conn) interrupted(t *transaction) bool {
-	select {
-	case in := <-c.replies:
-		c.cut()
-		switch {
-		case in.err != nil:
-			t.fail(&Error{Stage: StageData, Class: ClassTransient, Err: plainIO(in.err)})
-		case in.reply.Code >= 400:
-			t.fail(refusal(c.relay.profile, StageData, in.reply))
-		default:
-			t.fail(&Error{Stage: StageData, Class: ClassTransient, Reply: in.reply, Err: errors.New("reply before the end of the message")})
-		}
-		return true
-	default:
+	in := c.pending()
+	if in == nil {
 		return false
 	}
+	c.cut()
+	switch {
+	case !t.begun && !t.job.restarted && endOfSession(in):
+		t.job.restarted = true
+		c.moveOn(t)
+	case in.err != nil:
+		t.fail(&Error{Stage: StageData, Class: ClassTransient, Err: plainIO(in.err)})
+	case in.reply.Code >= 400:
+		t.fail(c.refused(StageData, in.reply))
+	default:
+		t.fail(&Error{Stage: StageData, Class: ClassTransient, Reply: c.scrub(in.reply), Err: errors.New("reply before the end of the message")})
+	}
+	return true
 }
 
-// conclude reads the reply to the end of the body. complete is false when the write stopped before it, with err.
-func (c *conn) conclude(t *transaction, err error, complete bool) {
+// conclude reads the reply to the end of the body. complete is false when the write stopped before it, with err. The result
+// is false when no reply came.
+func (c *conn) conclude(t *transaction, err error, complete bool) (answered bool) {
 	if !complete {
 		c.lost(t, StageData, err)
-		return
+		return true
 	}
 	t.complete = true
 	if err != nil {
-		c.dead = true // what came behind the end did not get out
+		c.state = connDead // what was behind the end did not leave
 	}
-	r, rerr := c.hear(t, StageDot, c.relay.Timeouts.Dot)
+	r, rerr := c.read(t, StageDot, c.relay.Timeouts.Dot)
+	if rerr != nil {
+		c.cut()
+		t.fail(c.unanswered(t, rerr))
+		return false
+	}
 	switch {
-	case rerr != nil:
+	case closes(r.Code) && r.Positive(), r.Intermediate():
 		c.cut()
-		t.fail(&Error{Stage: StageDot, Class: ClassAmbiguous, Err: plainIO(rerr)})
-		return
+		t.fail(&Error{Stage: StageDot, Class: ClassAmbiguous, Reply: c.scrub(r), Err: fmt.Errorf("%w: unexpected code %d", errReply, r.Code)})
 	case r.Positive():
-		c.dirty = false
-		for _, i := range t.accepted {
-			t.job.res.Outcomes[i].Accepted = true
-		}
-		if t.job.res.ProviderID == "" && len(t.accepted) > 0 {
-			t.job.res.ProviderID = c.relay.profile.MessageID(r)
-		}
-	case r.Code >= 400:
-		if r.Code == 421 {
-			c.dead = true
-		}
-		// A server that refuses BDAT may leave the transaction open (RFC 3030 §2); after DATA it is closed.
-		c.dirty = t.mode != transferData
-		e := refusal(c.relay.profile, StageDot, r)
-		c.pool.learn(c, e)
-		t.fail(e)
-	default:
+		c.accepted(t, r)
+	case t.mode != transferData && len(t.accepted) > 0 && dialogueFault(r):
+		// Octets of the body may have been read as commands: nothing more is sent here.
 		c.cut()
-		t.fail(&Error{Stage: StageDot, Class: ClassAmbiguous, Reply: r, Err: fmt.Errorf("%w: unexpected code %d", errReply, r.Code)})
+		c.pool.disbelieve(c, "CHUNKING", r)
+		c.moveOn(t)
+	default:
+		c.refusedDot(t, r)
 	}
-	t.job.res.Reply = r
+	t.job.res.Reply = c.scrub(r)
+	return true
+}
+
+// accepted notes that the server took the message for the recipients that it accepted.
+func (c *conn) accepted(t *transaction, r Reply) {
+	c.settle(connReady)
+	for _, i := range t.accepted {
+		t.job.res.Outcomes[i].Accepted = true
+	}
+	if len(t.accepted) == 0 {
+		return
+	}
+	if t.job.res.ProviderID == "" {
+		t.job.res.ProviderID = c.relay.profile.MessageID(r)
+	}
+	if c.carried++; c.carried > 1 {
+		c.relay.early.count()
+	}
+}
+
+// refusedDot takes a refusal of the whole message.
+func (c *conn) refusedDot(t *transaction, r Reply) {
+	c.settle(connReady)
+	if t.mode != transferData {
+		c.settle(connDirty) // a server that refuses BDAT may leave the transaction open (RFC 3030 §2); after DATA it is closed
+	}
+	if closes(r.Code) {
+		c.state = connDead
+	}
+	e := c.refused(StageDot, r)
+	c.pool.learn(c, e)
+	t.fail(e)
+}
+
+// unanswered is the error of a message whose end has left without a reply: it is in doubt, unless the server had said 421.
+func (c *conn) unanswered(t *transaction, err error) *Error {
+	if t.closing != nil {
+		return t.closing
+	}
+	return &Error{Stage: StageDot, Class: ClassAmbiguous, Err: plainIO(err)}
+}
+
+// closes tells whether a reply code announces the end of the connection (RFC 5321 §4.2.3). 220 is the greeting of a new one.
+func closes(code int) bool { return code == 421 || code == 221 || code == 220 }
+
+// endOfSession tells whether a reply without a command says only that the connection ended: the stream did, or the server
+// closes it after a time limit.
+func endOfSession(in *inbound) bool {
+	if in.err != nil {
+		return errors.Is(in.err, io.EOF) || !errors.Is(in.err, errReply)
+	}
+	return closes(in.reply.Code) || in.reply.Enhanced == "4.4.2"
 }

@@ -23,7 +23,7 @@ var parameters = map[string]func(c *Config, value string) error{
 	"ca":         func(c *Config, v string) error { c.CAFile = v; return nil },
 	"cert":       func(c *Config, v string) error { c.CertFile = v; return nil },
 	"key":        func(c *Config, v string) error { c.KeyFile = v; return nil },
-	"conns":      func(c *Config, v string) error { return setCount(&c.Conns, v) },
+	"conns":      func(c *Config, v string) error { return setCount(&c.Connections, v) },
 	"messages":   func(c *Config, v string) error { return setCount(&c.MaxMessages, v) },
 	"rate":       func(c *Config, v string) error { return setRate(&c.Rate, v) },
 	"idle":       func(c *Config, v string) error { return setDuration(&c.Idle, v) },
@@ -148,24 +148,30 @@ func setIP(to *net.IP, value string) error {
 	return nil
 }
 
-// redacted gives the URL back without the password.
-func (c *Config) redacted() string {
-	u := url.URL{Scheme: "smtp", Host: net.JoinHostPort(c.Host, strconv.Itoa(c.Port))}
-	if c.TLS == TLSImplicit {
+// userIsSecret tells whether the user name is a credential by itself: it is the password, too, or the provider's user is a
+// token, as Postmark's.
+func (r *relay) userIsSecret() bool {
+	return r.User != "" && (r.User == r.Password || strings.Contains(r.profile.User.Value, "token as user"))
+}
+
+// redacted returns the URL without the password, and without a user name that is a secret.
+func (r *relay) redacted() string {
+	u := url.URL{Scheme: "smtp", Host: net.JoinHostPort(r.Host, strconv.Itoa(r.Port))}
+	if r.TLS == TLSImplicit {
 		u.Scheme = "smtps"
 	}
-	if c.User != "" {
-		u.User = url.User(c.User)
+	if r.User != "" && !r.userIsSecret() {
+		u.User = url.User(r.User)
 	}
 	q := url.Values{}
-	if c.TLS != TLSImplicit && c.TLS != TLSStartTLS {
-		q.Set("tls", string(c.TLS))
+	if r.TLS != TLSImplicit && r.TLS != TLSStartTLS {
+		q.Set("tls", string(r.TLS))
 	}
-	if c.EHLO != "" {
-		q.Set("ehlo", c.EHLO)
+	if r.EHLO != "" {
+		q.Set("ehlo", r.EHLO)
 	}
-	if c.Provider != "" {
-		q.Set("provider", c.Provider)
+	if r.Provider != "" {
+		q.Set("provider", r.Provider)
 	}
 	u.RawQuery = q.Encode()
 	return u.String()

@@ -19,7 +19,7 @@ func TestOpenReadsURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Host != "relay.example.com" || got.Port != 2525 || got.User != "u@x" || got.Password != "p/w" ||
-		got.TLS != smtpx.TLSOpportunistic || got.EHLO != "mx.example.org" || got.Auth != "PLAIN" || got.Conns != 7 ||
+		got.TLS != smtpx.TLSOpportunistic || got.EHLO != "mx.example.org" || got.Auth != "PLAIN" || got.Connections != 7 ||
 		got.MaxMessages != 9 || got.Rate != 10 || got.Idle != 5*time.Second || got.MaxAge != 2*time.Minute ||
 		!got.LocalAddr.Equal(net.IPv4(127, 0, 0, 2)) || !got.ClearAuth {
 		t.Errorf("read %+v", got)
@@ -62,6 +62,9 @@ func TestOpenRefuses(t *testing.T) {
 		{"smtp://relay.example.com?provider=acme", "unknown provider"},
 		{"smtp://relay.example.com?auth=plain", "auth needs a user"},
 		{"smtp://u:hunter2@relay.example.com?tls=none", "not sent in clear"},
+		{"smtp://user@relay.example.com", "no password"},
+		{"smtp://user:@relay.example.com?auth=login", "no password"},
+		{"smtp://user@relay.example.com?auth=xoauth2", "no password"},
 		{"smtp://::1", "in brackets"},
 		{"smtp://a%20b.example.com", "cannot be parsed"},
 		{"smtp://a$b.example.com", "the character '$'"},

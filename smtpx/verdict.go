@@ -8,38 +8,50 @@ import (
 	"time"
 )
 
-// hearMail reads the reply to MAIL. It is false when MAIL was refused or the connection was lost.
-func (c *conn) hearMail(t *transaction) bool {
-	r, err := c.hear(t, StageMail, c.relay.Timeouts.Mail)
+// readMail reads the reply to MAIL. It is false when MAIL was refused or the connection was lost.
+func (c *conn) readMail(t *transaction) bool {
+	r, err := c.read(t, StageMail, c.relay.Timeouts.Mail)
 	if err != nil {
 		c.lost(t, StageMail, err)
 		return false
 	}
-	t.heard = true
-	if r.Positive() {
-		c.dirty = true
+	t.answered = true
+	switch {
+	case r.Positive() && !closes(r.Code):
+		c.settle(connDirty)
 		return true
+	case t.early && dialogueFault(r):
+		// The server read the commands while it was not ready for them. Nothing of the message can have been taken.
+		c.relay.early.refuse()
+		c.cut()
+		c.moveOn(t)
+	default:
+		c.refuse(t, c.refused(StageMail, r))
 	}
-	c.refuse(t, refusal(c.relay.profile, StageMail, r))
 	return false
 }
 
-// hear waits for a reply. Once the end of the body has left, nothing cuts the wait short: only a reply tells what became of it.
-func (c *conn) hear(t *transaction, stage Stage, limit time.Duration) (Reply, error) {
+// read waits for a reply. Once the end of the body has left, no context cuts the wait short: only a reply tells the outcome.
+func (c *conn) read(t *transaction, stage Stage, limit time.Duration) (Reply, error) {
 	ctx := t.job.ctx
-	if t.complete {
+	switch {
+	case t.closing != nil:
+		ctx, limit = context.Background(), lingering
+	case t.complete:
 		ctx, limit = context.Background(), max(limit, c.relay.Timeouts.Dot)
+	case t.early && !t.open:
+		limit = c.relay.early.wait(stage, limit)
 	}
 	r, err := c.await(ctx, limit)
 	if c.relay.Observer.Stage != nil {
 		var failed *Error
 		switch {
 		case err != nil && t.complete:
-			failed = &Error{Stage: StageDot, Class: ClassAmbiguous, Err: plainIO(err)}
+			failed = c.unanswered(t, err)
 		case err != nil:
 			failed = &Error{Stage: stage, Class: ClassTransient, Err: plainIO(err)}
 		case r.Code >= 400:
-			failed = refusal(c.relay.profile, stage, r)
+			failed = c.refused(stage, r)
 		}
 		c.observed(stage, c.flown, r.Code, failed)
 	}
@@ -49,23 +61,21 @@ func (c *conn) hear(t *transaction, stage Stage, limit time.Duration) (Reply, er
 // refuse takes a verdict on the whole message, or on the session.
 func (c *conn) refuse(t *transaction, e *Error) {
 	c.pool.learn(c, e)
-	if e.Reply.Code == 421 || e.Reply.Code < 400 {
-		c.dead = true
+	if closes(e.Reply.Code) || e.Reply.Code < 400 {
+		c.state = connDead
 	}
-	if t.kept && (e.Class == ClassRecycle || (e.Stage == StageMail && e.Reply.Code == 421 && e.Class == ClassTransient)) {
-		// The session was used up by earlier messages, or the server ends it while it was idle: this message goes on another
-		// without a word. What is wrong with the relay, if anything is, a new connection will hear.
-		c.dead = true
-		t.stale = true
-		t.accepted = nil
+	if t.used && (e.Class == ClassRecycle || (e.Stage == StageMail && e.Reply.Code == 421 && e.Class == ClassTransient)) {
+		// Earlier messages used the session up, or the server ends it while it was idle: this message goes on another without
+		// an error. If anything is wrong with the relay, a new connection hears it.
+		c.moveOn(t)
 		return
 	}
 	t.abandon(e)
 }
 
-// hearRcpt reads the reply to one RCPT. It is false when the rest need not be read.
-func (c *conn) hearRcpt(t *transaction, i int) bool {
-	r, err := c.hear(t, StageRcpt, c.relay.Timeouts.Rcpt)
+// readRcpt reads the reply to one RCPT. It is false when the rest need not be read.
+func (c *conn) readRcpt(t *transaction, i int) bool {
+	r, err := c.read(t, StageRcpt, c.relay.Timeouts.Rcpt)
 	if err != nil {
 		c.lost(t, StageRcpt, err)
 		return false
@@ -73,29 +83,33 @@ func (c *conn) hearRcpt(t *transaction, i int) bool {
 	o := &t.job.res.Outcomes[i]
 	switch {
 	case o.Err != nil || t.stale: // MAIL was refused: this reply adds nothing
-	case r.Positive():
+	case r.Positive() && !closes(r.Code):
 		t.accepted = append(t.accepted, i)
+		t.surplus.followed = t.surplus.followed || t.surplus.refused > 0
 	default:
-		return c.refuseRcpt(t, i, refusal(c.relay.profile, StageRcpt, r))
+		return c.refuseRcpt(t, i, c.refused(StageRcpt, r))
 	}
-	return !c.dead
+	return !c.dead()
 }
 
 // refuseRcpt takes a verdict on one recipient. It is false when the rest need not be read.
 func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
-	code := e.Reply.Code
-	switch many := tooManyRecipients(e); {
-	case many && len(t.accepted) > 0 && code != 421:
-		if len(t.later) == 0 {
-			c.rcptMax = len(t.accepted)
-		}
+	ends := closes(e.Reply.Code) || e.Reply.Code < 400
+	many, certain := tooManyRecipients(e)
+	switch {
+	case many && len(t.accepted) > 0 && !ends:
+		t.surplus.refused++
+		t.surplus.certain = t.surplus.certain || certain
 		t.later = append(t.later, i)
 		return true
-	case code != 421 && (strings.HasPrefix(e.Rule, "recipients.many") || (many && e.Rule == "rcpt")):
+	case !ends && (certain || (many && e.Rule == "rcpt")):
 		e.Class, e.scope = ClassTransient, "" // there were none before it: trying again at once leads nowhere
+	case t.complete && ends:
+		// The body has left, and the server ends the connection. Unless it still answers the body, it accepted nobody.
+		t.closing = e
 	case t.complete:
-		// The body has left: for the recipients that were accepted the reply to it is still to come.
-	case code == 421 || code < 400 || (e.Class == ClassRecycle && t.kept):
+		// The body has left: the reply to it decides about the recipients that were accepted.
+	case ends || (e.Class == ClassRecycle && t.used):
 		c.refuse(t, e)
 		return false
 	}
@@ -103,29 +117,39 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 	return true
 }
 
-// tooManyRecipients tells whether a RCPT may have been refused only because of those before it: RFC 5321 §4.5.3.1.10 has 452
-// for it and wants 552 taken the same way. What the words say about the relay or the message goes before.
-func tooManyRecipients(e *Error) bool {
+// tooManyRecipients tells whether a RCPT may have been refused only because of those before it, and whether the server says
+// so: RFC 5321 §4.5.3.1.10 has 452 for it and wants 552 taken alike. What the words say about the relay or the message goes first.
+func tooManyRecipients(e *Error) (may, certain bool) {
 	r := e.Reply
-	return strings.HasPrefix(e.Rule, "recipients.many") ||
-		((r.Code == 452 || r.Code == 552) && r.Enhanced == "" && (e.Class == ClassTransient || e.Class == ClassRecipient))
+	certain = strings.HasPrefix(e.Rule, "recipients.many")
+	return certain ||
+		((r.Code == 452 || r.Code == 552) && r.Enhanced == "" && (e.Class == ClassTransient || e.Class == ClassRecipient)), certain
 }
 
-// hearData reads the reply to DATA.
-func (c *conn) hearData(t *transaction) {
-	r, err := c.hear(t, StageData, c.relay.Timeouts.Data)
+// readData reads the reply to DATA.
+func (c *conn) readData(t *transaction) {
+	r, err := c.read(t, StageData, c.relay.Timeouts.Data)
 	if err != nil {
 		c.lost(t, StageData, err)
 		return
 	}
 	if r.Code == 354 {
 		t.open = true
+		if t.early {
+			c.relay.early.take()
+		}
 		return
 	}
-	if r.Code == 421 || r.Code < 400 {
-		c.dead = true
+	if len(t.accepted) > 0 && t.early && dialogueFault(r) {
+		c.relay.early.refuse()
+		c.cut()
+		c.moveOn(t)
+		return
 	}
-	e := refusal(c.relay.profile, StageData, r)
+	if closes(r.Code) || r.Code < 400 {
+		c.state = connDead
+	}
+	e := c.refused(StageData, r)
 	c.pool.learn(c, e)
 	t.fail(e)
 }
@@ -133,21 +157,26 @@ func (c *conn) hearData(t *transaction) {
 // lost takes the end of the connection. Before the end of the body has left, the message was certainly not accepted.
 func (c *conn) lost(t *transaction, stage Stage, err error) {
 	defer c.cut()
-	c.dead = true
+	c.state = connDead
 	if t.complete {
-		t.fail(&Error{Stage: StageDot, Class: ClassAmbiguous, Err: plainIO(err)})
+		t.fail(c.unanswered(t, err))
 		return
 	}
 	if cause := t.job.ctx.Err(); cause != nil {
 		t.abandon(gaveUp(stage, cause))
 		return
 	}
-	if e := c.verdict(stage, err); e != nil {
+	if t.early && !t.open && (!t.answered || c.relay.early.onTrial()) {
+		c.relay.early.refuse()
+		c.moveOn(t)
+		return
+	}
+	if e := c.lastWords(stage, err); e != nil {
 		c.refuse(t, e)
 		return
 	}
-	if stage == StageMail && !t.heard && t.kept && !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.stale = true // it was dead before we came
+	if stage == StageMail && !t.answered && t.used && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.moveOn(t) // it was dead before the message came
 		return
 	}
 	t.fail(&Error{Stage: stage, Class: ClassTransient, Err: plainIO(err)})
