@@ -20,7 +20,7 @@ import (
 	"github.com/outboxmail/outbox/templates"
 )
 
-// This file is an example: an application that resets passwords, and the tests that its authors would write.
+// This file is an example: an application that resets passwords, and tests for it.
 
 // accounts is the application.
 type accounts struct {
@@ -64,8 +64,7 @@ func (a *accounts) mail(name, address, token string, expires time.Time) (*outbox
 	return msg, a.reset.Fill(msg, data)
 }
 
-// requestReset stores a token and the mail about it. The mail about an earlier token that is still waiting is withdrawn
-// in the same transaction.
+// requestReset stores a token and enqueues the mail about it. It cancels the mail about an earlier token in the same transaction.
 func (a *accounts) requestReset(ctx context.Context, tx *sql.Tx, name, address, token string) error {
 	var earlier outbox.ID
 	err := tx.QueryRowContext(ctx, `SELECT mail FROM resets WHERE user = $1`, address).Scan(&earlier)
@@ -159,7 +158,9 @@ func TestResetFromEndToEnd(t *testing.T) {
 	app, queue := open(t)
 	inbox := outboxtest.NewInbox(t)
 	request(t, app, "first")
-	request(t, app, "second") // supersedes the first, whose mail must not arrive any more
+	request(t, app, "second") // cancels the first mail
+	outboxtest.RequireEnqueued(t, app.db, outboxtest.Match{Contains: "token=first", State: outbox.StateCancelled})
+	outboxtest.RequireEnqueued(t, app.db, outboxtest.Match{Contains: "token=second", State: outbox.StateQueued})
 
 	if report := outboxtest.Deliver(t, queue, inbox); report.Sent != 1 {
 		t.Errorf("report %+v, want one sent", report)

@@ -1,28 +1,36 @@
-// Package outboxtest helps to test applications that send e-mail with package outbox: what they enqueued, what arrives,
-// and what they do when a relay fails.
+// Package outboxtest helps you test an application that sends e-mail with package outbox.
 //
-// A test of a business function looks into its transaction:
+// Look into the transaction of a business function:
 //
 //	mail := outboxtest.RequireEnqueued(t, tx, outboxtest.Match{To: "ann@example.org", Key: "order-1001"})
 //
-// A test from end to end delivers to an [Inbox], an SMTP server on loopback with TLS and a password, and reads what
-// arrived as a person would:
+// Deliver to an [Inbox], an SMTP server on loopback with TLS and a password, and read the mail as a person would:
 //
 //	inbox := outboxtest.NewInbox(t)
 //	outboxtest.Deliver(t, queue, inbox)
 //	mail := inbox.Require(outboxtest.Match{Subject: "Reset your password"})
 //	open(mail.Links[0])
 //
-// A [Relay] stands in for a relay without a network, and fails on demand. [Render] and [Golden] compare whole messages
-// with files.
+// Test that a message was cancelled, or that it waits:
 //
-// Everything here fails the test instead of returning errors, and belongs to the test it was made for: it is closed when
-// that ends. Unless a comment says otherwise, functions are called from the goroutine of the test.
+//	outboxtest.RequireEnqueued(t, tx, outboxtest.Match{Tag: "reminder", State: outbox.StateCancelled})
+//	outboxtest.RequireEnqueued(t, tx, outboxtest.Match{Tag: "reminder", State: outboxtest.Scheduled})
+//
+// Let three days pass, and deliver the reminder that is due then:
+//
+//	outboxtest.Advance(t, db, 72*time.Hour)
+//	outboxtest.Deliver(t, queue, inbox)
+//
+// A [Relay] works without a network and fails on demand: test with it what the application does after a refusal, an outage or a
+// lost reply. [Render] and [Golden] compare whole messages with files.
+//
+// Every function fails the test instead of returning an error. What it opens is closed at the end of the test. Call the functions from
+// the goroutine of the test, unless their comment allows others.
 package outboxtest
 
 import "context"
 
-// TB is what this package needs of a [testing.TB].
+// TB is the part of a [testing.TB] that this package uses.
 type TB interface {
 	Helper()
 	Cleanup(fn func())

@@ -11,65 +11,106 @@ import (
 	"github.com/outboxmail/outbox/keyring"
 )
 
-// Queryer is where enqueued messages are looked for: the transaction under test (*sql.Tx, *sqlx.Tx), which sees its own
-// before it commits, or the database (*sql.DB, *sqlx.DB). For a native pgx transaction look after it has committed.
+// Queryer is where enqueued messages are looked for. The transaction under test (*sql.Tx, *sqlx.Tx) sees its own messages
+// before it commits. The database (*sql.DB, *sqlx.DB) sees what is committed, so it also serves an application that uses a
+// native pgx transaction.
 type Queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// InSchema looks for enqueued messages in the tables of a schema of PostgreSQL, where the application names one in the Config of
-// package outbox.
-func InSchema(tx Queryer, name string) Queryer { return inSchema{tx, name} }
-
-// inSchema is what InSchema returns.
-type inSchema struct {
+// view is a Queryer with what [InSchema] and [WithKeys] add to it.
+type view struct {
 	Queryer
+
 	schema string
+	keys   *keyring.Ring
 }
 
-// QueryContext puts the tables that the query names into the schema.
-func (q inSchema) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if err := pgschema.Check(q.schema); err != nil {
-		return nil, err
+// viewOf adds to what was added before.
+func viewOf(db Queryer) view {
+	if v, ok := db.(view); ok {
+		return v
 	}
-	return q.Queryer.QueryContext(ctx, pgschema.Qualify(query, q.schema), args...)
+	return view{Queryer: db}
 }
 
-// RequireEnqueued returns the one enqueued message that fits. It fails the test when there is none or more than one, and
-// says then of every message why it does not fit. It sees all messages that the transaction sees, those of earlier
-// transactions too.
-func RequireEnqueued(t TB, tx Queryer, want Match) *Mail {
-	t.Helper()
-	return want.one(t, Enqueued(t, tx), "enqueued")
+// QueryContext runs a query over the tables in the schema.
+func (v view) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return v.Queryer.QueryContext(ctx, pgschema.Qualify(query, v.schema), args...)
 }
 
-// RequireNotEnqueued fails the test when an enqueued message fits.
-func RequireNotEnqueued(t TB, tx Queryer, unwanted Match) {
-	t.Helper()
-	list := Enqueued(t, tx)
-	if found := unwanted.filter(list); len(found) > 0 {
-		t.Fatalf("%d messages of this kind were enqueued, want none%s", len(found), unwanted.describe(list))
+// InSchema looks into the tables of one PostgreSQL schema: the one that the application names in outbox.Config.Schema. A
+// name that cannot be one fails the test at the first look.
+func InSchema(db Queryer, name string) Queryer {
+	if err := pgschema.Check(name); err != nil {
+		return broken{err}
 	}
+	v := viewOf(db)
+	v.schema = name
+	return v
 }
 
-// WithKeys looks through tx for enqueued messages and opens those that are encrypted with the keys.
+// broken is a Queryer that fails.
+type broken struct{ err error }
+
+// QueryContext returns the error.
+func (b broken) QueryContext(context.Context, string, ...any) (*sql.Rows, error) { return nil, b.err }
+
+// WithKeys also opens enqueued messages that are encrypted. The keys are those of outbox.Config.Keys.
 //
 //	outboxtest.RequireEnqueued(t, outboxtest.WithKeys(tx, keys), outboxtest.Match{To: "ann@example.org"})
-func WithKeys(tx Queryer, keys *keyring.Ring) Queryer { return keyed{tx, keys} }
-
-// keyed is a Queryer that brings its keys.
-type keyed struct {
-	Queryer
-
-	keys *keyring.Ring
+func WithKeys(db Queryer, keys *keyring.Ring) Queryer {
+	if b, ok := db.(broken); ok {
+		return b
+	}
+	v := viewOf(db)
+	v.keys = keys
+	return v
 }
 
-// Enqueued returns all enqueued messages, whatever became of them, in the order in which they were enqueued. Of one whose
-// body was scrubbed, or is encrypted (see [WithKeys]), only the envelope is known and what of the subject and the metadata
-// is not encrypted.
-func Enqueued(t TB, tx Queryer) []*Mail {
+// RequireEnqueued returns the one enqueued message that fits. It fails the test if none or more than one fits, and then
+// says of every message why it does not fit. It sees every message that db sees, also those of earlier transactions and those
+// that were sent or cancelled.
+func RequireEnqueued(t TB, db Queryer, want Match) *Mail {
 	t.Helper()
-	list, err := enqueued(t.Context(), tx)
+	return want.one(t, look(t, db, want), "enqueued")
+}
+
+// RequireNotEnqueued fails the test if an enqueued message fits. A cancelled message was enqueued, too. To require that a
+// message does not wait any more, give the state:
+//
+//	outboxtest.RequireNotEnqueued(t, tx, outboxtest.Match{Tag: "reminder", State: outbox.StateQueued})
+func RequireNotEnqueued(t TB, db Queryer, unwanted Match) {
+	t.Helper()
+	unwanted.some = true
+	list := look(t, db, unwanted)
+	if found := unwanted.filter(list); len(found) > 0 {
+		t.Fatalf("%s enqueued, want none%s", unwanted.count(found), unwanted.describe(list))
+	}
+}
+
+// Search returns the enqueued messages that fit, in the order in which they were enqueued.
+func Search(t TB, db Queryer, want Match) []*Mail {
+	t.Helper()
+	return want.filter(look(t, db, want))
+}
+
+// look returns all messages, for a match that makes sense.
+func look(t TB, db Queryer, m Match) []*Mail {
+	t.Helper()
+	if err := checkState(m.State); err != nil {
+		t.Fatalf("Match.State: %v", err)
+		return nil
+	}
+	return Enqueued(t, db)
+}
+
+// Enqueued returns every enqueued message, whatever became of it, in the order in which they were enqueued. A message whose body was
+// scrubbed shows its envelope, and so does an encrypted message without its keys (see [WithKeys]). Subject and Metadata are
+// then shown if they are stored in clear.
+func Enqueued(t TB, db Queryer) []*Mail {
+	t.Helper()
+	list, err := enqueued(t.Context(), db)
 	if err != nil {
 		t.Fatalf("look for enqueued messages: %v", err)
 	}
@@ -80,15 +121,24 @@ const selectMessages = `SELECT CAST(id AS TEXT), COALESCE(idempotency_key, ''), 
 	`subject, not_before, expires_at, on_uncertain, COALESCE(CAST(tags AS TEXT), 'null'), COALESCE(CAST(metadata AS TEXT), 'null'), ` +
 	`COALESCE(body_key_id, ''), body FROM outbox_messages ORDER BY id`
 
-func enqueued(ctx context.Context, tx Queryer) (list []*Mail, err error) {
-	rows, err := tx.QueryContext(ctx, selectMessages)
+func enqueued(ctx context.Context, db Queryer) ([]*Mail, error) {
+	list, err := messages(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	return list, addDeliveries(ctx, db, list)
+}
+
+// messages reads all messages without their deliveries.
+func messages(ctx context.Context, db Queryer) (list []*Mail, err error) {
+	rows, err := db.QueryContext(ctx, selectMessages)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var keys *keyring.Ring
-	if k, ok := tx.(keyed); ok {
-		keys = k.keys
+	if v, ok := db.(view); ok {
+		keys = v.keys
 	}
 	for rows.Next() {
 		m, err := scan(rows, keys)
@@ -145,7 +195,7 @@ func scan(rows *sql.Rows, keys *keyring.Ring) (*Mail, error) {
 	return m, nil
 }
 
-// open opens what of a message is encrypted, and returns its body. Without keys, what is encrypted is left out.
+// open decrypts subject and metadata in place and returns the decrypted body. Without keys it leaves out the encrypted fields.
 func open(keys *keyring.Ring, m *Mail, body []byte) ([]byte, error) {
 	if keys == nil {
 		if keyring.IsSealedSubject(m.Subject) {
@@ -169,7 +219,7 @@ func open(keys *keyring.Ring, m *Mail, body []byte) ([]byte, error) {
 	return keys.OpenBody(string(m.ID), body)
 }
 
-// timeOf reads a time as PostgreSQL gives it, or as SQLite stores it. Nothing is the zero time.
+// timeOf reads a time as PostgreSQL returns it or as SQLite stores it. NULL is the zero time.
 func timeOf(v any) (time.Time, error) {
 	switch v := v.(type) {
 	case nil:

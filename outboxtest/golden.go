@@ -11,15 +11,14 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// FixedID is the id of what [Render] renders.
+// FixedID is the id of the messages that [Render] renders.
 const FixedID outbox.ID = "01234567-89ab-7cde-8f01-23456789abcd"
 
-// FixedTime is the time at which [Render] renders.
+// FixedTime is the date of the messages that [Render] renders.
 var FixedTime = time.Date(2001, time.February, 3, 4, 5, 6, 0, time.UTC)
 
-// Render renders a message as it would be sent, with [FixedID] in the place of its id and at [FixedTime], so that the same
-// message gives the same bytes in every run. A nil outbox stands for the defaults of [outbox.Config]. NotBefore and
-// Expires, where the message has them, must be fixed too.
+// Render renders a message as it would be sent. It uses [FixedID] and [FixedTime], so the same message gives the same bytes in every
+// run. NotBefore and Expires of the message must be fixed, too. A nil o means the defaults of [outbox.Config].
 func Render(t TB, o *outbox.Outbox, msg *outbox.Message) []byte {
 	t.Helper()
 	render := outbox.Render
@@ -36,9 +35,8 @@ func Render(t TB, o *outbox.Outbox, msg *outbox.Message) []byte {
 // updateVariable is set to 1 to write golden files.
 const updateVariable = "OUTBOXTEST_UPDATE"
 
-// Golden compares bytes, such as those of [Render], with a file. With the environment variable OUTBOXTEST_UPDATE=1 it
-// writes the file instead, with its folders. Git must not convert the line breaks of such files: "*.eml -text" in
-// .gitattributes.
+// Golden compares bytes, such as those of [Render], with a file. If the environment variable OUTBOXTEST_UPDATE is 1, it writes the
+// file instead and makes its folders. Git must not convert the line breaks of such files: write "*.eml -text" into .gitattributes.
 func Golden(t TB, path string, got []byte) {
 	t.Helper()
 	if os.Getenv(updateVariable) == "1" {
@@ -63,7 +61,7 @@ func Golden(t TB, path string, got []byte) {
 	}
 }
 
-// firstDifference returns the number of the first line that differs, and both forms of it.
+// firstDifference returns the number of the first line that differs, and this line in a and in b.
 func firstDifference(a, b []byte) (n int, inA, inB []byte) {
 	for n = 1; ; n++ {
 		var moreA, moreB bool

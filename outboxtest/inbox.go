@@ -10,15 +10,16 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// Inbox is an SMTP server on loopback, with TLS and a password, that keeps what it accepts. Messages go there as they
-// would go to a relay. It is a [dispatcher.Sender]. Its methods may be called concurrently.
+// Inbox is an SMTP server on loopback, with TLS and a password. It keeps the messages that it accepts. It is a
+// [dispatcher.Sender]: messages go there as they would go to a relay. URL, Send and Clear may be called from any goroutine, the others
+// from that of the test.
 type Inbox struct {
 	t      TB
 	server *smtptest.Server
 	client *smtpx.Client
 }
 
-// NewInbox starts an inbox that lives as long as the test.
+// NewInbox starts an inbox. It stops at the end of the test.
 func NewInbox(t TB) *Inbox {
 	t.Helper()
 	server := smtptest.New(t, smtptest.Config{User: "app", Password: "secret"})
@@ -27,11 +28,11 @@ func NewInbox(t TB) *Inbox {
 		t.Fatalf("open the inbox: %v", err)
 		return nil
 	}
-	t.Cleanup(func() { _ = client.Close() }) // before the server, and without an error, as its documentation says
+	t.Cleanup(func() { _ = client.Close() }) // before the server; it returns no error
 	return &Inbox{t: t, server: server, client: client}
 }
 
-// URL is what an application that runs a dispatcher of its own is configured with; see [smtpx.Open].
+// URL returns the address of the inbox for [smtpx.Open]. Configure an application with it that runs a dispatcher of its own.
 func (in *Inbox) URL() string { return in.server.URL() }
 
 // Send sends a message to the inbox; see [smtpx.Client.Send].
@@ -39,7 +40,7 @@ func (in *Inbox) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smt
 	return in.client.Send(ctx, env, body)
 }
 
-// Mail returns everything that arrived, in the order in which it did.
+// Mail returns all messages that arrived, in the order of their arrival.
 func (in *Inbox) Mail() []*Mail {
 	in.t.Helper()
 	var list []*Mail
@@ -54,21 +55,21 @@ func (in *Inbox) Mail() []*Mail {
 	return list
 }
 
-// Search returns what arrived and fits.
+// Search returns the messages that arrived and fit, in the order of their arrival.
 func (in *Inbox) Search(want Match) []*Mail {
 	in.t.Helper()
 	return want.filter(in.Mail())
 }
 
-// Require returns the one message that arrived and fits. It fails the test when there is none or more than one, and says
-// then of every message why it does not fit.
+// Require returns the one message that arrived and fits. It fails the test if none or more than one fits, and then says of
+// every message why it does not fit.
 func (in *Inbox) Require(want Match) *Mail {
 	in.t.Helper()
 	return want.one(in.t, in.Mail(), "delivered")
 }
 
-// Wait returns the first message that fits as soon as it has arrived, for tests in which a dispatcher runs by itself. It
-// fails the test when ctx ends before, and says what arrived instead. It must be called from the goroutine of the test.
+// Wait returns the first message that fits, as soon as it has arrived. It is for tests in which a dispatcher runs by itself. It
+// fails the test if ctx ends first, and then lists the messages that did arrive.
 func (in *Inbox) Wait(ctx context.Context, want Match) *Mail {
 	in.t.Helper()
 	for {
@@ -84,18 +85,20 @@ func (in *Inbox) Wait(ctx context.Context, want Match) *Mail {
 	}
 }
 
-// Clear throws away what arrived.
+// Clear forgets the messages that arrived.
 func (in *Inbox) Clear() { in.server.Clear() }
 
-// Deliver sends what is due in a queue, such as a *store.Store, to an [Inbox], a [Relay] or another sender, and returns
-// when nothing is due any more. What is deferred stays deferred. It fails the test when the queue fails; what happens to
-// the messages is in the report.
+// Deliver sends the messages that are due in a queue, such as a *store.Store. It sends them to an [Inbox], a [Relay] or another
+// sender, and returns when nothing is due. A deferred message stays deferred; [Advance] makes it due. Deliver fails the test if the
+// queue fails. The report counts what happened to the deliveries.
+//
+// It serves every route with the default settings. To test settings of your own, call Flush of your own [dispatcher.Dispatcher].
 func Deliver(t TB, queue dispatcher.Queue, to dispatcher.Sender) dispatcher.Report {
 	t.Helper()
 	return DeliverWithKeys(t, queue, to, nil)
 }
 
-// DeliverWithKeys is [Deliver] for messages that are encrypted; see dispatcher.Config.Keys.
+// DeliverWithKeys is [Deliver] for encrypted messages. The keys are those of [dispatcher.Config].
 func DeliverWithKeys(t TB, queue dispatcher.Queue, to dispatcher.Sender, keys *keyring.Ring) dispatcher.Report {
 	t.Helper()
 	d, err := dispatcher.New(dispatcher.Config{

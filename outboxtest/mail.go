@@ -18,30 +18,31 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// Mail is a message, taken apart.
+// Mail is one message in its parts.
 type Mail struct {
-	// Sender is the return path of the envelope, empty for none, and Recipients are those of the envelope, Bcc among them.
+	// Sender is the return path in the envelope, empty for the null return path. Recipients are the addresses in the envelope, those of
+	// Bcc included.
 	Sender     string
 	Recipients []string
 
-	// From, ReplyTo, To and Cc are what the header shows.
+	// From, ReplyTo, To and Cc are the addresses that the header shows.
 	From            outbox.Address
 	ReplyTo, To, Cc []outbox.Address
 	// Subject is decoded.
 	Subject string
-	// Text, HTML and Calendar are the forms of the body, decoded, with LF line breaks. Each is empty where there is none.
+	// Text, HTML and Calendar are the forms of the body, decoded, with LF line breaks. A form that the message lacks is empty.
 	Text, HTML, Calendar string
-	// Attachments are the other parts in their order, inline images among them.
+	// Attachments are the other parts in their order, inline images included.
 	Attachments []Attachment
 	// Links are the http, https and mailto addresses in HTML and then in Text, each once. Addresses of images and styles
 	// are not links.
 	Links []string
-	// Header is the header as it was sent; Header.Get decodes nothing.
+	// Header is the header as it was sent. Header.Get decodes nothing.
 	Header mail.Header
 	// Raw is the whole message.
 	Raw []byte
 
-	// What follows is known of an enqueued message only.
+	// The fields below are set for an enqueued message. They are zero for one that arrived.
 
 	ID                 outbox.ID
 	Key, Route         string
@@ -50,6 +51,9 @@ type Mail struct {
 	NotBefore, Expires time.Time
 	Tags               []string
 	Metadata           map[string]string
+	// Deliveries say how far the message is, one for each recipient in the order of Recipients. A delivery that retention
+	// purged is missing.
+	Deliveries []Delivery
 }
 
 // Attachment is a file of a [Mail].
@@ -58,7 +62,7 @@ type Attachment struct {
 	Name string
 	// ContentType is the media type without parameters.
 	ContentType string
-	// ContentID is what HTML refers to as "cid:", without brackets, and empty for what is not inline.
+	// ContentID is the name by which HTML refers to the part ("cid:"), without brackets. It is empty for a part that is not inline.
 	ContentID string
 	// Data is the decoded content.
 	Data []byte
@@ -69,7 +73,7 @@ func (m *Mail) String() string {
 	return fmt.Sprintf("%q from %s to %s", m.Subject, m.From.Address, strings.Join(m.Recipients, ", "))
 }
 
-// parse takes a message apart.
+// parse reads a message into its parts.
 func parse(raw []byte, sender string, recipients []string) (*Mail, error) {
 	m := &Mail{Sender: sender, Recipients: slices.Clone(recipients), Raw: raw}
 	head, err := mail.ReadMessage(bytes.NewReader(raw))
@@ -122,7 +126,7 @@ func parse(raw []byte, sender string, recipients []string) (*Mail, error) {
 	return m, nil
 }
 
-// add takes in one part.
+// add adds one part.
 func (m *Mail) add(e *message.Entity) error {
 	if e.MultipartReader() != nil {
 		return nil
@@ -156,7 +160,7 @@ func (m *Mail) add(e *message.Entity) error {
 	return nil
 }
 
-// linksInHTML lists the addresses of the links.
+// linksInHTML lists the addresses that the elements a and area link to.
 func linksInHTML(s string) (links []string) {
 	for z := html.NewTokenizer(strings.NewReader(s)); ; {
 		switch z.Next() {
@@ -180,7 +184,7 @@ var (
 	textPattern = regexp.MustCompile(`(?i)\b(https?://|mailto:)[^\s<>"]+`)
 )
 
-// linksInText lists what a reader's program would make links of: without the punctuation that ends a sentence.
+// linksInText lists the addresses in plain text, without the punctuation that ends a sentence.
 func linksInText(s string) (links []string) {
 	for _, link := range textPattern.FindAllString(s, -1) {
 		link = strings.TrimRight(link, ".,;:!?'")

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/outboxmail/outbox"
 )
 
-// Match says which messages are meant. Every field that is set must fit; the zero value fits every message.
+// Match says which messages are meant. Every field that is set must fit. The zero value fits every message.
 type Match struct {
 	// To is the address of a recipient, Bcc included. Case does not matter.
 	To string
@@ -16,13 +18,19 @@ type Match struct {
 	Subject string
 	// Contains is a part of the subject, the text or the HTML.
 	Contains string
-	// Key, Route and Tag are those of an enqueued message; nothing that arrived fits them.
+	// Key, Route and Tag are those of an enqueued message. A message that arrived has none of them.
 	Key, Route, Tag string
-	// Where, when set, decides about what fits otherwise.
+	// State is the state of the deliveries of an enqueued message. With To it is the state of the delivery to that address.
+	// Otherwise all deliveries must be in it; for [RequireNotEnqueued], none may be. [Scheduled] and [Deferred] count as
+	// states: they are kinds of outbox.StateQueued. A message that arrived has no state.
+	State outbox.State
+	// Where has the last word, if it is set, about a message that fits otherwise.
 	Where func(m *Mail) bool
+
+	some bool // one delivery in State is enough
 }
 
-// miss says why a message does not fit, or nothing where it does.
+// miss says why a message does not fit. It is empty for one that fits.
 func (w Match) miss(m *Mail) string {
 	differs := func(name, want, got string, fits bool) string {
 		if want == "" || fits {
@@ -45,6 +53,8 @@ func (w Match) miss(m *Mail) string {
 	}
 	in := func(s string) bool { return strings.Contains(s, w.Contains) }
 	switch {
+	case w.State != "" && !m.hasState(w.State, w.To, w.some):
+		return fmt.Sprintf("State %q is not %q", m.states(), w.State)
 	case !in(m.Subject) && !in(m.Text) && !in(m.HTML):
 		return fmt.Sprintf("neither subject nor body contains %q", w.Contains)
 	case w.Where != nil && !w.Where(m):
@@ -69,10 +79,18 @@ func (w Match) one(t TB, list []*Mail, verb string) *Mail {
 	t.Helper()
 	found := w.filter(list)
 	if len(found) != 1 {
-		t.Fatalf("%d messages of this kind were %s, want 1%s", len(found), verb, w.describe(list))
+		t.Fatalf("%s %s, want 1%s", w.count(found), verb, w.describe(list))
 		return nil
 	}
 	return found[0]
+}
+
+// count says how many messages fit.
+func (Match) count(found []*Mail) string {
+	if len(found) == 1 {
+		return "1 message of this kind was"
+	}
+	return fmt.Sprintf("%d messages of this kind were", len(found))
 }
 
 // describe lists all messages and says of each why it does not fit.
@@ -87,7 +105,11 @@ func (w Match) describe(list []*Mail) string {
 		if reason == "" {
 			reason = "fits"
 		}
-		fmt.Fprintf(&b, "\n\t%s: %s", m, reason)
+		fmt.Fprintf(&b, "\n\t%s", m)
+		if states := m.states(); states != "" {
+			fmt.Fprintf(&b, " (%s)", states)
+		}
+		b.WriteString(": " + reason)
 	}
 	return b.String()
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// Relay is a relay in memory that fails on demand. It is a [dispatcher.Sender]. The zero value accepts everything; its
-// methods may be called concurrently.
+// Relay is a relay in memory that fails on demand. It is a [dispatcher.Sender]. The zero value accepts every message. Its methods
+// may be called concurrently.
 type Relay struct {
 	mu       sync.Mutex
 	accepted []*Mail
@@ -20,41 +20,41 @@ type Relay struct {
 	refused  map[string]*smtpx.Error // by recipient in lower case
 }
 
-// failure is what becomes of the next messages.
+// failure is how the next messages fail.
 type failure struct {
 	left     int // messages, or negative for all
 	err      *smtpx.Error
-	accepted bool // the relay accepts the message all the same
+	accepted bool // the relay accepts the message nevertheless
 }
 
-// Errors of relays, for [Relay.Fail] and [Relay.Refuse].
+// The common errors of relays, for [Relay.Fail] and [Relay.Refuse].
 var (
-	// ErrUnreachable says that no connection came about.
+	// ErrUnreachable says that the relay cannot be connected to.
 	ErrUnreachable = &smtpx.Error{Stage: smtpx.StageDial, Class: smtpx.ClassUnreachable, Err: errors.New("connection refused")}
-	// ErrBusy is a refusal that will pass.
+	// ErrBusy refuses a message for now.
 	ErrBusy = refusal(smtpx.StageMail, smtpx.ClassTransient, 451, "4.3.0 try again later")
-	// ErrBadPassword asks for an operator.
+	// ErrBadPassword refuses the login. An operator has to mend it.
 	ErrBadPassword = refusal(smtpx.StageAuth, smtpx.ClassConfig, 535, "5.7.8 authentication failed")
 	// ErrNoSuchUser refuses a recipient for good.
 	ErrNoSuchUser = refusal(smtpx.StageRcpt, smtpx.ClassRecipient, 550, "5.1.1 no such user")
-	// ErrSpam refuses a message for good, after it was transferred.
+	// ErrSpam refuses a message for good after its transfer.
 	ErrSpam = refusal(smtpx.StageDot, smtpx.ClassMessage, 554, "5.7.1 message rejected")
 )
 
-// refusal makes the error of a reply.
+// refusal returns the error for a reply.
 func refusal(stage smtpx.Stage, class smtpx.Class, code int, text string) *smtpx.Error {
 	return &smtpx.Error{Stage: stage, Class: class, Reply: smtpx.NewReply(code, text)}
 }
 
-// errLost is the cause of an outcome that is not known.
+// errLost is the cause of an unknown outcome.
 var errLost = errors.New("connection lost after the final dot")
 
-// Fail makes the next n messages fail, after those for which something was demanded before; a negative n means all from
-// then on. Everything about the error counts: its class decides what the dispatcher does.
+// Fail makes the next n messages fail with err. A negative n means all messages from then on. Failures that were demanded before
+// come first. The class of the error decides what the dispatcher does.
 func (r *Relay) Fail(n int, err *smtpx.Error) { r.demand(failure{left: n, err: err}) }
 
-// LoseReplies accepts the next n messages and loses the connection before it says so, so that their outcome is not
-// known to the sender; see [smtpx.ClassAmbiguous].
+// LoseReplies accepts the next n messages, but loses the connection before its reply. The sender cannot know the outcome; see
+// [smtpx.ClassAmbiguous].
 func (r *Relay) LoseReplies(n int) {
 	err := &smtpx.Error{Stage: smtpx.StageDot, Class: smtpx.ClassAmbiguous, Err: errLost}
 	r.demand(failure{left: n, err: err, accepted: true})
@@ -66,7 +66,8 @@ func (r *Relay) demand(f failure) {
 	r.failures = append(r.failures, f)
 }
 
-// Refuse makes every message to a recipient fail for this recipient alone. A nil error accepts it again.
+// Refuse refuses one recipient with err in every message. The other recipients of a message are accepted. A nil err accepts the
+// recipient again. Case does not matter.
 func (r *Relay) Refuse(recipient string, err *smtpx.Error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,30 +81,30 @@ func (r *Relay) Refuse(recipient string, err *smtpx.Error) {
 	r.refused[strings.ToLower(recipient)] = err
 }
 
-// Reset forgets what was demanded: everything is accepted from now on.
+// Reset forgets all failures and refusals: every message is accepted from now on.
 func (r *Relay) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failures, r.refused = nil, nil
 }
 
-// Accepted returns the messages that were accepted, in the order in which they were. Their Recipients are those that
-// were accepted. A message whose reply was lost is among them.
+// Accepted returns the accepted messages in their order. Their Recipients are only the accepted ones. A message whose reply
+// was lost is among them.
 func (r *Relay) Accepted() []*Mail {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]*Mail(nil), r.accepted...)
 }
 
-// Attempts returns how often a message was sent, successfully or not.
+// Attempts returns how many times a message was sent to the relay, accepted or not.
 func (r *Relay) Attempts() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.attempts
 }
 
-// Send accepts a message or fails as was demanded. It keeps the rules of [smtpx.Client.Send] about Envelope.Commit and
-// about the error.
+// Send accepts a message or fails as demanded. It follows the rules of [smtpx.Client.Send] for Envelope.Commit and for the
+// error.
 func (r *Relay) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
 	r.mu.Lock()
 	r.attempts++
@@ -152,7 +153,7 @@ func (r *Relay) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smtp
 	return result(outcomes)
 }
 
-// next takes one message off the demands.
+// next returns the failure of the next message and counts the message.
 func (r *Relay) next() failure {
 	for len(r.failures) > 0 {
 		f := &r.failures[0]
@@ -180,7 +181,7 @@ func (r *Relay) accept(from string, to []string, body []byte) error {
 	return nil
 }
 
-// result sums outcomes up.
+// result sets Accepted in the outcomes and returns the first error.
 func result(outcomes []smtpx.Outcome) (smtpx.Result, error) {
 	var first error
 	for i := range outcomes {
