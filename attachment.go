@@ -12,31 +12,35 @@ import (
 	"github.com/outboxmail/outbox/internal/letter"
 )
 
-// Attachment is a file that travels with a message.
+// Attachment is a file that travels with a message. Its content never decides whether the message can be sent. A received
+// message (.eml) that is ASCII is attached as it is. One that is not has its parts encoded, or is attached as
+// application/octet-stream where that would change what it says. Any other message/* or multipart/* that cannot be sent as what
+// it is called goes as application/octet-stream too.
 type Attachment struct {
-	// Name is the file name shown to the reader, in any script, without path separators or control characters.
+	// Name is the file name that readers see. It may be in any script, without path separators and control characters.
 	Name string
-	// ContentType is the media type. Defaults to what the ending of Name says, else application/octet-stream.
+	// ContentType is the media type, with parameters if you like (RFC 2045 §5.1). Text without a charset gets the one that its
+	// bytes show: UTF-8, or UTF-16 and UTF-32 with a byte order mark. Defaults to the type for the ending of Name, else to
+	// application/octet-stream.
 	ContentType string
-	// ContentID makes the attachment inline, to be referred to from HTML as "cid:" and this value, given without angle
-	// brackets (RFC 2392). Defaults to none.
+	// ContentID makes the attachment inline. HTML refers to it as "cid:" and this value, which has no angle brackets (RFC 2392).
+	// Defaults to none.
 	ContentID string
 	// Data is the content.
 	Data []byte
-	// Open gives the content instead of Data: it is called each time that the message is enqueued, and what it returns is
-	// read and closed before anything is written, up to the size that a message may have. See [AttachFile] and
-	// [AttachReader]. Defaults to none.
+	// Open gives the content instead of Data. Every Enqueue calls it, reads what it returns up to the size that a message may
+	// have, and closes that, before anything is written. See [AttachFile] and [AttachReader]. Defaults to none.
 	Open func() (io.ReadCloser, error) `json:"-"`
 }
 
-// AttachFile attaches a file of a file system, such as an embed.FS or os.DirFS, under the last part of its path. The file
-// is read each time that the message is enqueued.
+// AttachFile attaches a file of a file system, such as an embed.FS or os.DirFS, under the last part of its path. Every
+// Enqueue reads the file.
 func AttachFile(fsys fs.FS, name string) Attachment {
 	return Attachment{Name: path.Base(name), Open: func() (io.ReadCloser, error) { return fsys.Open(name) }}
 }
 
-// AttachReader attaches what a reader gives until its end. It can be read once: a message that is enqueued again, as in a
-// transaction that is repeated, must be given a new one. A reader that can be closed is closed when it was read.
+// AttachReader attaches everything that a reader gives. The reader is used once: a message that is enqueued again, as in a
+// repeated transaction, needs a new one. A reader that is an io.Closer is closed after reading.
 func AttachReader(name string, r io.Reader) Attachment {
 	var taken atomic.Bool
 	return Attachment{Name: name, Open: func() (io.ReadCloser, error) {
@@ -50,7 +54,7 @@ func AttachReader(name string, r io.Reader) Attachment {
 	}}
 }
 
-// readAttachments reads the attachments that are still to be opened. The other parts of the message have size bytes.
+// readAttachments reads the attachments that have Open. The rest of the message has size bytes.
 func (o *Outbox) readAttachments(list []Attachment, size int64) ([]letter.Source, error) {
 	sources := make([]letter.Source, len(list))
 	for i := range list {
@@ -74,7 +78,7 @@ func (o *Outbox) readAttachments(list []Attachment, size int64) ([]letter.Source
 	return sources, nil
 }
 
-// readAll opens, reads and closes. It stops one byte behind the limit, which tells the caller that there is more.
+// readAll opens, reads and closes. It stops one byte behind the limit, so the caller sees that there is more.
 func readAll(open func() (io.ReadCloser, error), limit int64) (data []byte, err error) {
 	r, err := open()
 	if err != nil {

@@ -69,17 +69,13 @@ func parseFile(in *Source) (File, error) {
 	if err := checkContentID(in.ContentID); err != nil {
 		return a, fmt.Errorf("content id %s %w", Quote(in.ContentID), err)
 	}
-	base, err := a.setType(in.ContentType)
+	base, params, err := a.parseType(in.ContentType)
 	if err != nil {
 		return a, fmt.Errorf("content type %s %w", Quote(in.ContentType), err)
 	}
-	// A message may not be encoded (RFC 2046 §5.2.1).
-	if base == "message/rfc822" {
-		a.data, err = sevenBitMessage(in.Data)
-		if err != nil {
-			return a, fmt.Errorf("%w: attach it as application/octet-stream", err)
-		}
-		a.encoding = sevenBit
+	base, params = a.enclose(base, params)
+	if a.mediaType = mime.FormatMediaType(base, params); a.mediaType == "" {
+		return a, fmt.Errorf("content type %s cannot be written", Quote(in.ContentType))
 	}
 	return a, nil
 }
@@ -111,38 +107,97 @@ func checkContentID(s string) error {
 	return nil
 }
 
-// setType sets the media type as it is written and returns it without its parameters.
-func (a *File) setType(s string) (base string, err error) {
+// parseType reads the media type, or takes it from the ending of the name. Text gets the character set that its content shows.
+func (a *File) parseType(s string) (base string, params map[string]string, err error) {
 	if s == "" {
-		base = typeByName(a.name)
-		a.mediaType = base
-		if strings.HasPrefix(base, "text/") && utf8.Valid(a.data) {
-			a.mediaType += "; charset=utf-8"
-		}
-		return base, nil
+		base, params = typeByName(a.name), make(map[string]string)
+	} else if base, params, err = parseMediaType(s); err != nil {
+		return "", nil, err
 	}
+	if _, given := params["charset"]; !given && strings.HasPrefix(base, "text/") {
+		if charset := charsetOf(a.data); charset != "" {
+			params["charset"] = charset
+		}
+	}
+	return base, params, nil
+}
+
+// parseMediaType reads the value of a Content-Type (RFC 2045 §5.1), with the comments that RFC 5322 allows in it.
+func parseMediaType(s string) (base string, params map[string]string, err error) {
 	if err := CheckLine(s, maxContentType); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if !IsASCII(s) {
-		return "", errors.New("is not ASCII")
+		return "", nil, errors.New("is not ASCII")
 	}
-	base, params, err := mime.ParseMediaType(s)
+	base, params, err = mime.ParseMediaType(withoutComments(s))
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	if kind, sub, ok := strings.Cut(base, "/"); !ok || sub == "" || kind == "multipart" {
-		return "", errors.New("is not the type of a file")
+	if _, sub, ok := strings.Cut(base, "/"); !ok || sub == "" {
+		return "", nil, errors.New("is not the type of a file")
 	}
-	// The name is written from Name, and only a multipart has a boundary.
+	// The name is written from Name, and no file has a boundary.
 	delete(params, "name")
 	delete(params, "boundary")
-	a.mediaType = mime.FormatMediaType(base, params)
-	if a.mediaType == "" {
-		return "", errors.New("cannot be written")
-	}
-	return base, nil
+	return base, params, nil
 }
+
+// octetStream is the type of what says nothing of its content.
+const octetStream = "application/octet-stream"
+
+// enclose settles type and encoding where the type allows few encodings: RFC 2045 §6.4 forbids quoted-printable and base64 for a
+// multipart and a message. Content that cannot stand as what it is called becomes application/octet-stream, so that no content
+// decides whether a message can be sent. So does every multipart: its parts would stand among those of the message.
+func (a *File) enclose(base string, params map[string]string) (string, map[string]string) {
+	kind, _, _ := strings.Cut(base, "/")
+	var data []byte
+	fits, enc := false, sevenBit
+	switch {
+	case base == "message/rfc822":
+		data, fits = Enclose(a.data)
+	case kind == "message":
+		if data, fits = encloseLines(a.data); !fits && isGlobal(base) {
+			return base, params
+		}
+	case base == "text/rfc822-headers": // RFC 6522 §4
+		lines, _, err := uniformLines(a.data)
+		if data, fits = lines, err == nil; !isSevenBit(lines) {
+			enc = quotedPrintable
+		}
+	case base == "text/calendar":
+		a.data = bytes.TrimPrefix(a.data, []byte(byteOrderMark)) // calendars do not find BEGIN behind it
+		return base, params
+	case kind != "multipart":
+		return base, params
+	}
+	if !fits {
+		return octetStream, nil
+	}
+	a.data, a.encoding = data, enc
+	return base, params
+}
+
+// charsetOf returns the character set of text as its bytes show it, or nothing where they do not.
+func charsetOf(data []byte) string {
+	switch {
+	case bytes.HasPrefix(data, []byte("\xff\xfe\x00\x00")), bytes.HasPrefix(data, []byte("\x00\x00\xfe\xff")):
+		return "utf-32"
+	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
+		return "utf-16"
+	case bytes.IndexByte(data, 0) >= 0: // UTF-16 without a mark
+		return ""
+	case bytes.Contains(data, []byte("\x1b$")), bytes.Contains(data, []byte("\x1b(")): // ISO 2022
+		return ""
+	case utf8.Valid(data):
+		return "utf-8"
+	default:
+		return ""
+	}
+}
+
+// byteOrderMark is the mark that some editors put before text in UTF-8.
+const byteOrderMark = "\ufeff"
 
 // typeByName returns the media type for the ending of a file name. The table is the package's own: that of the system
 // would make the message depend on the machine.
@@ -152,7 +207,7 @@ func typeByName(name string) string {
 			return t
 		}
 	}
-	return "application/octet-stream"
+	return octetStream
 }
 
 var typesByEnding = map[string]string{
@@ -199,28 +254,15 @@ var typesByEnding = map[string]string{
 	"zip":  "application/zip",
 }
 
-// sevenBitMessage returns a message with CRLF line breaks when it can travel without an encoding.
-func sevenBitMessage(data []byte) ([]byte, error) {
-	data = toCRLF(string(data))
-	for line := range bytes.SplitSeq(data, []byte("\r\n")) {
-		if len(line) > MaxLine {
-			return nil, fmt.Errorf("a message with lines of more than %d bytes cannot be sent as message/rfc822", MaxLine)
-		}
-		for _, c := range line {
-			if c == 0 || c >= 0x80 {
-				return nil, errors.New("a message that is not ASCII cannot be sent as message/rfc822")
-			}
-		}
-	}
-	return data, nil
-}
-
-// fileEntities makes the entities of a list.
-func fileEntities(list []File) []entity {
+// fileEntities makes the entities of a list. A message that contains a boundary of the one around it is carried as octets.
+func fileEntities(list []File, mark string) []entity {
 	entities := make([]entity, len(list))
 	for i := range list {
 		a := &list[i]
 		entities[i] = entity{mediaType: a.mediaType, encoding: a.encoding, data: a.data, file: a}
+		if a.encoding == sevenBit && bytes.Contains(a.data, []byte("--"+boundary(mark, ""))) {
+			entities[i].mediaType, entities[i].encoding = octetStream, base64Encoding
+		}
 	}
 	return entities
 }

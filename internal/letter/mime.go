@@ -27,7 +27,7 @@ func (c *Content) tree(mark string) entity {
 	if c.HTML != "" {
 		html := textEntity("text/html; charset=utf-8", c.HTML)
 		if len(c.Inline) > 0 {
-			related := append([]entity{html}, fileEntities(c.Inline)...)
+			related := append([]entity{html}, fileEntities(c.Inline, mark)...)
 			html = entity{mediaType: `multipart/related; type="text/html"`, boundary: boundary(mark, "rel"), children: related}
 		}
 		body = append(body, html)
@@ -42,7 +42,7 @@ func (c *Content) tree(mark string) entity {
 		}
 		body = []entity{alternative}
 	}
-	body = append(body, fileEntities(c.Attached)...)
+	body = append(body, fileEntities(c.Attached, mark)...)
 	if len(body) == 1 {
 		return body[0]
 	}
