@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/outboxmail/outbox/internal/letter"
+	"github.com/outboxmail/outbox/internal/sqlstate"
 )
 
 // InvalidError says that a value can never be sent or stored. Nothing was written and the transaction is as it was. It is
@@ -41,21 +42,14 @@ func invalid(field, format string, args ...any) error {
 // transaction has failed and can only be rolled back.
 var ErrNotMigrated = errors.New("the database has no outbox tables, or outdated ones: run `outboxctl migrate up` or call schema.Migrate")
 
-// The SQLSTATEs of a missing table and of a missing column.
-const (
-	undefinedTable  = "42P01"
-	undefinedColumn = "42703"
-)
-
 // explain wraps the error of a driver about a statement of this package.
 func (o *Outbox) explain(verb string, err error) error {
-	var coded interface{ SQLState() string }
 	switch {
 	case !notMigrated(err):
 		return fmt.Errorf("%s: %w", verb, err)
 	case o.schema == "":
 		return fmt.Errorf("%s: %w (%w)", verb, ErrNotMigrated, err)
-	case errors.As(err, &coded):
+	case sqlstate.Of(err) != "":
 		return fmt.Errorf("%s: in the schema %s %w, naming the schema (%w)", verb, letter.Quote(o.schema), ErrNotMigrated, err)
 	default:
 		return fmt.Errorf("%s: SQLite has no schemas: leave Config.Schema empty (%w)", verb, err)
@@ -65,10 +59,8 @@ func (o *Outbox) explain(verb string, err error) error {
 // notMigrated reports whether a statement failed because the outbox tables are missing or old. The PostgreSQL drivers have a
 // typed code for it. SQLite has none: a missing table and a syntax error share SQLITE_ERROR, so its text decides.
 func notMigrated(err error) bool {
-	var coded interface{ SQLState() string }
-	if errors.As(err, &coded) {
-		state := coded.SQLState()
-		return state == undefinedTable || state == undefinedColumn
+	if state := sqlstate.Of(err); state != "" {
+		return state == sqlstate.UndefinedTable || state == sqlstate.UndefinedColumn
 	}
 	text := err.Error()
 	_, table, _ := strings.Cut(text, "no such table: ")

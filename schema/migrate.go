@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox/internal/pgschema"
+	"github.com/outboxmail/outbox/internal/sqlstate"
 )
 
 // VersionError says that a database and the program do not agree on the schema.
@@ -102,7 +103,7 @@ func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration, opts
 		if err == nil {
 			return nil
 		}
-		if n == tries || !deadlock(err) {
+		if n == tries || sqlstate.Of(err) != sqlstate.DeadlockDetected {
 			return fmt.Errorf("migrate: %w", err)
 		}
 	}
@@ -111,15 +112,10 @@ func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration, opts
 // tries is how often a migration is begun before a deadlock ends it.
 const tries = 10
 
-// deadlock recognises the SQLSTATE deadlock_detected.
-func deadlock(err error) bool {
-	var state interface{ SQLState() string }
-	return errors.As(err, &state) && state.SQLState() == "40P01"
-}
-
 // locked runs fn in a transaction that no other migration can run beside.
 func locked(ctx context.Context, conn *sql.Conn, d Dialect, fn func() error) (err error) {
-	begin := "BEGIN"
+	// A stricter level would look at the database as it was before the wait for the lock.
+	begin := "BEGIN ISOLATION LEVEL READ COMMITTED"
 	if d == SQLite {
 		begin = "BEGIN IMMEDIATE" // a transaction that only starts to write later could not wait for another writer
 	}
@@ -303,12 +299,10 @@ func check(ctx context.Context, q queryer, d Dialect, steps []Migration, set set
 	return nil
 }
 
-// missingTable recognises the answer to a query of a table that does not exist, without knowing the driver: lib/pq and
-// pgx give the SQLSTATE (42P01, undefined_table), SQLite has only words.
+// missingTable reports whether a query failed because outbox_migrations does not exist. SQLite has no code for that, only words.
 func missingTable(err error) bool {
-	var state interface{ SQLState() string }
-	if errors.As(err, &state) {
-		return state.SQLState() == "42P01"
+	if state := sqlstate.Of(err); state != "" {
+		return state == sqlstate.UndefinedTable
 	}
 	return strings.Contains(err.Error(), "no such table: outbox_migrations")
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,12 +64,29 @@ func migrateOnSignal(driver, dsn string) error {
 // Programs that all migrate when they start may start together: each step is made once, and none of them fails.
 func TestMigrateFromManyProcessesAtOnce(t *testing.T) {
 	t.Parallel()
-	for _, driver := range []string{"sqlite", "postgres", "pgx"} {
-		t.Run(driver, func(t *testing.T) {
+	for _, test := range []struct{ driver, isolation string }{
+		{"sqlite", ""},
+		{"postgres", ""},
+		{"pgx", ""},
+		{"postgres", "repeatable read"},
+		{"pgx", "serializable"},
+	} {
+		driver := test.driver
+		t.Run(strings.TrimSpace(driver+" "+test.isolation), func(t *testing.T) {
 			t.Parallel()
 			dsn := filepath.Join(t.TempDir(), "app.db")
 			if driver != "sqlite" {
 				dsn = pgtest.DSN(t)
+			}
+			if test.isolation != "" {
+				db, err := sql.Open(driver, dsn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				exec(t, db, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L', current_database(), '`+test.isolation+`'); END $$`)
+				if err := db.Close(); err != nil {
+					t.Fatal(err)
+				}
 			}
 			type child struct {
 				cmd *osexec.Cmd

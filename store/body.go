@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/queue"
 )
 
 const (
@@ -17,7 +18,7 @@ const (
 	bodySpare = 8 << 10
 )
 
-// Body returns the rendered message, or what it was sealed to. It is [ErrNotFound] when there is no such message and [ErrNoBody]
+// Body returns the rendered message, or what it was sealed to. It is [ErrNotFound] when there is no such message and [queue.ErrNoBody]
 // when its body was scrubbed. A large body is read in parts by one statement, and is in memory once. The bytes are the
 // caller's, and so is a capacity of 8 KiB behind them for header fields.
 func (s *Store) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
@@ -47,7 +48,7 @@ func (s *Store) body(ctx context.Context, id outbox.ID) (body []byte, err error)
 			return nil, err
 		}
 		if !size.Valid {
-			return nil, ErrNoBody
+			return nil, queue.ErrNoBody
 		}
 		if got < 0 {
 			body, got = make([]byte, size.Int64, size.Int64+bodySpare), 0

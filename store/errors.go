@@ -8,12 +8,9 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
-	"github.com/outboxmail/outbox/queue"
+	"github.com/outboxmail/outbox/internal/sqlstate"
 	"github.com/outboxmail/outbox/schema"
 )
-
-// ErrNoBody says that a message has no body any more, because it was scrubbed.
-var ErrNoBody = queue.ErrNoBody
 
 // ErrNotFound says that no message has the name that was given.
 var ErrNotFound = errors.New("no such message")
@@ -32,25 +29,6 @@ func (e *AmbiguousError) Error() string {
 		names[i] = string(id)
 	}
 	return fmt.Sprintf("%q stands for more than one message: %s …", e.Name, strings.Join(names, ", "))
-}
-
-// The SQLSTATEs (PostgreSQL, Appendix A) that this package tells apart. Both drivers give them by a method.
-const (
-	stateUndefinedTable       = "42P01"
-	stateUndefinedColumn      = "42703"
-	stateSerializationFailure = "40001"
-	stateDeadlock             = "40P01"
-	stateQueryCanceled        = "57014"
-	stateLockNotAvailable     = "55P03"
-)
-
-// sqlState is the SQLSTATE of an error, or nothing.
-func sqlState(err error) string {
-	var coded interface{ SQLState() string }
-	if errors.As(err, &coded) {
-		return coded.SQLState()
-	}
-	return ""
 }
 
 // explainTimeout bounds the question that [Store.failed] asks.
@@ -78,8 +56,8 @@ func (s *Store) failed(ctx context.Context, err error, format string, args ...an
 // unknownTable says whether a statement failed because the tables are missing or of another version. SQLite has no code
 // for that, only words.
 func unknownTable(err error) bool {
-	if state := sqlState(err); state != "" {
-		return state == stateUndefinedTable || state == stateUndefinedColumn
+	if state := sqlstate.Of(err); state != "" {
+		return state == sqlstate.UndefinedTable || state == sqlstate.UndefinedColumn
 	}
 	text := err.Error()
 	return strings.Contains(text, "no such table") || strings.Contains(text, "no such column") || strings.Contains(text, "has no column")

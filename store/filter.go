@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/schema"
 )
 
 // Filter selects deliveries. Every field that is set narrows it; within a field any of the values will do. The zero
 // value selects all.
 type Filter struct {
-	// IDs are messages.
+	// IDs are messages, any number of them.
 	IDs []outbox.ID `json:"ids,omitempty"`
 	// States are where the deliveries stand.
 	States []outbox.State `json:"states,omitempty"`
@@ -82,8 +83,9 @@ func joinStates(states []outbox.State) string {
 
 // predicate is a condition over outbox_deliveries d joined with outbox_messages m, and its arguments.
 type predicate struct {
-	terms []string
-	args  []any
+	dialect schema.Dialect
+	terms   []string
+	args    []any
 }
 
 // arg adds an argument and returns its placeholder. They stand in the order of their numbers, so that drivers agree; see numbered.
@@ -103,6 +105,21 @@ func (p *predicate) sql() string {
 		return "TRUE"
 	}
 	return strings.Join(p.terms, " AND ")
+}
+
+// messages adds a condition that the delivery belongs to one of the messages. They are one argument, because databases bound the
+// number of arguments.
+func (p *predicate) messages(ids []string) error {
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return err
+	}
+	term := "d.message_id IN (SELECT value FROM json_each(%s))"
+	if p.dialect == schema.Postgres {
+		term = "d.message_id = ANY (ARRAY(SELECT jsonb_array_elements_text(%s::jsonb)::uuid))"
+	}
+	p.termf(term, p.arg(string(list)))
+	return nil
 }
 
 // in adds a condition that a column has one of the values.
@@ -143,11 +160,11 @@ func (p *predicate) states(states []outbox.State) {
 }
 
 // predicate translates the filter. It is the one translation that listing, counting and every verb use.
-func (f Filter) predicate() (*predicate, error) {
+func (f Filter) predicate(d schema.Dialect) (*predicate, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
-	p := new(predicate)
+	p := &predicate{dialect: d}
 	if len(f.IDs) > 0 {
 		ids := make([]string, len(f.IDs))
 		for i, id := range f.IDs {
@@ -157,7 +174,9 @@ func (f Filter) predicate() (*predicate, error) {
 			}
 			ids[i] = string(canonical)
 		}
-		p.in("d.message_id", ids)
+		if err := p.messages(ids); err != nil {
+			return nil, err
+		}
 	}
 	if len(f.States) > 0 {
 		p.states(slices.Compact(slices.Sorted(slices.Values(f.States))))

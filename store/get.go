@@ -204,7 +204,7 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 	if err := decode(r.Metadata, &m.Metadata); err != nil {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
-	deliveries, err := collect[deliveryRow](ctx, s.db, s.in(selectDeliveries+" WHERE d.message_id = $1 ORDER BY d.seq"), string(canonical))
+	deliveries, err := collect[deliveryRow](ctx, s.db, s.qualify(selectDeliveries+" WHERE d.message_id = $1 ORDER BY d.seq"), string(canonical))
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +299,7 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[Delivery, error] {
 // page reads the next deliveries after the last one that was read: from its key, not from a count, so that every page
 // costs the same.
 func (s *Store) page(ctx context.Context, f Filter, last *Delivery, size int) ([]deliveryRow, error) {
-	p, err := f.predicate()
+	p, err := f.predicate(s.dialect)
 	if err != nil {
 		return nil, err
 	}
@@ -307,12 +307,12 @@ func (s *Store) page(ctx context.Context, f Filter, last *Delivery, size int) ([
 		p.termf("(d.message_id, d.seq) < (%s, %s)", p.arg(string(last.ID)), p.arg(last.Seq))
 	}
 	query := fmt.Sprintf("%s WHERE %s ORDER BY d.message_id DESC, d.seq DESC LIMIT %s", selectDeliveries, p.sql(), p.arg(size))
-	return collect[deliveryRow](ctx, s.db, s.in(query), p.args...)
+	return collect[deliveryRow](ctx, s.db, s.qualify(query), p.args...)
 }
 
 // Count returns how many deliveries the filter selects, its limit aside.
 func (s *Store) Count(ctx context.Context, f Filter) (int64, error) {
-	p, err := f.predicate()
+	p, err := f.predicate(s.dialect)
 	if err != nil {
 		return 0, fmt.Errorf("count: %w", err)
 	}
@@ -325,7 +325,7 @@ func (s *Store) Count(ctx context.Context, f Filter) (int64, error) {
 
 func (s *Store) count(ctx context.Context, p *predicate) (int64, error) {
 	query := "SELECT count(*) FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id WHERE " + p.sql()
-	counts, err := collect[int64](ctx, s.db, s.in(query), p.args...)
+	counts, err := collect[int64](ctx, s.db, s.qualify(query), p.args...)
 	if err != nil {
 		return 0, err
 	}

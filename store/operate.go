@@ -91,24 +91,24 @@ func (s *Store) Purge(ctx context.Context, f Filter, opts ...BulkOption) (int64,
 	return s.run(ctx, OpPurge, f, opts, "")
 }
 
-// Preview says what an operation would change: how many deliveries, and the first few of them.
-func (s *Store) Preview(ctx context.Context, op Operation, f Filter, samples int) (int64, []Delivery, error) {
-	p, err := operable(op, f)
+// DryRun counts the deliveries that an operation would change and returns the first of them, at most samples. It writes nothing.
+func (s *Store) DryRun(ctx context.Context, op Operation, f Filter, samples int) (int64, []Delivery, error) {
+	p, err := s.operable(op, f)
 	if err != nil {
-		return 0, nil, fmt.Errorf("preview %s: %w", op, err)
+		return 0, nil, fmt.Errorf("dry run of %s: %w", op, err)
 	}
 	n, err := s.count(ctx, p)
 	if err != nil {
-		return 0, nil, s.failed(ctx, err, "preview %s", op)
+		return 0, nil, s.failed(ctx, err, "dry run of %s", op)
 	}
 	if f.Limit > 0 {
 		n = min(n, int64(f.Limit))
 	}
 	query := fmt.Sprintf("%s WHERE %s ORDER BY d.message_id, d.seq LIMIT %s",
 		selectDeliveries, p.sql(), p.arg(max(0, min(n, int64(samples)))))
-	rows, err := collect[deliveryRow](ctx, s.db, s.in(query), p.args...)
+	rows, err := collect[deliveryRow](ctx, s.db, s.qualify(query), p.args...)
 	if err != nil {
-		return 0, nil, s.failed(ctx, err, "preview %s", op)
+		return 0, nil, s.failed(ctx, err, "dry run of %s", op)
 	}
 	list := make([]Delivery, len(rows))
 	for i, r := range rows {
@@ -129,7 +129,7 @@ var guards = map[Operation]string{
 }
 
 // operable is the predicate of a filter narrowed to the states that the operation starts from.
-func operable(op Operation, f Filter) (*predicate, error) {
+func (s *Store) operable(op Operation, f Filter) (*predicate, error) {
 	guard, ok := guards[op]
 	if !ok {
 		return nil, fmt.Errorf("%q is not an operation", string(op))
@@ -137,7 +137,7 @@ func operable(op Operation, f Filter) (*predicate, error) {
 	if op == OpRequeue && slices.Contains(f.States, outbox.StateSent) {
 		guard = strings.Replace(guard, "('failed',", "('sent', 'failed',", 1)
 	}
-	p, err := f.predicate()
+	p, err := f.predicate(s.dialect)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (s *Store) now() string {
 // batch changes the next deliveries and returns their keys. They are chosen in a CTE because a subquery with LIMIT may be
 // run more than once by a join. SQLite needs no row locks.
 func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, error) {
-	p, err := operable(b.op, b.filter)
+	p, err := s.operable(b.op, b.filter)
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +223,7 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 	if b.op == OpPurge {
 		change = "DELETE FROM outbox_deliveries"
 	}
-	changed, err := collect[key](ctx, c, s.in(fmt.Sprintf(`WITH chosen AS MATERIALIZED (
+	changed, err := collect[key](ctx, c, s.qualify(fmt.Sprintf(`WITH chosen AS MATERIALIZED (
   SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
   WHERE %s ORDER BY d.message_id, d.seq LIMIT %s %s
 )

@@ -29,7 +29,7 @@ type Shape struct {
 // their age, the domain with the most deliveries first. It shows at a glance which receiver has stopped taking mail, and
 // since when. It reads every delivery that it counts.
 func (s *Store) Shape(ctx context.Context, f Filter) ([]Shape, error) {
-	p, err := f.predicate()
+	p, err := f.predicate(s.dialect)
 	if err != nil {
 		return nil, fmt.Errorf("shape: %w", err)
 	}
@@ -49,7 +49,7 @@ func (s *Store) Shape(ctx context.Context, f Filter) ([]Shape, error) {
 		Age    int
 		Number int64
 	}
-	rows, err := collect[row](ctx, s.db, s.in(fmt.Sprintf(`SELECT %s AS domain, CASE%s ELSE %d END AS age, count(*) AS number
+	rows, err := collect[row](ctx, s.db, s.qualify(fmt.Sprintf(`SELECT %s AS domain, CASE%s ELSE %d END AS age, count(*) AS number
 FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c WHERE %s GROUP BY 1, 2`,
 		domain, column.String(), len(ShapeAges), p.sql())), p.args...)
 	if err != nil {

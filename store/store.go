@@ -26,6 +26,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgschema"
+	"github.com/outboxmail/outbox/internal/sqlstate"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -92,7 +93,7 @@ func New(db *sqlx.DB, opts ...Option) (*Store, error) {
 		}
 	}
 	for name, statement := range s.queries {
-		s.queries[name] = s.in(statement)
+		s.queries[name] = s.qualify(statement)
 	}
 	if s.outbox == nil {
 		if s.outbox, err = outbox.New(outbox.Config{Schema: s.schema}); err != nil {
@@ -102,8 +103,8 @@ func New(db *sqlx.DB, opts ...Option) (*Store, error) {
 	return s, nil
 }
 
-// in puts the tables that a statement names into the schema of the store.
-func (s *Store) in(statement string) string { return pgschema.Qualify(statement, s.schema) }
+// qualify prefixes table names with the store's schema.
+func (s *Store) qualify(statement string) string { return pgschema.Qualify(statement, s.schema) }
 
 // dialectOf knows the drivers by the names under which they register.
 func dialectOf(driverName string) (schema.Dialect, error) {
@@ -235,10 +236,10 @@ func change[T any](ctx context.Context, s *Store, name string, args ...any) (lis
 // conflict says whether PostgreSQL broke a statement off in favour of another, or because of a time limit that is not the
 // caller's. Nothing was changed then.
 func conflict(ctx context.Context, err error) bool {
-	switch sqlState(err) {
-	case stateSerializationFailure, stateDeadlock, stateLockNotAvailable:
+	switch sqlstate.Of(err) {
+	case sqlstate.SerializationFailure, sqlstate.DeadlockDetected, sqlstate.LockNotAvailable:
 		return true
-	case stateQueryCanceled:
+	case sqlstate.QueryCanceled:
 		return ctx.Err() == nil
 	default:
 		return false

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
@@ -111,6 +113,20 @@ func filterRules() []rule {
 			}, id)
 			w.selects(store.Filter{Routes: []string{"a"}, To: "@mail.example"}, id)
 		}},
+		{"many-ids", "IDs selects any number of messages, for reading and for changing.", func(w *world) {
+			ids := w.many(3)
+			w.enqueue(mail())
+			list := slices.Clone(ids[:2])
+			for range 70_000 {
+				list = append(list, outbox.ID(uuid.NewString()))
+			}
+			f := store.Filter{IDs: list}
+			w.selects(f, ids[:2]...)
+			n, err := w.store.Hold(w.Context(), f)
+			w.must(err)
+			want(w, "held", n, 2)
+			want(w, "the state of a message that was not named", w.one(ids[2]).State, outbox.StateQueued)
+		}},
 		{"mistakes", "A filter that can only be a mistake is refused by everything that takes one.", func(w *world) {
 			id := w.enqueue(mail())
 			for word, f := range map[string]store.Filter{
@@ -124,7 +140,7 @@ func filterRules() []rule {
 				w.refused(err, word)
 				_, err = w.store.Cancel(w.Context(), f)
 				w.refused(err, word)
-				_, _, err = w.store.Preview(w.Context(), store.OpCancel, f, 1)
+				_, _, err = w.store.DryRun(w.Context(), store.OpCancel, f, 1)
 				w.refused(err, word)
 			}
 			want(w, "states", w.states(id), []outbox.State{outbox.StateQueued})

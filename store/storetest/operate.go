@@ -115,7 +115,7 @@ func operateRules() []rule {
 			w.refused(err, "maybe")
 		}},
 		{"preview-unknown", "A preview of what is no operation is refused.", func(w *world) {
-			_, _, err := w.store.Preview(w.Context(), "destroy", store.Filter{}, 1)
+			_, _, err := w.store.DryRun(w.Context(), "destroy", store.Filter{}, 1)
 			w.refused(err, "destroy")
 		}},
 		{"leased-are-safe", "No operation touches what a dispatcher holds.", func(w *world) {
@@ -203,7 +203,7 @@ func operationPreview(w *world, o operation) {
 			samples []store.Delivery
 			err     error
 		)
-		w.unchanged(func() { n, samples, err = w.store.Preview(w.Context(), o.op, f, 3) })
+		w.unchanged(func() { n, samples, err = w.store.DryRun(w.Context(), o.op, f, 3) })
 		w.must(err)
 		want(w, "samples", len(samples), int(min(n, 3)))
 		changed, err := o.run(w.store, w.Context(), f)

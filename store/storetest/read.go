@@ -66,7 +66,7 @@ func readRules() []rule {
 			id := w.enqueue(mail())
 			w.exec("UPDATE outbox_messages SET body = NULL")
 			_, err := w.store.Body(w.Context(), id)
-			want(w, "is ErrNoBody", errors.Is(err, store.ErrNoBody), true)
+			want(w, "is ErrNoBody", errors.Is(err, queue.ErrNoBody), true)
 			want(w, "scrubbed", w.get(id).Scrubbed, true)
 			_, err = w.store.Body(w.Context(), outbox.ID(uuid.NewString()))
 			want(w, "is ErrNotFound", errors.Is(err, store.ErrNotFound), true)
@@ -240,14 +240,14 @@ func checkUnmigrated(w *world) {
 			_, err := s.Settle(ctx, "d1", []queue.Settlement{{Ref: ref, Outcome: queue.Sent}})
 			return err
 		},
-		"Reap":    func() error { _, err := s.Reap(ctx); return err },
-		"Get":     func() error { _, err := s.Get(ctx, id); return err },
-		"List":    func() error { _, err := s.List(ctx, store.Filter{}); return err },
-		"Count":   func() error { _, err := s.Count(ctx, store.Filter{}); return err },
-		"Find":    func() error { _, err := s.Find(ctx, string(id)); return err },
-		"Preview": func() error { _, _, err := s.Preview(ctx, store.OpCancel, store.Filter{}, 1); return err },
-		"Cancel":  func() error { _, err := s.Cancel(ctx, store.Filter{}); return err },
-		"Purge":   func() error { _, err := s.Purge(ctx, store.Filter{}); return err },
+		"Reap":   func() error { _, err := s.Reap(ctx); return err },
+		"Get":    func() error { _, err := s.Get(ctx, id); return err },
+		"List":   func() error { _, err := s.List(ctx, store.Filter{}); return err },
+		"Count":  func() error { _, err := s.Count(ctx, store.Filter{}); return err },
+		"Find":   func() error { _, err := s.Find(ctx, string(id)); return err },
+		"DryRun": func() error { _, _, err := s.DryRun(ctx, store.OpCancel, store.Filter{}, 1); return err },
+		"Cancel": func() error { _, err := s.Cancel(ctx, store.Filter{}); return err },
+		"Purge":  func() error { _, err := s.Purge(ctx, store.Filter{}); return err },
 		"Suppress": func() error {
 			_, err := s.Suppress(ctx, store.Suppression{Address: "a@example.org"})
 			return err

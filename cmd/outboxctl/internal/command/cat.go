@@ -9,7 +9,7 @@ import (
 
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
-	"github.com/outboxmail/outbox/store"
+	"github.com/outboxmail/outbox/queue"
 )
 
 type catOptions struct {
@@ -50,7 +50,7 @@ func catRun(ctx context.Context, opts *catOptions) (err error) {
 	}
 	body, err := db.Store.Body(ctx, id)
 	switch {
-	case errors.Is(err, store.ErrNoBody):
+	case errors.Is(err, queue.ErrNoBody):
 		return &exit.Error{Err: err, Hint: "`outboxctl show " + string(id) + "` shows what is left of it"}
 	case err != nil:
 		return err

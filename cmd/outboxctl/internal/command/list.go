@@ -102,15 +102,14 @@ func listRun(ctx context.Context, opts *listOptions) (err error) {
 // each streams what is selected.
 func each(ctx context.Context, st *store.Store, s *selection.Selection) iter.Seq2[store.Delivery, error] {
 	return func(yield func(store.Delivery, error) bool) {
-		for f, done := range s.Filters() {
-			var n int64
-			for d, err := range st.All(ctx, f) {
-				if !yield(d, err) {
-					return
-				}
-				n++
+		f, ok := s.Whole()
+		if !ok {
+			return
+		}
+		for d, err := range st.All(ctx, f) {
+			if !yield(d, err) {
+				return
 			}
-			done(n)
 		}
 	}
 }

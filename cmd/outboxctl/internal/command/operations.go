@@ -272,17 +272,18 @@ func (opts *operationOptions) preview(ctx context.Context, db *connect.Database,
 	if err != nil {
 		return err
 	}
-	for f, done := range chosen.Filters() {
-		n, list, err := db.Store.Preview(ctx, opts.op, f, samples-len(result.Samples))
-		if err != nil {
-			return err
-		}
-		done(n)
-		result.Matched += n
-		for _, d := range list {
-			reveal(&d)
-			result.Samples = append(result.Samples, viewDelivery(d))
-		}
+	f, ok := chosen.Whole()
+	if !ok {
+		return nil
+	}
+	n, list, err := db.Store.DryRun(ctx, opts.op, f, samples)
+	if err != nil {
+		return err
+	}
+	result.Matched = n
+	for _, d := range list {
+		reveal(&d)
+		result.Samples = append(result.Samples, viewDelivery(d))
 	}
 	return nil
 }
@@ -292,14 +293,12 @@ func (opts *operationOptions) nothing(
 	ctx context.Context, db *connect.Database, chosen *selection.Selection, printer *output.Printer, result operationJSON,
 ) error {
 	if opts.op == store.OpRequeue && opts.risk == "" && len(chosen.IDs) > 0 {
-		sent := *chosen
-		sent.Filter.States = []outbox.State{outbox.StateSent}
-		for f := range sent.Filters() {
-			if n, err := db.Store.Count(ctx, f); err != nil {
-				return err
-			} else if n > 0 {
-				return errSent("it was sent already; requeueing sends a second copy to its recipients")
-			}
+		sent, _ := chosen.Whole()
+		sent.States = []outbox.State{outbox.StateSent}
+		if n, err := db.Store.Count(ctx, sent); err != nil {
+			return err
+		} else if n > 0 {
+			return errSent("it was sent already; requeueing sends a second copy to its recipients")
 		}
 	}
 	if err := opts.report(printer, result); err != nil {
@@ -349,16 +348,13 @@ func (opts *operationOptions) confirm(chosen *selection.Selection, names selecti
 func (opts *operationOptions) work(ctx context.Context, db *connect.Database, chosen *selection.Selection, result *operationJSON) error {
 	bar := newProgress(opts.io, result.Matched)
 	defer bar.finish()
-	for f, done := range chosen.Filters() {
-		before := result.Changed
-		n, err := opts.change(ctx, db.Store, f, store.OnProgress(func(n int64) { bar.set(before + n) }))
-		result.Changed += n
-		if err != nil {
-			return err
-		}
-		done(n)
+	f, ok := chosen.Whole()
+	if !ok {
+		return nil
 	}
-	return nil
+	n, err := opts.change(ctx, db.Store, f, store.OnProgress(bar.set))
+	result.Changed = n
+	return err
 }
 
 // plan shows what a dry run found.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"iter"
 	"slices"
 	"strings"
 
@@ -104,29 +103,9 @@ func unique(ids []outbox.ID) []outbox.ID {
 	})
 }
 
-// idBatch is the number of ids in one filter: a statement has a limited number of parameters.
-const idBatch = 1000
-
-// Filters returns the selection as filters, one after the other. The caller says after each how many deliveries it came
-// to, because the limit holds for all of them together.
-func (s *Selection) Filters() iter.Seq2[store.Filter, func(n int64)] {
-	return func(yield func(store.Filter, func(int64)) bool) {
-		if !s.Named {
-			yield(s.Filter, func(int64) {})
-			return
-		}
-		left := int64(s.Filter.Limit)
-		for ids := range slices.Chunk(s.IDs, idBatch) {
-			f := s.Filter
-			f.IDs, f.Limit = ids, int(left)
-			count := func(n int64) {
-				if s.Filter.Limit > 0 {
-					left -= n
-				}
-			}
-			if !yield(f, count) || s.Filter.Limit > 0 && left <= 0 {
-				return
-			}
-		}
-	}
+// Whole returns the selection as one filter. It is false when messages were to be named and none was: then nothing is selected.
+func (s *Selection) Whole() (f store.Filter, ok bool) {
+	f = s.Filter
+	f.IDs = s.IDs
+	return f, !s.Named || len(s.IDs) > 0
 }

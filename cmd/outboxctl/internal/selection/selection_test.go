@@ -152,38 +152,24 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-func TestFilters(t *testing.T) {
-	ids := make([]outbox.ID, 2*idBatch+1)
+func TestWhole(t *testing.T) {
+	ids := make([]outbox.ID, 40_000)
 	for i := range ids {
 		ids[i] = outbox.ID(strconv.Itoa(i))
 	}
 	for _, tt := range []struct {
-		name  string
-		s     Selection
-		finds int64 // in each filter, at most its limit
-		sizes []int // the ids of each filter
-		limit []int
+		name string
+		s    Selection
+		none bool
 	}{
-		{name: "no ids", s: Selection{Filter: store.Filter{Limit: 7}}, sizes: []int{0}, limit: []int{7}},
-		{name: "named, but none", s: Selection{Named: true}},
-		{name: "batches", s: Selection{Named: true, IDs: ids}, finds: 5, sizes: []int{idBatch, idBatch, 1}, limit: []int{0, 0, 0}},
-		{
-			name: "limit over batches", s: Selection{Named: true, IDs: ids, Filter: store.Filter{Limit: 12}}, finds: 9,
-			sizes: []int{idBatch, idBatch}, limit: []int{12, 3},
-		},
+		{name: "no ids", s: Selection{Filter: store.Filter{Limit: 7}}},
+		{name: "named, but none", s: Selection{Named: true}, none: true},
+		{name: "many ids", s: Selection{Named: true, IDs: ids, Filter: store.Filter{Limit: 12}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var sizes, limits []int
-			for f, done := range tt.s.Filters() {
-				sizes, limits = append(sizes, len(f.IDs)), append(limits, f.Limit)
-				n := tt.finds
-				if f.Limit > 0 {
-					n = min(n, int64(f.Limit))
-				}
-				done(n)
-			}
-			if !slices.Equal(sizes, tt.sizes) || !slices.Equal(limits, tt.limit) {
-				t.Errorf("sizes %v and limits %v, want %v and %v", sizes, limits, tt.sizes, tt.limit)
+			f, ok := tt.s.Whole()
+			if ok == tt.none || !slices.Equal(f.IDs, tt.s.IDs) || f.Limit != tt.s.Filter.Limit {
+				t.Errorf("%d ids, limit %d, %t", len(f.IDs), f.Limit, ok)
 			}
 		})
 	}
