@@ -204,7 +204,8 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 	if err := decode(r.Metadata, &m.Metadata); err != nil {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
-	deliveries, err := collect[deliveryRow](ctx, s.db, s.qualify(selectDeliveries+" WHERE d.message_id = $1 ORDER BY d.seq"), string(canonical))
+	query := s.qualify(selectDeliveries + " WHERE d.message_id = $1 ORDER BY d.seq")
+	deliveries, err := collect[deliveryRow](ctx, s.db, query, string(canonical))
 	if err != nil {
 		return nil, err
 	}

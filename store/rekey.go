@@ -150,7 +150,7 @@ func (r *rekey) batch(ctx context.Context, page []rekeyRow) error {
 			continue
 		}
 		changes = append(changes, []any{
-			string(row.ID), orNull(next.Body == nil, next.Body), next.Subject, orNull(next.Metadata == "", next.Metadata),
+			row.ID, orNull(next.Body == nil, next.Body), next.Subject, orNull(next.Metadata == "", next.Metadata),
 			orNull(next.KeyID == "", next.KeyID), row.KeyID, row.Body == nil,
 		})
 	}

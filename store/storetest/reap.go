@@ -71,7 +71,8 @@ func reapRules() []rule {
 					return
 				}
 				a := m.Attempts[1]
-				want(w, "attempt", [5]any{a.Verb, a.Attempt, a.Owner, a.Stage, a.Class}, [5]any{queue.Outcome("reap"), 2, "it's d7", "dot", "ambiguous"})
+				want(w, "attempt", [5]any{a.Verb, a.Attempt, a.Owner, a.Stage, a.Class},
+					[5]any{queue.Outcome("reap"), 2, "it's d7", "dot", "ambiguous"})
 				want(w, "relay of the attempt", a.Relay, "primary")
 			}},
 		{"doubt-names-relay", "After a crash past the point of no return the next claim says which relay the doubt is with; after one " +
