@@ -52,8 +52,8 @@ type Config struct {
 	MaxOutage time.Duration
 	// Retry decides when a failed attempt is repeated. Defaults to Backoff{}.
 	Retry RetryPolicy
-	// Suppress lists the routes whose refused recipients are put on the suppression list. "*" means every route. Defaults to
-	// none.
+	// Suppress lists the routes whose refused recipients are put on the suppression list. "*" means every route. A full mailbox
+	// puts nobody on the list. Defaults to none.
 	Suppress []string
 	// Notice configures reports about messages that were given up. Defaults to none.
 	Notice Notice

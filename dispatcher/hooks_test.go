@@ -245,6 +245,26 @@ func TestSuppress(t *testing.T) {
 	})
 }
 
+// A full mailbox fails the message; its address stays off the list, as it may have room for the next one.
+func TestAFullMailboxIsNotSuppressed(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *testQueue) {
+		s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
+			return refuse(env, reply(smtpx.StageRcpt, smtpx.ClassRecipient, 552, "5.2.2 mailbox is full"))
+		}}
+		q.enqueue(1, func(m *outbox.Message) { m.To[0].Address = "full@example.org" })
+		if r := flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Suppress: []string{"*"}}, s)); r.Failed != 1 {
+			t.Fatalf("report %+v", r)
+		}
+		if entry, ok, err := q.Suppressed(t.Context(), "full@example.org"); ok || err != nil {
+			t.Errorf("on the list %v %+v, error %v", ok, entry, err)
+		}
+		id := q.enqueue(1, func(m *outbox.Message) { m.To[0].Address = "full@example.org" })[0]
+		flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Suppress: []string{"*"}}, &line{}))
+		q.wantStates(id, outbox.StateSent)
+	})
+}
+
 // The pause of a relay at its quota holds for every dispatcher of the database.
 func TestAQuotaIsShared(t *testing.T) {
 	t.Parallel()

@@ -36,7 +36,7 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	switch e.Class {
 	case smtpx.ClassRecipient, smtpx.ClassMessage:
 		s.Outcome = queue.Failed
-		s.Suppress = e.Class == smtpx.ClassRecipient && l.cfg.suppresses(c.Route)
+		s.Suppress = e.Class == smtpx.ClassRecipient && !e.MailboxFull() && l.cfg.suppresses(c.Route)
 		return s
 	case smtpx.ClassRecycle:
 		// A new session may help once. After that the delivery waits as in an outage. So does one in doubt, because its class does not

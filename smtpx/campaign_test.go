@@ -84,7 +84,7 @@ func want(d dialogue, stage smtptest.Stage, f fault) verdict {
 	case "5xx":
 		class := map[smtptest.Stage]smtpx.Class{
 			"banner": smtpx.ClassUnreachable, "tls": smtpx.ClassConfig, "ehlo": smtpx.ClassUnreachable, "starttls": smtpx.ClassConfig,
-			"auth": smtpx.ClassConfig, "mail": smtpx.ClassMessage, "rcpt": smtpx.ClassRecipient, "data": smtpx.ClassMessage, "dot": smtpx.ClassMessage,
+			"auth": smtpx.ClassConfig, "mail": smtpx.ClassMessage, "rcpt": smtpx.ClassMessage, "data": smtpx.ClassMessage, "dot": smtpx.ClassMessage,
 		}[stage]
 		return verdict{stage: answered(d, s), class: class}
 	}

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"unicode"
 )
 
 // Rule says what a reply means. Every condition that is set must hold.
@@ -32,10 +31,11 @@ type Rule struct {
 	// Enhanced are enhanced codes (RFC 3463) in which x stands for any digit, or for any number where it stands alone, as in
 	// "x.1.1" or "5.7.50x". None means any or none.
 	Enhanced []string `json:"enhanced,omitempty"`
-	// Text are phrases in lower case that begin at the start of a word; the reply must hold one of them. None means any text.
-	// "#ip" stands for any IP address.
+	// Text are phrases in lower case; the reply must hold one of them. None means any text. A phrase begins where a word begins, and
+	// with "$" at its end it ends where a word ends. "#ip" stands for any IP address and "#addr" for any mail address. "@name" stands
+	// for the phrases of that name in the list "words" of the generic profile. "a + b" asks for both phrases.
 	Text []string `json:"text,omitempty"`
-	// And are more phrases, one of which the reply must hold as well.
+	// And are more such phrases, one of which the reply must hold as well.
 	And []string `json:"and,omitempty"`
 	// Not are phrases that the reply must not hold.
 	Not []string `json:"not,omitempty"`
@@ -57,6 +57,20 @@ const (
 	// EffectLogin: logins came too fast, or cannot be served for a while.
 	EffectLogin Effect = "login"
 )
+
+// MailboxFull reports that a recipient was refused because its mailbox is full. The address exists and may take the next message: do
+// not suppress it. The message itself has failed if Class is ClassRecipient. It goes by the rule, and for an Error that did not come
+// from this package by the code 552 to RCPT and the enhanced code X.2.2 (RFC 3463 §3.3).
+func (e *Error) MailboxFull() bool {
+	if strings.HasPrefix(e.Rule, "mailbox.full") {
+		return true
+	}
+	if e.Class != ClassRecipient && e.Class != ClassTransient {
+		return false
+	}
+	_, detail, _ := strings.Cut(e.Reply.Enhanced, ".")
+	return detail == "2.2" || (detail == "" && e.Reply.Code == 552 && e.Stage == StageRcpt)
+}
 
 // String returns the ID.
 func (r Rule) String() string { return r.ID }
@@ -90,34 +104,73 @@ type signature struct {
 	code     int
 	enhanced string
 	text     string
+	lists    map[string]bool // whether the text holds a phrase of a list, as far as it was asked
 }
 
 func newSignature(stage Stage, r Reply) signature {
-	s := signature{stage: stage, code: r.Code, enhanced: r.Enhanced, text: plainText(r.Text())}
+	s := signature{stage: stage, code: r.Code, enhanced: r.Enhanced, text: plainText(r.Text()), lists: make(map[string]bool)}
 	if s.enhanced == "" {
 		s.enhanced = buriedEnhanced(r.Code, s.text)
 	}
 	return s
 }
 
-// plainText puts a reply's words in lower case with single spaces. It leaves out the mail addresses in it, whose names mean
-// nothing, and writes "#ip" for IP addresses.
+// plainText puts a reply's words in lower case with single spaces. It writes "#addr" for a mail address and "#ip" for an IP address:
+// their names mean nothing, but that they stand there does. It adds the words of a name that an API ran together: after
+// "SenderNotVerified" follows "sender not verified".
 func plainText(text string) string {
-	words := strings.Fields(strings.NewReplacer("’", "'", "<", " <", ">", "> ").Replace(strings.ToLower(text)))
-	kept := words[:0]
+	words := strings.Fields(strings.NewReplacer("’", "'", "<", " <", ">", "> ").Replace(text))
+	kept := words[:0:0]
 	for _, w := range words {
-		if strings.Contains(w, "@") {
-			continue
-		}
-		if bare := strings.Trim(w, "[](){}:;,.'\""); len(bare) >= len("1.1.1.1") {
+		bare := strings.Trim(w, "[](){}<>:;,.'\"")
+		lower := strings.ToLower(w)
+		switch {
+		case strings.Contains(w, "@") && bare != "@":
+			lower = strings.Replace(lower, strings.ToLower(bare), "#addr", 1)
+		case len(bare) >= len("1.1.1.1"):
 			if _, err := netip.ParseAddr(bare); err == nil {
-				w = strings.Replace(w, bare, "#ip", 1)
+				lower = strings.Replace(lower, strings.ToLower(bare), "#ip", 1)
 			}
 		}
-		kept = append(kept, w)
+		kept = append(append(kept, lower), splitName(bare)...)
 	}
 	return strings.Join(kept, " ")
 }
+
+// splitName returns the words of a name such as "FailedOperation.SenderNotVerified" in lower case, nil for anything else: a word, or
+// a random text of both cases.
+func splitName(name string) []string {
+	var words []string
+	start, last := 0, byte(0)
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'A' && c <= 'Z':
+			if last >= 'a' && last <= 'z' {
+				words, start = append(words, strings.ToLower(name[start:i])), i
+			}
+		case c >= 'a' && c <= 'z':
+		case strings.IndexByte(`.:;,-_"{}[]()=/`, c) >= 0:
+			if i > start {
+				words = append(words, strings.ToLower(name[start:i]))
+			}
+			start = i + 1
+		default:
+			return nil
+		}
+		last = c
+	}
+	if start < len(name) {
+		words = append(words, strings.ToLower(name[start:]))
+	}
+	if len(words) < 2 || len(name) < minWordInName*len(words) || strings.ToLower(name) == name {
+		return nil
+	}
+	return words
+}
+
+// minWordInName is the least average length of the words in a name that is more than random letters.
+const minWordInName = 4
 
 // buriedEnhanced finds an enhanced code that does not stand at the start: "no mailbox here (#5.1.1)", "[5.7.1] denied".
 func buriedEnhanced(code int, text string) string {
@@ -178,23 +231,4 @@ func samePart(pattern, part string) bool {
 		}
 	}
 	return true
-}
-
-// says tells whether the words hold a phrase that begins where a word begins.
-func (s *signature) says(phrase string) bool {
-	for at := 0; ; {
-		i := strings.Index(s.text[at:], phrase)
-		if i < 0 {
-			return false
-		}
-		at += i
-		if at == 0 || !wordByte(phrase[0]) || !wordByte(s.text[at-1]) {
-			return true
-		}
-		at++
-	}
-}
-
-func wordByte(c byte) bool {
-	return c < 0x80 && (unicode.IsLetter(rune(c)) || unicode.IsDigit(rune(c)))
 }

@@ -75,27 +75,64 @@ func (l labelled) harmful(class smtpx.Class, rule smtpx.Rule) string {
 	return ""
 }
 
-// Replies that no rule was written from are understood by what they say.
-func TestHeldOut(t *testing.T) {
-	all := readLabelled(t, "testdata/heldout.txt")
+// understand classifies replies. wrong is called for those whose class is none of the label's.
+func understand(t *testing.T, all []labelled, wrong func(l labelled, class smtpx.Class, rule smtpx.Rule)) figures {
+	t.Helper()
 	var got figures
 	for _, l := range all {
 		profile, ok := smtpx.LookupProfile(l.provider)
 		if !ok {
-			t.Errorf("no profile %q", l.provider)
-			continue
+			t.Fatalf("no profile %q", l.provider)
 		}
-		got.replies++
 		class, rule := profile.Classify(l.stage, l.reply)
+		got.replies++
 		if class == l.classes[0] {
 			got.strict++
 		}
-		switch {
-		case slices.Contains(l.classes, class):
+		if slices.Contains(l.classes, class) {
 			got.accepted++
-		default:
-			t.Logf("%s %s: %v\n\tis %s by %s, want %v: %s", l.provider, l.stage, l.reply, class, rule, l.classes, l.harmful(class, rule))
+		} else {
+			wrong(l, class, rule)
 		}
 	}
-	t.Logf("%+v", got)
+	return got
 }
+
+// Replies that no rule was written from are understood by what they say: 95 of 100 acceptably, 85 as their label has it first, all
+// of the providers that most people use, and none to anybody's harm.
+func TestHeldOut(t *testing.T) {
+	all := readLabelled(t, heldOutFile)
+	if len(all) < 200 {
+		t.Fatalf("%d replies, want 200 at least", len(all))
+	}
+	for _, known := range readLabelled(t, corpusFile) {
+		for _, l := range all {
+			if l.reply.Code == known.reply.Code && l.reply.Text() == known.reply.Text() {
+				t.Errorf("%v stands in both files", l.reply)
+			}
+		}
+	}
+	got := understand(t, all, func(l labelled, class smtpx.Class, rule smtpx.Rule) {
+		t.Logf("%s %s: %v\n\tis %s by %s, want %v", l.provider, l.stage, l.reply, class, rule, l.classes)
+		if harm := l.harmful(class, rule); harm != "" {
+			t.Errorf("%s: %v", harm, l.reply)
+		}
+		if slices.Contains([]string{"ses", "sendgrid", "gmail", "m365"}, l.provider) {
+			t.Errorf("%s %s: %v is %s by %s, want %v", l.provider, l.stage, l.reply, class, rule, l.classes)
+		}
+	})
+	if got.accepted*100 < 95*got.replies || got.strict*100 < 85*got.replies {
+		t.Errorf("%d of %d replies are understood, %d of them strictly", got.accepted, got.replies, got.strict)
+	}
+	for _, l := range all {
+		if l.source == "" {
+			t.Errorf("%v has no source", l.reply)
+		}
+	}
+}
+
+// The two files of replies with sources.
+const (
+	corpusFile  = "testdata/replies.txt"
+	heldOutFile = "testdata/heldout.txt"
+)

@@ -157,7 +157,7 @@ func TestSinkFaults(t *testing.T) {
 			other smtpx.Class
 		}{
 			{"-r", map[smtpx.Stage]smtpx.Class{"ehlo": smtpx.ClassUnreachable}, smtpx.ClassTransient},
-			{"-f", map[smtpx.Stage]smtpx.Class{"ehlo": smtpx.ClassConfig, "rcpt": smtpx.ClassRecipient}, smtpx.ClassMessage},
+			{"-f", nil, smtpx.ClassConfig}, // 500 speaks of the dialogue, not of the message
 			{"-q", map[smtpx.Stage]smtpx.Class{"ehlo": smtpx.ClassUnreachable, "dot": smtpx.ClassAmbiguous}, smtpx.ClassTransient},
 			{"-Q", map[smtpx.Stage]smtpx.Class{"ehlo": smtpx.ClassUnreachable}, smtpx.ClassTransient},
 		} {

@@ -51,6 +51,8 @@ type Profile struct {
 	Quirks []Quirk `json:"quirks,omitempty"`
 	// Rules are the signatures of the provider's replies. They are tried before the generic ones, in their order.
 	Rules []Rule `json:"rules,omitempty"`
+	// Words are lists of phrases that rules name by "@name". The generic profile has those of all.
+	Words map[string][]string `json:"words,omitempty"`
 
 	ids []*regexp.Regexp
 }
@@ -175,6 +177,8 @@ var profileFiles embed.FS
 var (
 	builtin = mustLoad()
 	generic = builtin["generic"]
+	// vocabulary are the lists of phrases that the rules of all profiles may name.
+	vocabulary = generic.Words
 )
 
 // mustLoad reads the profiles, which are part of the program: a mistake in them is one of ours.
