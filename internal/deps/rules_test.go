@@ -9,94 +9,137 @@ import (
 
 const module = "github.com/outboxmail/outbox"
 
-// arrow says which of our packages those that match from may import. The first arrow that matches a package counts.
-// A pattern is a path below the module, "." for its root; with /... it takes in everything below it as well.
-type arrow struct {
-	from string
-	may  []string
-}
-
-var arrows = []arrow{
-	{from: "queue", may: nil},
-	{from: "keyring", may: nil},
-	{from: "dkim", may: nil},
-	{from: "smtpx/...", may: []string{"smtpx/..."}},
-	{from: ".", may: []string{"queue", "keyring", "internal/letter", "internal/pgschema", "internal/sqlstate"}},
-	{from: "templates", may: []string{".", "internal/letter"}},
-	{from: "schema", may: []string{"internal/pgschema", "internal/sqlstate"}},
-	{from: "store", may: []string{".", "queue", "keyring", "schema", "internal/letter", "internal/pgschema", "internal/sqlstate"}},
-	{from: "store/sqlite", may: []string{"store"}},
-	{from: "store/postgres", may: []string{"store", "internal/pgschema", "internal/sqlstate"}},
-	{from: "store/storetest", may: []string{".", "queue", "schema", "store", "internal/pgschema"}},
-	{from: "dispatcher", may: []string{".", "queue", "keyring", "smtpx"}},
-	{from: "doctor", may: []string{"queue", "smtpx"}},
-	{from: "telemetry/...", may: []string{".", "queue", "smtpx", "dispatcher", "telemetry/..."}},
-	{from: "logalert", may: []string{".", "queue", "smtpx", "store", "dispatcher"}},
-	{from: "evidence", may: []string{".", "queue", "store"}},
-	{from: "ui", may: []string{".", "queue", "store", "dispatcher", "doctor"}},
-	{from: "outboxtest", may: []string{".", "queue", "keyring", "schema", "store/...", "smtpx/...", "dispatcher", "internal/pgschema"}},
-	// Leaves, which everything above them may share; only a program among them uses another.
-	{from: "internal/pgtest/cmd/...", may: []string{"internal/pgtest"}},
-	{from: "internal/...", may: nil},
-	{from: "cmd/...", may: []string{"./..."}},
-	{from: "examples/...", may: []string{"./..."}},
-}
-
-// fence says that other people's packages below prefix are imported by those of ours that match importers and by no other.
-type fence struct {
-	prefix    string
-	importers []string
-}
-
-var fences = []fence{
-	{prefix: "modernc.org", importers: []string{"store/sqlite"}},
-	{prefix: "github.com/lib/pq", importers: []string{"store/postgres", "internal/pgtest/..."}},
-	{prefix: "github.com/jackc/pgx", importers: []string{"examples/..."}},
-	{prefix: "github.com/jmoiron/sqlx", importers: []string{"store/..."}},
-	{prefix: "github.com/spf13", importers: []string{"cmd/..."}},
-	{prefix: "github.com/prometheus", importers: []string{"telemetry/...", "cmd/...", "examples/..."}},
-	{prefix: "go.opentelemetry.io", importers: []string{"telemetry/...", "cmd/...", "examples/..."}},
-}
-
-// rootLinks is everything that a program links by importing the root package, besides the standard library.
-var rootLinks = []string{
-	module,
-	"golang.org/x",
-	"github.com/emersion/go-message",
-	"github.com/google/uuid",
-}
-
 // pkg is a package in the graph of imports.
 type pkg struct {
-	path     string
-	standard bool
-	imports  []string
+	path        string
+	imports     []string
+	testImports []string // of a package of ours, also by its external tests
 }
 
-// violations lists every import that the rules forbid, as sentences in a stable order.
-func violations(graph map[string]pkg) []string {
-	var found []string
+// rules are what the graph is checked against.
+type rules struct {
+	arrows        []arrow
+	libraries     []library
+	testLibraries map[string]string
+}
+
+// violations lists every import that the rules forbid, and every rule that no import needs. They are sentences in a stable order.
+func (r rules) violations(graph map[string]pkg) []string {
+	list := ours(graph)
+	return slices.Concat(r.forbidden(list), r.unusedArrows(list), r.unusedLibraries(list), rootViolations(graph))
+}
+
+// ours returns our packages in the order of their paths.
+func ours(graph map[string]pkg) (list []pkg) {
 	for _, path := range slices.Sorted(maps.Keys(graph)) {
-		p := graph[path]
-		from, ours := below(path)
-		if !ours {
-			continue
+		if _, is := below(path); is {
+			list = append(list, graph[path])
 		}
-		may, ruled := allowed(from)
-		if !ruled {
+	}
+	return list
+}
+
+// forbidden lists the imports that no rule allows.
+func (r rules) forbidden(list []pkg) (found []string) {
+	for _, p := range list {
+		from, _ := below(p.path)
+		i := r.arrowOf(from)
+		if i < 0 {
 			found = append(found, fmt.Sprintf("%s has no arrow in internal/deps: say what it may import", from))
 			continue
 		}
 		for _, imported := range p.imports {
-			if to, ours := below(imported); ours && !matches(may, to) {
+			to, isOurs := below(imported)
+			switch {
+			case isOurs && !matches(r.arrows[i].may, to):
 				found = append(found, fmt.Sprintf("%s imports %s, which the arrows of docs/architecture.md do not allow", from, to))
+			case !isOurs && !standard(imported):
+				found = append(found, r.forbiddenLibrary(from, imported)...)
 			}
-			if f, fenced := fenceOf(imported); fenced && !matches(f.importers, from) {
-				found = append(found, fmt.Sprintf("%s imports %s, which only %s may", from, imported, strings.Join(f.importers, " and ")))
+		}
+		for _, imported := range p.testImports {
+			if _, isOurs := below(imported); isOurs || standard(imported) || r.listed(imported) {
+				continue
+			}
+			found = append(found, fmt.Sprintf("a test of %s imports %s, which is not in testLibraries: list it with a reason", from, imported))
+		}
+	}
+	return found
+}
+
+func (r rules) forbiddenLibrary(from, imported string) []string {
+	i := r.libraryOf(imported)
+	switch {
+	case i < 0:
+		return []string{fmt.Sprintf("%s imports %s, which is not in libraries: list it with a reason", from, imported)}
+	case !matches(r.libraries[i].importers, from):
+		return []string{fmt.Sprintf("%s imports %s, which only %s may", from, imported, strings.Join(r.libraries[i].importers, " and "))}
+	default:
+		return nil
+	}
+}
+
+// unusedArrows lists the arrows, and the patterns in them, that no import needs.
+func (r rules) unusedArrows(list []pkg) (found []string) {
+	for i, a := range r.arrows {
+		exists, imported := false, []string(nil)
+		for _, p := range list {
+			if from, _ := below(p.path); r.arrowOf(from) == i {
+				exists = true
+				imported = append(imported, p.imports...)
+			}
+		}
+		switch {
+		case !exists && !a.planned:
+			found = append(found, fmt.Sprintf("no package needs the arrow from %s: remove it, or mark it as planned", a.from))
+		case exists && a.planned:
+			found = append(found, fmt.Sprintf("%s exists: its arrow is not planned any more", a.from))
+		case exists:
+			for _, pattern := range a.may {
+				used := slices.ContainsFunc(imported, func(path string) bool {
+					to, isOurs := below(path)
+					return isOurs && matches([]string{pattern}, to)
+				})
+				if !used {
+					found = append(found, fmt.Sprintf("%s may import %s but does not", a.from, pattern))
+				}
 			}
 		}
 	}
-	return append(found, rootViolations(graph)...)
+	return found
+}
+
+// unusedLibraries lists the libraries that nobody imports, the importers that do not import, and what lacks a reason.
+func (r rules) unusedLibraries(list []pkg) (found []string) {
+	for _, l := range r.libraries {
+		if l.why == "" {
+			found = append(found, l.module+" is listed without a reason")
+		}
+		for _, importer := range l.importers {
+			exists, used := false, false
+			for _, p := range list {
+				if from, _ := below(p.path); matches([]string{importer}, from) {
+					exists = true
+					used = used || anyUnder(p.imports, l.module)
+				}
+			}
+			switch {
+			case l.planned && exists:
+				found = append(found, fmt.Sprintf("%s exists: %s is not planned any more", importer, l.module))
+			case !l.planned && !used:
+				found = append(found, fmt.Sprintf("%s may import %s but does not", importer, l.module))
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.testLibraries)) {
+		if r.testLibraries[name] == "" {
+			found = append(found, name+" is listed without a reason")
+		}
+		if !slices.ContainsFunc(list, func(p pkg) bool { return anyUnder(p.testImports, name) }) {
+			found = append(found, "no test imports "+name)
+		}
+	}
+	return found
 }
 
 // rootViolations lists what the root package links and should not, with the way there.
@@ -105,7 +148,7 @@ func rootViolations(graph map[string]pkg) []string {
 	seen := map[string]bool{}
 	var visit func(path string, way []string)
 	visit = func(path string, way []string) {
-		if seen[path] || graph[path].standard {
+		if seen[path] || standard(path) {
 			return
 		}
 		seen[path] = true
@@ -130,24 +173,29 @@ func below(path string) (rel string, ours bool) {
 	return strings.CutPrefix(path, module+"/")
 }
 
-func allowed(from string) (may []string, ruled bool) {
-	for _, a := range arrows {
-		if matches([]string{a.from}, from) {
-			return a.may, true
-		}
-	}
-	return nil, false
+// standard says whether a path is of the standard library. The first element of every other path has a dot.
+func standard(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".")
 }
 
-func fenceOf(path string) (fence, bool) {
-	for _, f := range fences {
-		if under(path, f.prefix) {
-			return f, true
-		}
-	}
-	return fence{}, false
+// arrowOf returns the index of the arrow that counts for a package, or -1.
+func (r rules) arrowOf(from string) int {
+	return slices.IndexFunc(r.arrows, func(a arrow) bool { return matches([]string{a.from}, from) })
 }
 
+// libraryOf returns the index of the library that a path belongs to, or -1.
+func (r rules) libraryOf(path string) int {
+	return slices.IndexFunc(r.libraries, func(l library) bool { return under(path, l.module) })
+}
+
+// listed says whether a path belongs to a library of either list.
+func (r rules) listed(path string) bool {
+	forTests := slices.ContainsFunc(slices.Collect(maps.Keys(r.testLibraries)), func(name string) bool { return under(path, name) })
+	return forTests || r.libraryOf(path) >= 0
+}
+
+// matches says whether one of the patterns matches a path.
 func matches(patterns []string, rel string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		tree, isTree := strings.CutSuffix(pattern, "/...")
@@ -158,4 +206,9 @@ func matches(patterns []string, rel string) bool {
 // under says whether path is prefix or lies below it.
 func under(path, prefix string) bool {
 	return path == prefix || strings.HasPrefix(path, prefix+"/")
+}
+
+// anyUnder says whether one of the paths is prefix or lies below it.
+func anyUnder(paths []string, prefix string) bool {
+	return slices.ContainsFunc(paths, func(path string) bool { return under(path, prefix) })
 }
