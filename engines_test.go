@@ -69,8 +69,8 @@ func openSQLite(t *testing.T) *database {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closeAtEnd(t, db.DB)
-	return &database{dialect: schema.SQLite, db: db.DB, begin: beginner(db.DB)}
+	closeAtEnd(t, db)
+	return &database{dialect: schema.SQLite, db: db, begin: beginner(db)}
 }
 
 func openSQL(t *testing.T, driver, option string) *database {
@@ -94,8 +94,8 @@ func openPgx(t *testing.T) *database {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closeAtEnd(t, db.DB)
-	return &database{dialect: schema.Postgres, db: db.DB, begin: func(t *testing.T) transaction {
+	closeAtEnd(t, db)
+	return &database{dialect: schema.Postgres, db: db, begin: func(t *testing.T) transaction {
 		t.Helper()
 		conn, err := pgx.Connect(t.Context(), dsn)
 		if err != nil {

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/schema"
@@ -51,13 +49,13 @@ func placeOrder(ctx context.Context, db *sql.DB, number int, customer string) er
 }
 
 // deliver sends what was committed until ctx ends. It runs beside the HTTP server.
-func deliver(ctx context.Context, db *sqlx.DB, relayURL string) error {
+func deliver(ctx context.Context, db *sql.DB, relayURL string) error {
 	relay, err := smtpx.Open(relayURL) // smtp://user:password@smtp.example.com:587
 	if err != nil {
 		return err
 	}
 	defer relay.Close()
-	queue, err := store.New(db)
+	queue, err := store.New(db, schema.SQLite)
 	if err != nil {
 		return err
 	}
@@ -100,16 +98,16 @@ func example() error {
 		return err
 	}
 	defer db.Close()
-	if err := schema.Migrate(ctx, db.DB, schema.SQLite); err != nil {
+	if err := schema.Migrate(ctx, db, schema.SQLite); err != nil {
 		return err
 	}
 	if _, err := db.ExecContext(ctx, "CREATE TABLE orders (number INTEGER PRIMARY KEY CHECK (number <> 1002))"); err != nil {
 		return err
 	}
-	if err := placeOrder(ctx, db.DB, 1001, "ann@example.org"); err != nil {
+	if err := placeOrder(ctx, db, 1001, "ann@example.org"); err != nil {
 		return err
 	}
-	if err := placeOrder(ctx, db.DB, 1002, "bob@example.org"); err == nil {
+	if err := placeOrder(ctx, db, 1002, "bob@example.org"); err == nil {
 		return errors.New("the database took order 1002")
 	}
 	fmt.Println("order 1002: refused by the database, and its mail with it")

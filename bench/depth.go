@@ -51,7 +51,7 @@ func (s *site) load(ctx context.Context, n int, state string) error {
 			recipients + ", 1, " + body + " FROM ids"
 		// SQLite cannot switch a trigger off, so it is taken away and put back.
 		var trigger string
-		if err := s.db.GetContext(ctx, &trigger, "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = 'outbox_expand_recipients'"); err != nil {
+		if err := s.db.QueryRowContext(ctx, "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = 'outbox_expand_recipients'").Scan(&trigger); err != nil {
 			return err
 		}
 		steps[1], steps[4] = "DROP TRIGGER outbox_expand_recipients", trigger

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -12,8 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
@@ -35,7 +34,7 @@ const (
 
 // site is a database with a backlog and a relay that takes everything.
 type site struct {
-	db    *sqlx.DB
+	db    *sql.DB
 	store *store.Store
 	relay *smtptest.Server
 	url   string // of the relay that the dispatchers send to
@@ -44,23 +43,35 @@ type site struct {
 	loaded int // messages that load made
 }
 
+// openStore opens a database; a DSN is PostgreSQL, a file name SQLite.
+func openStore(name string) (*sql.DB, *store.Store, error) {
+	db, d, err := (*sql.DB)(nil), schema.Postgres, error(nil)
+	if strings.Contains(name, "://") {
+		db, err = postgres.Open(name)
+	} else {
+		d = schema.SQLite
+		db, err = sqlite.Open(name, sqlite.RelaxedSync())
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := store.New(db, d)
+	if err != nil {
+		_ = db.Close()
+		return nil, nil, err
+	}
+	return db, st, nil
+}
+
 // newSite makes a site; a DSN is PostgreSQL, a file name SQLite.
 func (b *bench) newSite(name string) (*site, error) {
 	s := &site{}
 	var err error
-	if strings.Contains(name, "://") {
-		s.db, err = postgres.Open(name)
-	} else {
-		s.db, err = sqlite.Open(name, sqlite.RelaxedSync())
-	}
-	if err != nil {
+	if s.db, s.store, err = openStore(name); err != nil {
 		return nil, err
 	}
 	s.close = append(s.close, func() { _ = s.db.Close() })
-	if s.store, err = store.New(s.db); err != nil {
-		return nil, err
-	}
-	if err := schema.Migrate(b.ctx, s.db.DB, s.store.Dialect()); err != nil {
+	if err := schema.Migrate(b.ctx, s.db, s.store.Dialect()); err != nil {
 		return nil, err
 	}
 	if s.relay, err = smtptest.Start(smtptest.Config{TLS: smtptest.NoTLS, Discard: true}); err != nil {
@@ -275,7 +286,7 @@ func (b *bench) idleOn(s *site, name, writes string) error {
 	if _, err := s.db.ExecContext(b.ctx, "ANALYZE"); err != nil {
 		return err
 	}
-	watch, err := s.db.Connx(b.ctx)
+	watch, err := s.db.Conn(b.ctx)
 	if err != nil {
 		return err
 	}
@@ -288,7 +299,7 @@ func (b *bench) idleOn(s *site, name, writes string) error {
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
 	var before, after int64
-	if err := watch.GetContext(b.ctx, &before, writes); err != nil {
+	if err := watch.QueryRowContext(b.ctx, writes).Scan(&before); err != nil {
 		return err
 	}
 	runtime.GC()
@@ -297,7 +308,7 @@ func (b *bench) idleOn(s *site, name, writes string) error {
 		return err
 	}
 	cpu = processTime() - cpu
-	if err := watch.GetContext(b.ctx, &after, writes); err != nil {
+	if err := watch.QueryRowContext(b.ctx, writes).Scan(&after); err != nil {
 		return err
 	}
 	share := cpu.Seconds() / 60

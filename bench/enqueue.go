@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"path/filepath"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jmoiron/sqlx"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
@@ -31,7 +31,7 @@ func letter() *outbox.Message {
 }
 
 // enqueue commits one letter.
-func enqueue(ctx context.Context, db *sqlx.DB) error {
+func enqueue(ctx context.Context, db *sql.DB) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func enqueue(ctx context.Context, db *sqlx.DB) error {
 }
 
 // bareInsert commits the same row, rendered once, in a table without trigger, checks or further indexes.
-func bareInsert(db *sqlx.DB, r bareRow) func(ctx context.Context) error {
+func bareInsert(db *sql.DB, r bareRow) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -66,31 +66,33 @@ func bareInsert(db *sqlx.DB, r bareRow) func(ctx context.Context) error {
 
 // bareRow is what a letter's row holds.
 type bareRow struct {
-	MessageID  string `db:"message_id"`
-	Sender     string `db:"sender"`
-	Recipients string `db:"recipients"`
-	Subject    string `db:"subject"`
-	Size       int64  `db:"size"`
-	Body       []byte `db:"body"`
+	MessageID  string
+	Sender     string
+	Recipients string
+	Subject    string
+	Size       int64
+	Body       []byte
 }
 
 // prepare makes the tables in an empty database and returns the row of a letter.
-func prepare(ctx context.Context, db *sqlx.DB, d schema.Dialect) (bareRow, error) {
+func prepare(ctx context.Context, db *sql.DB, d schema.Dialect) (bareRow, error) {
 	var r bareRow
-	if err := schema.Migrate(ctx, db.DB, d); err != nil {
+	if err := schema.Migrate(ctx, db, d); err != nil {
 		return r, err
 	}
 	if err := enqueue(ctx, db); err != nil {
 		return r, err
 	}
-	if err := db.GetContext(ctx, &r, "SELECT message_id, sender, recipients, subject, size, body FROM outbox_messages"); err != nil {
+	err := db.QueryRowContext(ctx, "SELECT message_id, sender, recipients, subject, size, body FROM outbox_messages").
+		Scan(&r.MessageID, &r.Sender, &r.Recipients, &r.Subject, &r.Size, &r.Body)
+	if err != nil {
 		return r, err
 	}
 	// The same columns and types; a table made from a query has neither trigger nor checks.
 	if _, err := db.ExecContext(ctx, "CREATE TABLE bare AS SELECT * FROM outbox_messages WHERE 1 = 0"); err != nil {
 		return r, err
 	}
-	_, err := db.ExecContext(ctx, "CREATE UNIQUE INDEX bare_id ON bare (id)")
+	_, err = db.ExecContext(ctx, "CREATE UNIQUE INDEX bare_id ON bare (id)")
 	return r, err
 }
 

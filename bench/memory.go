@@ -13,15 +13,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
-	"github.com/outboxmail/outbox/store"
-	"github.com/outboxmail/outbox/store/postgres"
-	"github.com/outboxmail/outbox/store/sqlite"
 )
 
 // childEnv holds the orders of the process whose memory is measured: this program once more.
@@ -42,21 +37,11 @@ func drainChild(ctx context.Context, text string) error {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return err
 	}
-	var db *sqlx.DB
-	var err error
-	if strings.Contains(o.Database, "://") {
-		db, err = postgres.Open(o.Database)
-	} else {
-		db, err = sqlite.Open(o.Database, sqlite.RelaxedSync())
-	}
+	db, st, err := openStore(o.Database)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	st, err := store.New(db)
-	if err != nil {
-		return err
-	}
 	client, err := smtpx.Open(o.Relay)
 	if err != nil {
 		return err

@@ -1,11 +1,10 @@
 package dispatcher_test
 
 import (
+	"database/sql"
 	"log/slog"
 	"strings"
 	"testing"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
@@ -29,11 +28,11 @@ func BenchmarkDrain(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer func() { _ = db.Close() }()
-			st, err := store.New(db)
+			st, err := store.New(db, dialectOf(db))
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := schema.Migrate(b.Context(), db.DB, st.Dialect()); err != nil {
+			if err := schema.Migrate(b.Context(), db, st.Dialect()); err != nil {
 				b.Fatal(err)
 			}
 			backlog(b, db, b.N)
@@ -60,7 +59,7 @@ func BenchmarkDrain(b *testing.B) {
 }
 
 // backlog commits n messages.
-func backlog(b *testing.B, db *sqlx.DB, n int) {
+func backlog(b *testing.B, db *sql.DB, n int) {
 	b.Helper()
 	text := strings.Repeat("A line of an ordinary letter to a customer of the shop.\n", 30)
 	for n > 0 {

@@ -110,7 +110,7 @@ func (c *otherClock) set(t *testing.T, hours int) {
 func (q *testQueue) now() time.Time {
 	q.t.Helper()
 	var now time.Time
-	if err := q.db.GetContext(q.t.Context(), &now, "SELECT now()"); err != nil {
+	if err := q.db.QueryRowContext(q.t.Context(), "SELECT now()").Scan(&now); err != nil {
 		q.t.Fatal(err)
 	}
 	return now
@@ -152,7 +152,9 @@ func TestClocksADayApart(t *testing.T) { // not beside others, which would start
 			lapsed := time.Since(took)
 
 			// A running dispatcher keeps its leases beyond their first end.
-			k.db.MustExecContext(ctx, "INSERT INTO campaign_orders (number) VALUES ('later-0'), ('deadline-0')")
+			if _, err := k.db.ExecContext(ctx, "INSERT INTO campaign_orders (number) VALUES ('later-0'), ('deadline-0')"); err != nil {
+				t.Fatal(err)
+			}
 			due := k.now().Add(2 * time.Second)
 			k.enqueue(1, func(m *outbox.Message) {
 				*m = *orderMail("later-0", 0)

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/internal/pgtest"
@@ -165,7 +163,7 @@ func TestPostgresTakesNoMoreConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = admin.Close() }()
-	held, err := admin.Connx(t.Context())
+	held, err := admin.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +299,7 @@ func TestSQLiteBusyStorm(t *testing.T) {
 	k := newKilling(t, "sqlite")
 	k.exec("CREATE TABLE storm (n integer)")
 	k.exec("INSERT INTO storm VALUES (0)")
-	rude, err := sqlx.Open("sqlite", "file:"+k.database+"?_pragma=busy_timeout(0)")
+	rude, err := sql.Open("sqlite", "file:"+k.database+"?_pragma=busy_timeout(0)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +355,7 @@ func TestSQLiteBusyStorm(t *testing.T) {
 }
 
 // storm is one such transaction.
-func storm(ctx context.Context, db *sqlx.DB) error {
+func storm(ctx context.Context, db *sql.DB) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err

@@ -210,7 +210,7 @@ func (f *fleet) leased(owner string) {
 }
 
 func (f *fleet) heldBy(owner string) (n int, err error) {
-	return n, f.db.GetContext(f.t.Context(), &n, "SELECT count(*) FROM outbox_deliveries WHERE state = 'sending' AND lease_owner = $1", owner)
+	return n, f.db.QueryRowContext(f.t.Context(), "SELECT count(*) FROM outbox_deliveries WHERE state = 'sending' AND lease_owner = $1", owner).Scan(&n)
 }
 
 // Four processes share the work evenly, and what was sent is sent once.

@@ -314,10 +314,7 @@ func (k *killing) check(rate float64) {
 // audit compares the database, the ledger and the words of the processes, and counts the results.
 func (k *killing) audit(done string) {
 	k.t.Helper()
-	var numbers []string
-	if err := k.db.SelectContext(k.t.Context(), &numbers, "SELECT number FROM campaign_orders"); err != nil {
-		k.t.Fatal(err)
-	}
+	numbers := texts(k.t, k.db, "SELECT number FROM campaign_orders")
 	ordered := make(map[string]bool, len(numbers))
 	for _, number := range numbers {
 		ordered[number] = true

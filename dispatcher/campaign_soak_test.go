@@ -2,6 +2,7 @@ package dispatcher_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,8 +15,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
@@ -46,8 +45,8 @@ func soakTime(t *testing.T) (length, every time.Duration) {
 
 // soak is the worker of the soak: an application and a dispatcher in one process. With every sample it tells the resources
 // that it uses.
-func (o *orders) soak(ctx context.Context, db *sqlx.DB) error {
-	st, err := store.New(db)
+func (o *orders) soak(ctx context.Context, db *sql.DB) error {
+	st, err := store.New(db, dialectOf(db))
 	if err != nil {
 		return err
 	}
@@ -99,7 +98,7 @@ func (o *orders) soak(ctx context.Context, db *sqlx.DB) error {
 }
 
 // soakMail commits n messages whose subjects hold the time.
-func soakMail(ctx context.Context, db *sqlx.DB, n int) error {
+func soakMail(ctx context.Context, db *sql.DB, n int) error {
 	list := make([]*outbox.Message, n)
 	now := time.Now().UnixNano()
 	for i := range list {

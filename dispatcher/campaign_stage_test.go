@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"database/sql"
 	"fmt"
 	"net"
 	"os"
@@ -8,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
 	"go.uber.org/goleak"
 
 	"github.com/outboxmail/outbox"
@@ -110,7 +110,7 @@ func stageCells(t *testing.T) []stageCell {
 func TestStageByFault(t *testing.T) { // not beside others, whose descriptors would be counted
 	for _, engine := range []struct {
 		name string
-		open func(t *testing.T) *sqlx.DB
+		open func(t *testing.T) *sql.DB
 	}{{"sqlite", openSQLite}, {"postgres", openPostgres}} {
 		t.Run(engine.name, func(t *testing.T) {
 			none := goleak.IgnoreCurrent()

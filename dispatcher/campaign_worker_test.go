@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,8 +19,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
@@ -116,7 +115,7 @@ func (o *orders) run() error {
 
 // apply is the application. It runs a few transactions at a time, each with an order and its mail. One in four rolls back. It
 // prints "c" and the order after a commit, and "r" and the order before a rollback.
-func (o *orders) apply(ctx context.Context, db *sqlx.DB) error {
+func (o *orders) apply(ctx context.Context, db *sql.DB) error {
 	say("ready")
 	var (
 		next atomic.Int64
@@ -146,7 +145,7 @@ func (o *orders) apply(ctx context.Context, db *sqlx.DB) error {
 }
 
 // order is one transaction.
-func (o *orders) order(ctx context.Context, db *sqlx.DB, number string, i int) error {
+func (o *orders) order(ctx context.Context, db *sql.DB, number string, i int) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -190,8 +189,8 @@ func orderMail(number string, i int) *outbox.Message {
 
 // dispatch delivers. The name of the worker is the owner of its leases and its name in EHLO. After an interrupt it prints what
 // it had to do.
-func (o *orders) dispatch(ctx context.Context, db *sqlx.DB, goOn <-chan struct{}) error {
-	st, err := store.New(db)
+func (o *orders) dispatch(ctx context.Context, db *sql.DB, goOn <-chan struct{}) error {
+	st, err := store.New(db, dialectOf(db))
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
@@ -77,7 +76,7 @@ func runChild(orders string) error {
 		select {} // until it is killed
 	}
 
-	st, err := store.New(db)
+	st, err := store.New(db, dialectOf(db))
 	if err != nil {
 		return err
 	}
@@ -103,7 +102,7 @@ func runChild(orders string) error {
 // say tells the parent.
 func say(line string) { _, _ = os.Stdout.WriteString(line + "\n") }
 
-func openDatabase(name string) (*sqlx.DB, error) {
+func openDatabase(name string) (*sql.DB, error) {
 	if strings.HasPrefix(name, "postgres://") {
 		return postgres.Open(name)
 	}
@@ -225,15 +224,15 @@ func (s *crashSite) restart() {
 // onDisk fails unless the delivery has this state and this value of its fence in the database.
 func (s *crashSite) onDisk(state outbox.State, stage int) {
 	s.t.Helper()
-	var got struct {
-		State outbox.State `db:"state"`
-		Stage int          `db:"stage"`
-	}
-	if err := s.db.GetContext(s.t.Context(), &got, "SELECT state, stage FROM outbox_deliveries"); err != nil {
+	var (
+		gotState outbox.State
+		gotStage int
+	)
+	if err := s.db.QueryRowContext(s.t.Context(), "SELECT state, stage FROM outbox_deliveries").Scan(&gotState, &gotStage); err != nil {
 		s.t.Fatal(err)
 	}
-	if got.State != state || got.Stage != stage {
-		s.t.Errorf("on disk the delivery is %s at stage %d, want %s at %d", got.State, got.Stage, state, stage)
+	if gotState != state || gotStage != stage {
+		s.t.Errorf("on disk the delivery is %s at stage %d, want %s at %d", gotState, gotStage, state, stage)
 	}
 }
 

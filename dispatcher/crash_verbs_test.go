@@ -2,14 +2,13 @@ package dispatcher_test
 
 import (
 	"context"
+	"database/sql"
 	"math/rand/v2"
 	"net/url"
 	"os"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
@@ -23,15 +22,15 @@ type crashVerb struct {
 	// ready brings the queued deliveries into the state that the verb expects.
 	ready string
 	// do is called by the process that is killed, and again by its successor.
-	do func(ctx context.Context, db *sqlx.DB) error
+	do func(ctx context.Context, db *sql.DB) error
 	// before is the state of a delivery that the verb has not reached, after of one that it has reached. Empty means removed.
 	before, after outbox.State
 }
 
 // withStore does something with the store of a database.
-func withStore(do func(ctx context.Context, s *store.Store) error) func(context.Context, *sqlx.DB) error {
-	return func(ctx context.Context, db *sqlx.DB) error {
-		s, err := store.New(db)
+func withStore(do func(ctx context.Context, s *store.Store) error) func(context.Context, *sql.DB) error {
+	return func(ctx context.Context, db *sql.DB) error {
+		s, err := store.New(db, dialectOf(db))
 		if err != nil {
 			return err
 		}
@@ -82,17 +81,10 @@ var crashVerbs = map[string]crashVerb{
 		}),
 	},
 	"migrate": {
-		do: func(ctx context.Context, db *sqlx.DB) error {
-			return schema.Migrate(ctx, db.DB, dialectOf(db))
+		do: func(ctx context.Context, db *sql.DB) error {
+			return schema.Migrate(ctx, db, dialectOf(db))
 		},
 	},
-}
-
-func dialectOf(db *sqlx.DB) schema.Dialect {
-	if db.DriverName() == "postgres" {
-		return schema.Postgres
-	}
-	return schema.SQLite
 }
 
 // A process dies while it reaps, renews, requeues, purges or migrates. It leaves each delivery as before or as after. Doing it
@@ -133,7 +125,7 @@ func TestCrashDuringAVerb(t *testing.T) {
 						if err := verb.do(t.Context(), db); err != nil {
 							t.Fatal(err)
 						}
-						if err := schema.Check(t.Context(), db.DB, dialectOf(db)); err != nil {
+						if err := schema.Check(t.Context(), db, dialectOf(db)); err != nil {
 							t.Fatal(err)
 						}
 						newQueue(t, db).enqueue(1, nil)
@@ -182,13 +174,13 @@ func doomed(database string) string {
 
 // orphans counts the connections to PostgreSQL that outlive such a process. A statement that was under way when its client
 // died goes on to its end, and may commit.
-func orphans(t *testing.T, db *sqlx.DB) (n int) {
+func orphans(t *testing.T, db *sql.DB) (n int) {
 	t.Helper()
 	if dialectOf(db) != schema.Postgres {
 		return 0
 	}
 	const query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'doomed'"
-	if err := db.GetContext(t.Context(), &n, query); err != nil {
+	if err := db.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n

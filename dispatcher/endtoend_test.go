@@ -107,11 +107,11 @@ func TestExactlyWhatCommittedArrives(t *testing.T) {
 			}
 		}
 		var orders int
-		if err := q.db.GetContext(t.Context(), &orders, "SELECT count(*) FROM orders"); err != nil || orders != commits {
+		if err := q.db.QueryRowContext(t.Context(), "SELECT count(*) FROM orders").Scan(&orders); err != nil || orders != commits {
 			t.Errorf("%d orders (%v), want %d", orders, err, commits)
 		}
 		var messages int
-		if err := q.db.GetContext(t.Context(), &messages, "SELECT count(*) FROM outbox_messages"); err != nil || messages != commits {
+		if err := q.db.QueryRowContext(t.Context(), "SELECT count(*) FROM outbox_messages").Scan(&messages); err != nil || messages != commits {
 			t.Errorf("%d messages stored (%v), want %d", messages, err, commits)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/sqlite"
@@ -20,7 +21,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	queue, err := store.New(db)
+	queue, err := store.New(db, schema.SQLite)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -2,14 +2,16 @@ package dispatcher_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
 	"go.uber.org/goleak"
 
 	"github.com/outboxmail/outbox"
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 type testQueue struct {
 	*store.Store
 	t  *testing.T
-	db *sqlx.DB
+	db *sql.DB
 }
 
 // eachQueue runs a test on SQLite and on PostgreSQL.
@@ -41,7 +43,7 @@ func eachQueue(t *testing.T, test func(t *testing.T, q *testQueue)) {
 	t.Helper()
 	for _, engine := range []struct {
 		name string
-		open func(t *testing.T) *sqlx.DB
+		open func(t *testing.T) *sql.DB
 	}{{"sqlite", openSQLite}, {"postgres", openPostgres}} {
 		t.Run(engine.name, func(t *testing.T) {
 			t.Parallel()
@@ -50,7 +52,7 @@ func eachQueue(t *testing.T, test func(t *testing.T, q *testQueue)) {
 	}
 }
 
-func openSQLite(t *testing.T) *sqlx.DB {
+func openSQLite(t *testing.T) *sql.DB {
 	t.Helper()
 	db, err := sqlite.Open(filepath.Join(t.TempDir(), "app.db"), sqlite.RelaxedSync())
 	if err != nil {
@@ -59,7 +61,7 @@ func openSQLite(t *testing.T) *sqlx.DB {
 	return db
 }
 
-func openPostgres(t *testing.T) *sqlx.DB {
+func openPostgres(t *testing.T) *sql.DB {
 	t.Helper()
 	db, err := postgres.Open(pgtest.DSN(t))
 	if err != nil {
@@ -68,14 +70,43 @@ func openPostgres(t *testing.T) *sqlx.DB {
 	return db
 }
 
-func newQueue(t *testing.T, db *sqlx.DB) *testQueue {
+// dialectOf tells the databases of these tests apart by their drivers.
+func dialectOf(db *sql.DB) schema.Dialect {
+	if strings.Contains(fmt.Sprintf("%T", db.Driver()), "sqlite") {
+		return schema.SQLite
+	}
+	return schema.Postgres
+}
+
+// texts returns the only column of a query.
+func texts(t *testing.T, db *sql.DB, query string) (list []string) {
 	t.Helper()
-	t.Cleanup(func() { _ = db.Close() })
-	st, err := store.New(db)
+	rows, err := db.QueryContext(t.Context(), query)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := schema.Migrate(t.Context(), db.DB, st.Dialect()); err != nil {
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, text)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func newQueue(t *testing.T, db *sql.DB) *testQueue {
+	t.Helper()
+	t.Cleanup(func() { _ = db.Close() })
+	st, err := store.New(db, dialectOf(db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Migrate(t.Context(), db, st.Dialect()); err != nil {
 		t.Fatal(err)
 	}
 	return &testQueue{Store: st, t: t, db: db}

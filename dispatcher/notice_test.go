@@ -14,6 +14,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
 )
@@ -133,7 +134,7 @@ func TestNoticeOfASealedMessage(t *testing.T) {
 		}
 		st := q.Store
 		if sealed {
-			if st, err = store.New(q.db, store.Through(box)); err != nil {
+			if st, err = store.New(q.db, schema.SQLite, store.Through(box)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -144,7 +145,7 @@ func TestNoticeOfASealedMessage(t *testing.T) {
 			}
 			return s.accept(ctx, env, body)
 		}
-		err = outbox.Do(t.Context(), q.db.DB, func(tx *sql.Tx) error {
+		err = outbox.Do(t.Context(), q.db, func(tx *sql.Tx) error {
 			_, err := box.Enqueue(t.Context(), tx, &outbox.Message{
 				From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "gone@example.org"}},
 				Subject: "The hidden subject", Text: "The hidden text.",
@@ -160,11 +161,7 @@ func TestNoticeOfASealedMessage(t *testing.T) {
 		if r := flush(t, d); r.Failed != 1 || r.Sent != 1 {
 			t.Fatalf("report %+v", r)
 		}
-		var stored []string
-		if err := q.db.SelectContext(t.Context(), &stored, "SELECT CAST(body AS text) || subject FROM outbox_messages"); err != nil {
-			t.Fatal(err)
-		}
-		for _, row := range stored {
+		for _, row := range texts(t, q.db, "SELECT CAST(body AS text) || subject FROM outbox_messages") {
 			if strings.Contains(row, "hidden") {
 				t.Errorf("stored in clear:\n%s", row)
 			}

@@ -70,18 +70,19 @@ func (q *testQueue) encrypted(keys *keyring.Ring, text string) (id outbox.ID, re
 
 // raw is a row of outbox_messages as every reader of the database sees it.
 type raw struct {
-	Body     []byte  `db:"body"`
-	Subject  string  `db:"subject"`
-	Metadata string  `db:"metadata"`
-	KeyID    *string `db:"body_key_id"`
-	Size     int     `db:"size"`
+	Body     []byte
+	Subject  string
+	Metadata string
+	KeyID    *string
+	Size     int
 }
 
 func (q *testQueue) raw(id outbox.ID) raw {
 	q.t.Helper()
 	var r raw
-	err := q.db.GetContext(context.WithoutCancel(q.t.Context()), &r,
-		"SELECT body, subject, coalesce(CAST(metadata AS text), '') AS metadata, body_key_id, size FROM outbox_messages WHERE id = $1", string(id))
+	err := q.db.QueryRowContext(context.WithoutCancel(q.t.Context()),
+		"SELECT body, subject, coalesce(CAST(metadata AS text), '') AS metadata, body_key_id, size FROM outbox_messages WHERE id = $1", string(id)).
+		Scan(&r.Body, &r.Subject, &r.Metadata, &r.KeyID, &r.Size)
 	if err != nil {
 		q.t.Fatal(err)
 	}

@@ -98,14 +98,14 @@ func open(t *testing.T) (*accounts, *store.Store) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	if err := schema.Migrate(t.Context(), db.DB, schema.SQLite); err != nil {
+	if err := schema.Migrate(t.Context(), db, schema.SQLite); err != nil {
 		t.Fatal(err)
 	}
-	queue, err := store.New(db)
+	queue, err := store.New(db, schema.SQLite)
 	if err != nil {
 		t.Fatal(err)
 	}
-	app, err := newAccounts(db.DB)
+	app, err := newAccounts(db)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,14 +44,14 @@ func openForTest(t *T) (*sql.DB, *store.Store) {
 		panic(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	if err := schema.Migrate(t.Context(), db.DB, schema.SQLite); err != nil {
+	if err := schema.Migrate(t.Context(), db, schema.SQLite); err != nil {
 		panic(err)
 	}
-	queue, err := store.New(db)
+	queue, err := store.New(db, schema.SQLite)
 	if err != nil {
 		panic(err)
 	}
-	return db.DB, queue
+	return db, queue
 }
 
 // book and unbook are the application under test. book enqueues a reminder for three days later, and unbook cancels it.

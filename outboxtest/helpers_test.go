@@ -75,14 +75,14 @@ func onBoth(t *testing.T, test func(t *testing.T, db database, queue *store.Stor
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = db.Close() })
-		if err := schema.Migrate(t.Context(), db.DB, schema.Postgres); err != nil {
+		if err := schema.Migrate(t.Context(), db, schema.Postgres); err != nil {
 			t.Fatal(err)
 		}
-		queue, err := store.New(db)
+		queue, err := store.New(db, schema.Postgres)
 		if err != nil {
 			t.Fatal(err)
 		}
-		test(t, db.DB, queue)
+		test(t, db, queue)
 	})
 }
 

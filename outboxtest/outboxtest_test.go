@@ -314,7 +314,7 @@ func TestEnqueuedInSchema(t *testing.T) {
 	defer func() { _ = db.Close() }()
 	const name = `Mail "room"`
 	for _, opts := range [][]schema.Option{nil, {schema.In(name)}} {
-		if err := schema.Migrate(t.Context(), db.DB, schema.Postgres, opts...); err != nil {
+		if err := schema.Migrate(t.Context(), db, schema.Postgres, opts...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -322,7 +322,10 @@ func TestEnqueuedInSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx := db.MustBeginTx(t.Context(), nil)
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer func() { _ = tx.Rollback() }()
 	if _, err := o.Enqueue(t.Context(), tx, order()); err != nil {
 		t.Fatal(err)

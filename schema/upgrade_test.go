@@ -2,14 +2,13 @@ package schema_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
@@ -25,13 +24,13 @@ import (
 // be started anew.
 func TestUpgradeUnderLoad(t *testing.T) {
 	t.Parallel()
-	for name, open := range map[string]func(t *testing.T) (*sqlx.DB, error){
-		"sqlite": func(t *testing.T) (*sqlx.DB, error) {
+	for name, open := range map[string]func(t *testing.T) (*sql.DB, error){
+		"sqlite": func(t *testing.T) (*sql.DB, error) {
 			t.Helper()
 			return sqlite.Open(filepath.Join(t.TempDir(), "app.db"), sqlite.RelaxedSync())
 		},
-		"lib/pq":     func(t *testing.T) (*sqlx.DB, error) { t.Helper(); return postgres.Open(pgtest.DSN(t)) },
-		"pgx/stdlib": func(t *testing.T) (*sqlx.DB, error) { t.Helper(); return sqlx.Open("pgx", pgtest.DSN(t)) },
+		"lib/pq":     func(t *testing.T) (*sql.DB, error) { t.Helper(); return postgres.Open(pgtest.DSN(t)) },
+		"pgx/stdlib": func(t *testing.T) (*sql.DB, error) { t.Helper(); return sql.Open("pgx", pgtest.DSN(t)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -40,12 +39,15 @@ func TestUpgradeUnderLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = db.Close() })
-			s, err := store.New(db)
+			d := schema.Postgres
+			if name == "sqlite" {
+				d = schema.SQLite
+			}
+			s, err := store.New(db, d)
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := s.Dialect()
-			migrate(t, db.DB, d)
+			migrate(t, db, d)
 			enqueue := func(ctx context.Context, n int) error {
 				list := make([]*outbox.Message, n)
 				for i := range list {
@@ -111,7 +113,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			var migrations sync.WaitGroup
 			for range 4 {
 				migrations.Go(func() {
-					if err := schema.MigrateFurther(t.Context(), db.DB, d, further); err != nil {
+					if err := schema.MigrateFurther(t.Context(), db, d, further); err != nil {
 						t.Errorf("migrate: %v", err)
 					}
 				})
@@ -146,11 +148,11 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			if err := s.Check(t.Context()); !errors.As(err, &newer) || newer.Have != schema.Latest()+1 {
 				t.Errorf("the older program says of the newer database: %v", err)
 			}
-			if v := version(t, db.DB); v != schema.Latest()+1 {
+			if v := version(t, db); v != schema.Latest()+1 {
 				t.Errorf("the database is at version %d", v)
 			}
 			var rows int
-			if err := db.GetContext(t.Context(), &rows, "SELECT count(*) FROM outbox_deliveries WHERE further = 0"); err != nil || rows != enqueued {
+			if err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM outbox_deliveries WHERE further = 0").Scan(&rows); err != nil || rows != enqueued {
 				t.Errorf("%d rows have the new column (%v), want %d", rows, err, enqueued)
 			}
 		})

@@ -2,24 +2,22 @@ package store_test
 
 import (
 	"context"
+	"database/sql"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox/queue"
+	"github.com/outboxmail/outbox/schema"
 )
 
 // A write that is broken off at any instant leaves no lock behind, also over a pool that the application opened itself.
 func TestABrokenOffWriteHoldsNoLock(t *testing.T) {
 	t.Parallel()
 	dsn := "file:" + filepath.Join(t.TempDir(), "app.db") + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(2000)&_txlock=immediate"
-	db, err := sqlx.Open("sqlite", dsn)
-	s := migrated(t, opened(t, db, err))
-	other, err := sqlx.Open("sqlite", dsn)
-	opened(t, other, err)
+	s := migrated(t, opened(t, schema.SQLite)(sql.Open("sqlite", dsn)))
+	other := opened(t, schema.SQLite)(sql.Open("sqlite", dsn))
 	if _, err := other.ExecContext(t.Context(), "CREATE TABLE t (n integer)"); err != nil {
 		t.Fatal(err)
 	}

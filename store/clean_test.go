@@ -7,6 +7,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/queue"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
@@ -14,8 +15,8 @@ import (
 func TestCleaningGivesWay(t *testing.T) {
 	t.Parallel()
 	name := filepath.Join(t.TempDir(), "app.db")
-	db, err := sqlite.Open(name)
-	s := migrated(t, opened(t, db, err))
+	db := opened(t, schema.SQLite)(sqlite.Open(name))
+	s := migrated(t, db)
 	const batches = 15
 	tx := db.MustBeginTx(t.Context(), nil)
 	for range batches * 100 {
@@ -29,8 +30,7 @@ func TestCleaningGivesWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.MustExecContext(t.Context(), "UPDATE outbox_deliveries SET state = 'sent', finished_at = '2000-01-01T00:00:00.000Z'")
-	other, err := sqlite.Open(name)
-	opened(t, other, err)
+	other := opened(t, schema.SQLite)(sqlite.Open(name))
 
 	done := make(chan error, 1)
 	go func() {

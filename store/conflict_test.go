@@ -10,6 +10,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/queue"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 )
@@ -27,16 +28,16 @@ func TestSettleWhateverTheDefaultsOfTheDatabase(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn := pgtest.DSN(t)
-			plain, err := postgres.Open(dsn)
-			migrated(t, opened(t, plain, err))
+			plain := opened(t, schema.Postgres)(postgres.Open(dsn))
+			migrated(t, plain)
 			var database string
 			if err := plain.GetContext(t.Context(), &database, "SELECT current_database()"); err != nil {
 				t.Fatal(err)
 			}
 			plain.MustExecContext(t.Context(), fmt.Sprintf("ALTER DATABASE %q SET %s", database, setting))
 			// The connections that are opened now have the setting.
-			strict, err := postgres.Open(dsn)
-			s, err := store.New(opened(t, strict, err))
+			strict := opened(t, schema.Postgres)(postgres.Open(dsn))
+			s, err := store.New(strict.DB, schema.Postgres)
 			if err != nil {
 				t.Fatal(err)
 			}

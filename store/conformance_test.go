@@ -1,11 +1,10 @@
 package store_test
 
 import (
+	"database/sql"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
@@ -21,7 +20,11 @@ func TestConformance(t *testing.T) {
 	for _, e := range engines() {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
-			storetest.Run(t, e.open)
+			d := schema.Postgres
+			if e.name == "sqlite" {
+				d = schema.SQLite
+			}
+			storetest.Run(t, d, func(t *testing.T) *sql.DB { t.Helper(); return e.open(t).DB })
 		})
 	}
 }
@@ -31,14 +34,12 @@ func TestConformance(t *testing.T) {
 func TestConformanceInASchema(t *testing.T) {
 	t.Parallel()
 	const name = `Mail "room"; --$1`
-	storetest.Run(t, func(t *testing.T) *sqlx.DB {
+	storetest.Run(t, schema.Postgres, func(t *testing.T) *sql.DB {
 		t.Helper()
 		admin := pgtest.DSN(t)
 		dsn, role := pgtest.Role(t, admin)
-		db, err := postgres.Open(admin)
-		opened(t, db, err).MustExecContext(t.Context(), `CREATE SCHEMA "Mail ""room""; --$1" AUTHORIZATION `+role)
-		db, err = postgres.Open(dsn)
-		return opened(t, db, err)
+		opened(t, schema.Postgres)(postgres.Open(admin)).MustExecContext(t.Context(), `CREATE SCHEMA "Mail ""room""; --$1" AUTHORIZATION `+role)
+		return opened(t, schema.Postgres)(postgres.Open(dsn)).DB
 	}, storetest.Schema(name))
 }
 
@@ -52,7 +53,7 @@ func TestSchemasAreApart(t *testing.T) {
 		var err error
 		if name == "" {
 			stores[name] = migrated(t, db)
-		} else if stores[name], err = store.New(db, store.Schema(name)); err != nil {
+		} else if stores[name], err = store.New(db.DB, schema.Postgres, store.Schema(name)); err != nil {
 			t.Fatal(err)
 		} else if err := schema.Migrate(t.Context(), db.DB, schema.Postgres, schema.In(name)); err != nil {
 			t.Fatal(err)
@@ -93,10 +94,10 @@ func TestSchemasAreApart(t *testing.T) {
 
 func TestSchemasThatAreRefused(t *testing.T) {
 	t.Parallel()
-	if _, err := store.New(openSQLite(t), store.Schema("mail")); err == nil || !strings.Contains(err.Error(), "SQLite has no schemas: leave store.Schema away") {
+	if _, err := store.New(openSQLite(t).DB, schema.SQLite, store.Schema("mail")); err == nil || !strings.Contains(err.Error(), "SQLite has no schemas: leave store.Schema away") {
 		t.Errorf("on SQLite: %v", err)
 	}
-	if _, err := store.New(openPQ(t), store.Schema("pg_mail")); err == nil || !strings.Contains(err.Error(), "belongs to PostgreSQL") {
+	if _, err := store.New(openPQ(t).DB, schema.Postgres, store.Schema("pg_mail")); err == nil || !strings.Contains(err.Error(), "belongs to PostgreSQL") {
 		t.Errorf("a name of PostgreSQL's: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/queue"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store/postgres"
 )
 
@@ -19,18 +21,17 @@ func TestWhatWaitsForTheDisk(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
-		open func(dsn string) (*sqlx.DB, error)
+		open func(dsn string) (*sql.DB, error)
 		rate queue.Rate
 	}{
 		{"lib/pq", postgres.Open, queue.Rate{}},                            // one statement
 		{"lib/pq with a rate", postgres.Open, queue.Rate{PerSecond: 1000}}, // a transaction
-		{"pgx", func(dsn string) (*sqlx.DB, error) { return sqlx.Open("pgx", dsn) }, queue.Rate{}},
+		{"pgx", func(dsn string) (*sql.DB, error) { return sql.Open("pgx", dsn) }, queue.Rate{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			cluster := pgtest.StartForTest(t, pgtest.Options{Durable: true})
-			db, err := c.open(cluster.NewDatabase(t))
-			whatWaits(t, opened(t, db, err), c.rate)
+			whatWaits(t, opened(t, schema.Postgres)(c.open(cluster.NewDatabase(t))), c.rate)
 		})
 	}
 }

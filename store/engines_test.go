@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"database/sql"
 	"path/filepath"
 	"testing"
 
@@ -30,33 +31,34 @@ func engines() []engine {
 
 func openSQLite(t *testing.T) *sqlx.DB {
 	t.Helper()
-	db, err := sqlite.Open(filepath.Join(t.TempDir(), "app.db"), sqlite.RelaxedSync())
-	return opened(t, db, err)
+	return opened(t, schema.SQLite)(sqlite.Open(filepath.Join(t.TempDir(), "app.db"), sqlite.RelaxedSync()))
 }
 
 func openPQ(t *testing.T) *sqlx.DB {
 	t.Helper()
-	db, err := postgres.Open(pgtest.DSN(t))
-	return opened(t, db, err)
+	return opened(t, schema.Postgres)(postgres.Open(pgtest.DSN(t)))
 }
 
 func openPGX(t *testing.T) *sqlx.DB {
 	t.Helper()
-	db, err := sqlx.Open("pgx", pgtest.DSN(t))
-	return opened(t, db, err)
+	return opened(t, schema.Postgres)(sql.Open("pgx", pgtest.DSN(t)))
 }
 
-func opened(t *testing.T, db *sqlx.DB, err error) *sqlx.DB {
+// opened takes what opens a pool, and closes that when the test ends. The name of the driver says which dialect it speaks.
+func opened(t *testing.T, d schema.Dialect) func(db *sql.DB, err error) *sqlx.DB {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
+	return func(db *sql.DB, err error) *sqlx.DB {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	return db
+		t.Cleanup(func() {
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return sqlx.NewDb(db, string(d))
+	}
 }
 
 // each runs a test on every engine, with a store over empty tables.
@@ -74,7 +76,7 @@ func each(t *testing.T, test func(t *testing.T, s *store.Store, db *sqlx.DB)) {
 // migrated creates the tables and returns a store over them.
 func migrated(t *testing.T, db *sqlx.DB) *store.Store {
 	t.Helper()
-	s, err := store.New(db)
+	s, err := store.New(db.DB, schema.Dialect(db.DriverName()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func TestClaimSeesWhatChangedSinceItLooked(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = db.Close() })
-			s, err := New(db)
+			s, err := New(db.DB, dialects[driver])
 			if err != nil {
 				t.Fatal(err)
 			}

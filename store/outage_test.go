@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"maps"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/queue"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 )
@@ -28,19 +30,18 @@ func TestPostgresOutages(t *testing.T) {
 	if os.Getenv("OUTBOX_CAMPAIGN") == "1" {
 		rounds = 4
 	}
-	for name, open := range map[string]func(dsn string) (*sqlx.DB, error){
+	for name, open := range map[string]func(dsn string) (*sql.DB, error){
 		"lib/pq":     postgres.Open,
-		"pgx/stdlib": func(dsn string) (*sqlx.DB, error) { return sqlx.Open("pgx", dsn) },
+		"pgx/stdlib": func(dsn string) (*sql.DB, error) { return sql.Open("pgx", dsn) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cluster := pgtest.StartForTest(t, pgtest.Options{Durable: true})
 			dsn := cluster.NewDatabase(t)
-			db, err := open(dsn)
-			s := migrated(t, opened(t, db, err))
+			db := opened(t, schema.Postgres)(open(dsn))
+			s := migrated(t, db)
 			// What terminates the backends must not be among them.
-			admin, err := open(cluster.DSN())
-			opened(t, admin, err)
+			admin := opened(t, schema.Postgres)(open(cluster.DSN()))
 			l := &load{db: db, store: s, sent: make(map[outbox.ID]int), committed: make(map[outbox.ID]bool), unsure: make(map[outbox.ID]bool)}
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bufio"
+	"database/sql"
 	"fmt"
 	"net"
 	"net/url"
@@ -13,9 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store/postgres"
 	"github.com/outboxmail/outbox/store/storetest"
 )
@@ -37,10 +37,10 @@ func TestConformanceBehindPgBouncer(t *testing.T) {
 		t.Skip("no PostgreSQL server for PgBouncer")
 	}
 	bouncer := startBouncer(t, program, server)
-	pgx := func(dsn string) (*sqlx.DB, error) { return sqlx.Open("pgx", dsn+"&default_query_exec_mode=exec") }
+	pgx := func(dsn string) (*sql.DB, error) { return sql.Open("pgx", dsn+"&default_query_exec_mode=exec") }
 	for _, test := range []struct {
 		name string
-		open func(dsn string) (*sqlx.DB, error)
+		open func(dsn string) (*sql.DB, error)
 		opts []storetest.Option
 	}{
 		{"lib/pq", postgres.Open, []storetest.Option{storetest.Schema("mail")}},
@@ -48,15 +48,14 @@ func TestConformanceBehindPgBouncer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			storetest.Run(t, func(t *testing.T) *sqlx.DB {
+			storetest.Run(t, schema.Postgres, func(t *testing.T) *sql.DB {
 				t.Helper()
 				u, err := url.Parse(pgtest.DSN(t))
 				if err != nil {
 					t.Fatal(err)
 				}
 				u.Host = bouncer
-				db, err := test.open(u.String())
-				return opened(t, db, err)
+				return opened(t, schema.Postgres)(test.open(u.String())).DB
 			}, test.opts...)
 		})
 	}

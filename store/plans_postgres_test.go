@@ -133,7 +133,7 @@ func openPostgresForPlans(t *testing.T) (*sqlx.DB, *Store) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s, err := New(db)
+	s, err := New(db.DB, schema.Postgres)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func openForPlans(t *testing.T) (*sqlx.DB, *Store) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s, err := New(db)
+	s, err := New(db.DB, schema.SQLite)
 	if err != nil {
 		t.Fatal(err)
 	}

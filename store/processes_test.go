@@ -3,6 +3,7 @@ package store_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,10 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/queue"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/sqlite"
 )
@@ -89,7 +89,7 @@ type event struct {
 }
 
 // order is an application: each of its transactions reads, writes and enqueues, and some roll back.
-func order(ctx context.Context, db *sqlx.DB, say func(event)) error {
+func order(ctx context.Context, db *sql.DB, say func(event)) error {
 	for n := 0; ctx.Err() == nil; n++ {
 		id, err := place(db, n%5 == 0)
 		if err != nil {
@@ -103,15 +103,15 @@ func order(ctx context.Context, db *sqlx.DB, say func(event)) error {
 }
 
 // place is one business transaction. It is not cut short: an error of any kind is one that the application would see.
-func place(db *sqlx.DB, rollBack bool) (outbox.ID, error) {
+func place(db *sql.DB, rollBack bool) (outbox.ID, error) {
 	ctx := context.Background()
-	tx, err := db.BeginTxx(ctx, nil)
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return "", fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
 	var stock int
-	if err := tx.GetContext(ctx, &stock, "SELECT n FROM stock"); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT n FROM stock").Scan(&stock); err != nil {
 		return "", fmt.Errorf("read: %w", err)
 	}
 	if _, err := tx.ExecContext(ctx, "UPDATE stock SET n = $1", stock+1); err != nil {
@@ -130,8 +130,8 @@ func place(db *sqlx.DB, rollBack bool) (outbox.ID, error) {
 }
 
 // deliver is a dispatcher without relays: it claims, commits the stage, says that it sent, and settles.
-func deliver(ctx context.Context, db *sqlx.DB, say func(event)) error {
-	s, err := store.New(db)
+func deliver(ctx context.Context, db *sql.DB, say func(event)) error {
+	s, err := store.New(db, schema.SQLite)
 	if err != nil {
 		return err
 	}
@@ -172,11 +172,7 @@ func TestProcessesShareAnSQLiteFile(t *testing.T) {
 	t.Parallel()
 	campaign := os.Getenv("OUTBOX_CAMPAIGN") == "1" // then it goes on for 30 s, else until enough was committed
 	file := filepath.Join(t.TempDir(), "app.db")
-	db, err := sqlite.Open(file, sqlite.RelaxedSync())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := opened(t, schema.SQLite)(sqlite.Open(file, sqlite.RelaxedSync()))
 	migrated(t, db)
 	db.MustExecContext(t.Context(), "CREATE TABLE stock (n integer)")
 	db.MustExecContext(t.Context(), "INSERT INTO stock VALUES (0)")

@@ -25,7 +25,7 @@ func TestRekeyWritesOverWhatWasRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = db.Close() }()
-			s, err := New(db)
+			s, err := New(db.DB, dialects[e.driver])
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +19,6 @@ import (
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
-	"github.com/outboxmail/outbox/store/sqlite"
 )
 
 func keyRing(t *testing.T, ids ...string) *keyring.Ring {
@@ -46,7 +44,7 @@ type sealedBook struct {
 
 func newSealedBook(t *testing.T, db *sqlx.DB) *sealedBook {
 	t.Helper()
-	s, err := store.New(db, store.Actor("ann"))
+	s, err := store.New(db.DB, schema.Dialect(db.DriverName()), store.Actor("ann"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,8 +222,7 @@ func TestKeyIsNamed(t *testing.T) {
 
 // Interrupted, it stops between two batches, and another run does the rest.
 func TestRekeyIsInterrupted(t *testing.T) {
-	db, err := sqlite.Open(filepath.Join(t.TempDir(), "app.db"), sqlite.RelaxedSync())
-	b := newSealedBook(t, opened(t, db, err))
+	b := newSealedBook(t, openSQLite(t))
 	ids := b.put(keyRing(t, "k1"), 250, "text")
 	both := keyRing(t, "k2", "k1")
 	ctx, cancel := context.WithCancel(t.Context())

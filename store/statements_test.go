@@ -15,6 +15,9 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
+// dialects are those of the drivers under test.
+var dialects = map[string]schema.Dialect{"sqlite": schema.SQLite, "postgres": schema.Postgres, "pgx": schema.Postgres}
+
 // Every named statement can be prepared on the engines of its dialect.
 func TestEveryStatementPrepares(t *testing.T) {
 	t.Parallel()
@@ -41,7 +44,7 @@ func TestEveryStatementPrepares(t *testing.T) {
 			if engine.schema != "" {
 				opts, in = append(opts, Schema(engine.schema)), append(in, schema.In(engine.schema))
 			}
-			s, err := New(db, opts...)
+			s, err := New(db.DB, dialects[engine.driver], opts...)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -67,26 +67,25 @@ func Schema(name string) Option {
 	}
 }
 
-// New returns a Store for db, whose dialect it takes from the name of the driver: "sqlite" (modernc.org/sqlite) or
-// "sqlite3", "postgres" (lib/pq) or "pgx" (pgx/stdlib). It does not touch the database; see [Store.Check].
+// New returns a Store for a pool of the application's own: of modernc.org/sqlite or mattn/go-sqlite3 with [schema.SQLite], of
+// lib/pq or pgx/stdlib with [schema.Postgres]. It does not touch the database; see [Store.Check].
 //
 // A dispatcher uses three connections and more at once, each for a moment. The pools that store/sqlite and store/postgres open keep
 // them; of a pool of your own, raise SetMaxIdleConns to 8 or more, for database/sql keeps two and opens the others anew for every call.
 // On SQLite a batch of outcomes is recorded row by row, by a statement that the connections of store/sqlite compile once; others
 // compile it for each row.
-func New(db *sqlx.DB, opts ...Option) (*Store, error) {
+func New(db *sql.DB, d schema.Dialect, opts ...Option) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("store: no database given")
 	}
-	d, err := dialectOf(db.DriverName())
-	if err != nil {
-		return nil, err
+	if d != schema.SQLite && d != schema.Postgres {
+		return nil, fmt.Errorf("store: unknown dialect %q: use schema.SQLite or schema.Postgres", string(d))
 	}
 	q, err := loadQueries(d)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{db: db, dialect: d, queries: q, actor: processName()}
+	s := &Store{db: sqlx.NewDb(db, string(d)), dialect: d, queries: q, actor: processName()}
 	for _, opt := range opts {
 		if err := opt(s); err != nil {
 			return nil, fmt.Errorf("store: %w", err)
@@ -105,18 +104,6 @@ func New(db *sqlx.DB, opts ...Option) (*Store, error) {
 
 // qualify prefixes table names with the store's schema.
 func (s *Store) qualify(statement string) string { return pgschema.Qualify(statement, s.schema) }
-
-// dialectOf knows the drivers by the names under which they register.
-func dialectOf(driverName string) (schema.Dialect, error) {
-	switch driverName {
-	case "sqlite", "sqlite3":
-		return schema.SQLite, nil
-	case "postgres", "pgx":
-		return schema.Postgres, nil
-	default:
-		return "", fmt.Errorf("store: driver %q is not known: use sqlite, postgres (lib/pq) or pgx", driverName)
-	}
-}
 
 // processName is who acts unless [Actor] says otherwise.
 func processName() string {

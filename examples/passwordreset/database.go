@@ -30,11 +30,11 @@ func openDatabase(ctx context.Context, name string) (*database, error) {
 		if err != nil {
 			return nil, err
 		}
-		queue, err := store.New(db)
+		queue, err := store.New(db, schema.Postgres)
 		if err != nil {
 			return nil, err
 		}
-		return migrated(ctx, &database{db: db.DB, queue: queue, place: "PostgreSQL", close: func() { _ = db.Close() }})
+		return migrated(ctx, &database{db: db, queue: queue, place: "PostgreSQL", close: func() { _ = db.Close() }})
 	}
 	path, place, remove := strings.TrimPrefix(name, "sqlite:"), "SQLite file "+name, func() {}
 	if name == "" {
@@ -49,11 +49,11 @@ func openDatabase(ctx context.Context, name string) (*database, error) {
 		remove()
 		return nil, err
 	}
-	queue, err := store.New(db)
+	queue, err := store.New(db, schema.SQLite)
 	if err != nil {
 		return nil, err
 	}
-	return migrated(ctx, &database{db: db.DB, queue: queue, place: place, path: path, close: func() { _ = db.Close(); remove() }})
+	return migrated(ctx, &database{db: db, queue: queue, place: place, path: path, close: func() { _ = db.Close(); remove() }})
 }
 
 func migrated(ctx context.Context, d *database) (*database, error) {

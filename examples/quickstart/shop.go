@@ -102,8 +102,8 @@ func connect(name string) (*shop, schema.Dialect, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		queue, err := store.New(db)
-		return &shop{db: db.DB, queue: queue, place: "PostgreSQL", close: func() { _ = db.Close() }}, schema.Postgres, err
+		queue, err := store.New(db, schema.Postgres)
+		return &shop{db: db, queue: queue, place: "PostgreSQL", close: func() { _ = db.Close() }}, schema.Postgres, err
 	}
 	path, place, remove := strings.TrimPrefix(name, "sqlite:"), "SQLite file "+name, func() {}
 	if name == "" {
@@ -118,8 +118,8 @@ func connect(name string) (*shop, schema.Dialect, error) {
 		remove()
 		return nil, "", err
 	}
-	queue, err := store.New(db)
-	return &shop{db: db.DB, queue: queue, place: place, close: func() { _ = db.Close(); remove() }}, schema.SQLite, err
+	queue, err := store.New(db, schema.SQLite)
+	return &shop{db: db, queue: queue, place: place, close: func() { _ = db.Close(); remove() }}, schema.SQLite, err
 }
 
 // count counts rows.

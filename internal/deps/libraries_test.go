@@ -27,7 +27,7 @@ var libraries = []library{
 	{module: "golang.org/x/term", importers: []string{"cmd/outboxctl/..."}, why: "the size of a terminal, and a question without echo"},
 	{module: "github.com/cenkalti/backoff/v4", importers: []string{"dispatcher"}, why: "delays with jitter for a queue that does not answer"},
 	{module: "github.com/xdg-go/stringprep", importers: []string{"smtpx"}, why: "SASLprep (RFC 4013) of user names and passwords"},
-	{module: "github.com/jmoiron/sqlx", importers: []string{"store", "store/sqlite", "store/postgres", "store/storetest"}, why: "rows into structs"},
+	{module: "github.com/jmoiron/sqlx", importers: []string{"store", "store/storetest"}, why: "rows into structs"},
 	{module: "modernc.org/sqlite", importers: []string{"store/sqlite"}, why: "SQLite without a C compiler"},
 	{module: "github.com/lib/pq", importers: []string{"store/postgres", "internal/pgtest"}, why: "PostgreSQL with LISTEN"},
 	{module: "github.com/spf13/cobra", importers: []string{"cmd/outboxctl/..."}, why: "commands, flags, help and completion"},

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 )
 
@@ -38,7 +37,7 @@ var errDSN = errors.New("open PostgreSQL: the DSN cannot be read: give postgres:
 //
 // The pool keeps 16 idle connections for five minutes; a pool of your own that a dispatcher uses should keep as many as it uses at
 // once, where database/sql keeps two.
-func Open(dsn string) (*sqlx.DB, error) {
+func Open(dsn string) (*sql.DB, error) {
 	cfg, err := config(dsn)
 	if err != nil {
 		return nil, err
@@ -47,7 +46,7 @@ func Open(dsn string) (*sqlx.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open PostgreSQL: %w", err)
 	}
-	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
+	db := sql.OpenDB(connector)
 	db.SetMaxIdleConns(idleConns)
 	db.SetConnMaxIdleTime(idleTime)
 	return db, nil

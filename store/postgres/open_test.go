@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 )
@@ -59,7 +60,7 @@ func TestUnreachableServerIsOneSentence(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	s, err := store.New(db)
+	s, err := store.New(db, schema.Postgres)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,11 +99,8 @@ func TestConnectionIsSetUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	if db.DriverName() != "postgres" {
-		t.Errorf("the driver is %s", db.DriverName())
-	}
 	var name string
-	if err := db.GetContext(t.Context(), &name, "SHOW application_name"); err != nil || name != "outbox" {
+	if err := db.QueryRowContext(t.Context(), "SHOW application_name").Scan(&name); err != nil || name != "outbox" {
 		t.Errorf("application_name is %q (%v)", name, err)
 	}
 }

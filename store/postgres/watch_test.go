@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"net"
 	"strings"
@@ -9,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
 	"go.uber.org/goleak"
 
 	"github.com/outboxmail/outbox"
@@ -19,17 +19,17 @@ import (
 	"github.com/outboxmail/outbox/store/postgres"
 )
 
-func migrated(t *testing.T, dsn string) (*sqlx.DB, *store.Store) {
+func migrated(t *testing.T, dsn string) (*sql.DB, *store.Store) {
 	t.Helper()
 	db, err := postgres.Open(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	if err := schema.Migrate(t.Context(), db.DB, schema.Postgres); err != nil {
+	if err := schema.Migrate(t.Context(), db, schema.Postgres); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.New(db)
+	s, err := store.New(db, schema.Postgres)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,9 +37,9 @@ func migrated(t *testing.T, dsn string) (*sqlx.DB, *store.Store) {
 }
 
 // enqueue stores messages in a transaction and ends it.
-func enqueue(t *testing.T, db *sqlx.DB, n int, commit bool) {
+func enqueue(t *testing.T, db *sql.DB, n int, commit bool) {
 	t.Helper()
-	tx, err := db.BeginTxx(t.Context(), nil)
+	tx, err := db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,10 +116,10 @@ func TestWatchOneSchemaOfTwo(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.DSN(t)
 	db, public := migrated(t, dsn)
-	if err := schema.Migrate(t.Context(), db.DB, schema.Postgres, schema.In("mail")); err != nil {
+	if err := schema.Migrate(t.Context(), db, schema.Postgres, schema.In("mail")); err != nil {
 		t.Fatal(err)
 	}
-	mail, err := store.New(db, store.Schema("mail"))
+	mail, err := store.New(db, schema.Postgres, store.Schema("mail"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,8 +147,11 @@ func TestWatchOneSchemaOfTwo(t *testing.T) {
 	}
 	// Notifications come in the order of the commits, so a watcher that is woken by its own was not woken by the others before.
 	for range 3 {
-		tx := db.MustBeginTx(t.Context(), nil)
-		_, err := box.Enqueue(t.Context(), tx, &outbox.Message{
+		tx, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = box.Enqueue(t.Context(), tx, &outbox.Message{
 			From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ann@example.org"}}, Text: "x",
 		})
 		if err = errors.Join(err, tx.Commit()); err != nil {
@@ -188,8 +191,8 @@ func TestWatchSaysWhyItEnded(t *testing.T) {
 	go func() { done <- postgres.Watch(dsn)(t.Context(), func() { connected <- struct{}{} }) }()
 	<-connected
 	var n int
-	err := db.GetContext(t.Context(), &n, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-WHERE datname = current_database() AND query LIKE 'LISTEN%'`)
+	err := db.QueryRowContext(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND query LIKE 'LISTEN%'`).Scan(&n)
 	if err != nil || n != 1 {
 		t.Fatalf("%d listeners terminated (%v)", n, err)
 	}
@@ -241,12 +244,12 @@ func TestWatchStopsWhileItConnects(t *testing.T) {
 
 func TestNotifyIsForPostgresAlone(t *testing.T) {
 	t.Parallel()
-	db, err := sqlx.Open("postgres", "postgres://localhost/app")
+	db, err := sql.Open("postgres", "postgres://localhost/app")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	s, err := store.New(sqlx.NewDb(db.DB, "sqlite"))
+	s, err := store.New(db, schema.SQLite)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
@@ -17,15 +15,15 @@ import (
 // failure has no transaction to end, and the connection goes back to the pool: it must not hold the lock there.
 func TestAFailedBeginHoldsNoLock(t *testing.T) {
 	t.Parallel()
-	for name, begin := range map[string]func(ctx context.Context, db *sqlx.DB) error{
-		"BeginTx": func(ctx context.Context, db *sqlx.DB) error {
+	for name, begin := range map[string]func(ctx context.Context, db *sql.DB) error{
+		"BeginTx": func(ctx context.Context, db *sql.DB) error {
 			tx, err := db.BeginTx(ctx, nil)
 			if err != nil {
 				return err
 			}
 			return tx.Rollback()
 		},
-		"statement": func(ctx context.Context, db *sqlx.DB) error {
+		"statement": func(ctx context.Context, db *sql.DB) error {
 			c, err := db.Conn(ctx)
 			if err != nil {
 				return err

@@ -2,13 +2,12 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 )
 
 // UnsafeError says that a pool of connections is set up in a way in which transactions fail under load.
@@ -38,15 +37,15 @@ const shortestWait = time.Second
 //
 // For the last it begins a transaction and tries to begin another beside it, so the pool must allow two connections. It
 // takes the write lock for an instant and writes nothing. A pool that [Open] returned is safe.
-func Check(ctx context.Context, db *sqlx.DB) error {
+func Check(ctx context.Context, db *sql.DB) error {
 	if err := check(ctx, db); err != nil {
 		return fmt.Errorf("check the SQLite database: %w", err)
 	}
 	return nil
 }
 
-func check(ctx context.Context, db *sqlx.DB) error {
-	conn, err := db.Connx(ctx)
+func check(ctx context.Context, db *sql.DB) error {
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
@@ -58,13 +57,13 @@ func check(ctx context.Context, db *sqlx.DB) error {
 		journal string
 		wait    int64
 	)
-	if err := conn.GetContext(ctx, &journal, "PRAGMA journal_mode"); err != nil {
+	if err := conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal); err != nil {
 		return err
 	}
 	if !strings.EqualFold(journal, "wal") {
 		return &UnsafeError{Setting: "_pragma=journal_mode(WAL)", Why: "readers and writers keep each other out (journal mode " + journal + ")"}
 	}
-	if err := conn.GetContext(ctx, &wait, "PRAGMA busy_timeout"); err != nil {
+	if err := conn.QueryRowContext(ctx, "PRAGMA busy_timeout").Scan(&wait); err != nil {
 		return err
 	}
 	if wait < shortestWait.Milliseconds() {
@@ -77,7 +76,7 @@ func check(ctx context.Context, db *sqlx.DB) error {
 }
 
 // isOurs says whether a connection was made by Open.
-func isOurs(conn *sqlx.Conn) bool {
+func isOurs(conn *sql.Conn) bool {
 	ours := false
 	_ = conn.Raw(func(c any) error {
 		_, ours = c.(*gatedConn)
@@ -90,7 +89,7 @@ func isOurs(conn *sqlx.Conn) bool {
 const tries = 5
 
 // checkBegin sees whether a transaction takes the write lock when it begins: then another cannot, and can when it has ended.
-func checkBegin(ctx context.Context, db *sqlx.DB, other *sqlx.Conn, wait int64) (err error) {
+func checkBegin(ctx context.Context, db *sql.DB, other *sql.Conn, wait int64) (err error) {
 	setWait := func(ctx context.Context, ms int64) error {
 		_, err := other.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", ms))
 		return err
@@ -123,8 +122,8 @@ func checkBegin(ctx context.Context, db *sqlx.DB, other *sqlx.Conn, wait int64) 
 }
 
 // beginBeside begins a transaction as an application does and says whether another can take the write lock beside it.
-func beginBeside(ctx context.Context, db *sqlx.DB, other *sqlx.Conn) (bool, error) {
-	tx, err := db.BeginTxx(ctx, nil)
+func beginBeside(ctx context.Context, db *sql.DB, other *sql.Conn) (bool, error) {
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return false, err
 	}
@@ -133,7 +132,7 @@ func beginBeside(ctx context.Context, db *sqlx.DB, other *sqlx.Conn) (bool, erro
 }
 
 // begin says whether the connection can take the write lock, and gives it back.
-func begin(ctx context.Context, conn *sqlx.Conn) (bool, error) {
+func begin(ctx context.Context, conn *sql.Conn) (bool, error) {
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		if isBusy(err) {
 			return false, nil

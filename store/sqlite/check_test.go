@@ -1,14 +1,13 @@
 package sqlite_test
 
 import (
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox/store/sqlite"
 )
@@ -29,7 +28,7 @@ func TestCheck(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			db, err := sqlx.Open("sqlite", filepath.Join(t.TempDir(), "app.db")+"?"+test.query)
+			db, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "app.db")+"?"+test.query)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +80,7 @@ func TestCheckBesideWriters(t *testing.T) {
 			}
 		}
 	})
-	safe, err := sqlx.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_txlock=immediate")
+	safe, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +122,7 @@ func TestNotADatabase(t *testing.T) {
 			}
 			db := openWith(t, path, sqlite.Existing())
 			var n int
-			first := db.GetContext(t.Context(), &n, "SELECT 1")
+			first := db.QueryRowContext(t.Context(), "SELECT 1").Scan(&n)
 			_, second := db.ExecContext(t.Context(), "CREATE TABLE t (n integer)")
 			for _, err := range []error{first, second, sqlite.Check(t.Context(), db)} {
 				if err == nil || !strings.Contains(err.Error(), path+" "+test.says) {

@@ -11,12 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-func open(t *testing.T, path string) *sqlx.DB {
+func open(t *testing.T, path string) *sql.DB {
 	t.Helper()
 	db, err := sqlite.Open(path, sqlite.RelaxedSync())
 	if err != nil {
@@ -31,9 +29,9 @@ func open(t *testing.T, path string) *sqlx.DB {
 func TestWritersQueue(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
-	pools := []*sqlx.DB{open(t, path), open(t, path)}
-	pools[0].MustExecContext(t.Context(), "CREATE TABLE counter (n integer)")
-	pools[0].MustExecContext(t.Context(), "INSERT INTO counter VALUES (0)")
+	pools := []*sql.DB{open(t, path), open(t, path)}
+	exec(t, pools[0], "CREATE TABLE counter (n integer)")
+	exec(t, pools[0], "INSERT INTO counter VALUES (0)")
 	const writers, turns = 64, 10
 	var wg sync.WaitGroup
 	for i := range writers {
@@ -49,19 +47,19 @@ func TestWritersQueue(t *testing.T) {
 	}
 	wg.Wait()
 	var n int
-	if err := pools[0].GetContext(t.Context(), &n, "SELECT n FROM counter"); err != nil || n != writers*turns {
+	if err := pools[0].QueryRowContext(t.Context(), "SELECT n FROM counter").Scan(&n); err != nil || n != writers*turns {
 		t.Errorf("the counter says %d (%v), want %d", n, err, writers*turns)
 	}
 }
 
-func increment(ctx context.Context, db *sqlx.DB) error {
-	tx, err := db.BeginTxx(ctx, nil)
+func increment(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
 	var n int
-	if err := tx.GetContext(ctx, &n, "SELECT n FROM counter"); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT n FROM counter").Scan(&n); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, "UPDATE counter SET n = ?", n+1); err != nil {
@@ -73,34 +71,34 @@ func increment(ctx context.Context, db *sqlx.DB) error {
 // Whatever takes the write lock gives the gate back, however it ends: the next writer is not kept waiting.
 func TestTheGateIsGivenBack(t *testing.T) {
 	t.Parallel()
-	for name, use := range map[string]func(ctx context.Context, db *sqlx.DB) error{
-		"commit": func(ctx context.Context, db *sqlx.DB) error {
+	for name, use := range map[string]func(ctx context.Context, db *sql.DB) error{
+		"commit": func(ctx context.Context, db *sql.DB) error {
 			tx, err := db.BeginTx(ctx, nil)
 			return errors.Join(err, tx.Commit())
 		},
-		"rollback": func(ctx context.Context, db *sqlx.DB) error {
+		"rollback": func(ctx context.Context, db *sql.DB) error {
 			tx, err := db.BeginTx(ctx, nil)
 			return errors.Join(err, tx.Rollback())
 		},
-		"a context that ends": func(ctx context.Context, db *sqlx.DB) error {
+		"a context that ends": func(ctx context.Context, db *sql.DB) error {
 			ctx, cancel := context.WithCancel(ctx)
 			tx, err := db.BeginTx(ctx, nil)
 			cancel()
 			_ = tx.Rollback()
 			return err
 		},
-		"a statement": func(ctx context.Context, db *sqlx.DB) error {
+		"a statement": func(ctx context.Context, db *sql.DB) error {
 			_, err := db.ExecContext(ctx, "INSERT INTO t VALUES (1)")
 			return err
 		},
-		"a statement that fails": func(ctx context.Context, db *sqlx.DB) error {
+		"a statement that fails": func(ctx context.Context, db *sql.DB) error {
 			if _, err := db.ExecContext(ctx, "INSERT INTO nowhere VALUES (1)"); err == nil {
 				return errors.New("the statement did not fail")
 			}
 			return nil
 		},
-		"typed by hand": func(ctx context.Context, db *sqlx.DB) error {
-			c, err := db.Connx(ctx)
+		"typed by hand": func(ctx context.Context, db *sql.DB) error {
+			c, err := db.Conn(ctx)
 			if err != nil {
 				return err
 			}
@@ -112,7 +110,7 @@ func TestTheGateIsGivenBack(t *testing.T) {
 			}
 			return nil
 		},
-		"a script with a whole transaction": func(ctx context.Context, db *sqlx.DB) error {
+		"a script with a whole transaction": func(ctx context.Context, db *sql.DB) error {
 			for range 2 {
 				if _, err := db.ExecContext(ctx, "BEGIN; INSERT INTO t VALUES (1); COMMIT;"); err != nil {
 					return err
@@ -120,7 +118,7 @@ func TestTheGateIsGivenBack(t *testing.T) {
 			}
 			return nil
 		},
-		"a script that fails inside its transaction": func(ctx context.Context, db *sqlx.DB) error {
+		"a script that fails inside its transaction": func(ctx context.Context, db *sql.DB) error {
 			for range 2 {
 				if _, err := db.ExecContext(ctx, "BEGIN; INSERT INTO nowhere VALUES (1); COMMIT;"); err == nil {
 					return errors.New("the script did not fail")
@@ -128,12 +126,12 @@ func TestTheGateIsGivenBack(t *testing.T) {
 			}
 			return nil
 		},
-		"a transaction that nobody ends": func(ctx context.Context, db *sqlx.DB) error {
+		"a transaction that nobody ends": func(ctx context.Context, db *sql.DB) error {
 			_, err := db.ExecContext(ctx, "BEGIN IMMEDIATE")
 			return err
 		},
-		"a transaction that SQLite rolled back": func(ctx context.Context, db *sqlx.DB) error {
-			c, err := db.Connx(ctx)
+		"a transaction that SQLite rolled back": func(ctx context.Context, db *sql.DB) error {
+			c, err := db.Conn(ctx)
 			if err != nil {
 				return err
 			}
@@ -153,8 +151,8 @@ func TestTheGateIsGivenBack(t *testing.T) {
 			}
 			return nil
 		},
-		"a connection that is closed inside": func(ctx context.Context, db *sqlx.DB) error {
-			c, err := db.Connx(ctx)
+		"a connection that is closed inside": func(ctx context.Context, db *sql.DB) error {
+			c, err := db.Conn(ctx)
 			if err != nil {
 				return err
 			}
@@ -166,7 +164,7 @@ func TestTheGateIsGivenBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := open(t, filepath.Join(t.TempDir(), "app.db"))
-			db.MustExecContext(t.Context(), "CREATE TABLE t (n integer)")
+			exec(t, db, "CREATE TABLE t (n integer)")
 			if err := use(t.Context(), db); err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +182,7 @@ func TestASecondPoolReadsBesideAWriter(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
 	first := open(t, path)
-	first.MustExecContext(t.Context(), "CREATE TABLE t (n integer)")
+	exec(t, first, "CREATE TABLE t (n integer)")
 	tx, err := first.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +191,7 @@ func TestASecondPoolReadsBesideAWriter(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	var n int
-	if err := open(t, path).GetContext(ctx, &n, "SELECT count(*) FROM t"); err != nil {
+	if err := open(t, path).QueryRowContext(ctx, "SELECT count(*) FROM t").Scan(&n); err != nil {
 		t.Error(err)
 	}
 }
@@ -202,14 +200,14 @@ func TestASecondPoolReadsBesideAWriter(t *testing.T) {
 func TestTheGateWhileATransactionIsOpen(t *testing.T) {
 	t.Parallel()
 	db := open(t, filepath.Join(t.TempDir(), "app.db"))
-	db.MustExecContext(t.Context(), "CREATE TABLE t (n integer)")
+	exec(t, db, "CREATE TABLE t (n integer)")
 	tx, err := db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback() }()
 	var n int
-	if err := db.GetContext(t.Context(), &n, "SELECT count(*) FROM t"); err != nil {
+	if err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM t").Scan(&n); err != nil {
 		t.Errorf("a reader beside a writer: %v", err)
 	}
 	reading, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})

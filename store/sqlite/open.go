@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jmoiron/sqlx"
 	driver "modernc.org/sqlite"
 )
 
@@ -57,7 +56,7 @@ func RelaxedSync() Option { return func(s *settings) { s.synchronous = "NORMAL" 
 //
 // The path is a file name, not a DSN, and must not lie on a network file system, where WAL does not work. Databases in
 // memory are refused: each connection would see its own.
-func Open(path string, opts ...Option) (*sqlx.DB, error) {
+func Open(path string, opts ...Option) (*sql.DB, error) {
 	set := settings{mode: "rwc", synchronous: "FULL"}
 	for _, opt := range opts {
 		opt(&set)
@@ -95,5 +94,5 @@ func Open(path string, opts ...Option) (*sqlx.DB, error) {
 	db := sql.OpenDB(&gatedConnector{Connector: connector, path: path, gate: gateOf(path), wait: busyTimeout})
 	db.SetMaxIdleConns(idleConns)
 	db.SetConnMaxIdleTime(idleTime)
-	return sqlx.NewDb(db, "sqlite"), nil
+	return db, nil
 }

@@ -1,6 +1,8 @@
 package sqlite_test
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,12 +11,11 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/jmoiron/sqlx"
-
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-func openWith(t *testing.T, path string, opts ...sqlite.Option) *sqlx.DB {
+func openWith(t *testing.T, path string, opts ...sqlite.Option) *sql.DB {
 	t.Helper()
 	db, err := sqlite.Open(path, opts...)
 	if err != nil {
@@ -24,18 +25,20 @@ func openWith(t *testing.T, path string, opts ...sqlite.Option) *sqlx.DB {
 	return db
 }
 
-func pragma(t *testing.T, c sqlx.QueryerContext, name string) string {
+func pragma(t *testing.T, c interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, name string) string {
 	t.Helper()
 	var value string
-	if err := c.QueryRowxContext(t.Context(), "PRAGMA "+name).Scan(&value); err != nil {
+	if err := c.QueryRowContext(t.Context(), "PRAGMA "+name).Scan(&value); err != nil {
 		t.Fatal(err)
 	}
 	return value
 }
 
-func exec(t *testing.T, c sqlx.ExecerContext, query string) {
+func exec(t *testing.T, c outbox.Execer, query string, args ...any) {
 	t.Helper()
-	if _, err := c.ExecContext(t.Context(), query); err != nil {
+	if _, err := c.ExecContext(t.Context(), query, args...); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
 }
@@ -51,7 +54,7 @@ func TestEveryConnectionIsSetUp(t *testing.T) {
 			t.Parallel()
 			db := openWith(t, filepath.Join(t.TempDir(), "app.db"), test.opts...)
 			for range 5 {
-				conn, err := db.Connx(t.Context())
+				conn, err := db.Conn(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -79,13 +82,13 @@ func TestTransactionsTakeTheLockWhenTheyBegin(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 10 {
-				tx, err := db.BeginTxx(t.Context(), nil)
+				tx, err := db.BeginTx(t.Context(), nil)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				var n int
-				if err := tx.GetContext(t.Context(), &n, "SELECT n FROM counters"); err != nil {
+				if err := tx.QueryRowContext(t.Context(), "SELECT n FROM counters").Scan(&n); err != nil {
 					t.Error(err)
 				}
 				if _, err := tx.ExecContext(t.Context(), "UPDATE counters SET n = $1", n+1); err != nil {
@@ -99,7 +102,7 @@ func TestTransactionsTakeTheLockWhenTheyBegin(t *testing.T) {
 	}
 	wg.Wait()
 	var n int
-	if err := db.GetContext(t.Context(), &n, "SELECT n FROM counters"); err != nil || n != 80 {
+	if err := db.QueryRowContext(t.Context(), "SELECT n FROM counters").Scan(&n); err != nil || n != 80 {
 		t.Fatalf("the counter stands at %d (%v), want 80", n, err)
 	}
 }

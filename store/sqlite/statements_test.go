@@ -15,16 +15,16 @@ func TestKeptStatements(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "app.db"))
 	db.SetMaxOpenConns(1) // one connection, so that everything meets
 	ctx := t.Context()
-	db.MustExecContext(ctx, "CREATE TABLE t (n integer PRIMARY KEY)")
+	exec(t, db, "CREATE TABLE t (n integer PRIMARY KEY)")
 	for n := range 3 {
-		db.MustExecContext(ctx, "INSERT INTO t VALUES (?)", n)
+		exec(t, db, "INSERT INTO t VALUES (?)", n)
 	}
 	if _, err := db.ExecContext(ctx, "INSERT INTO t VALUES (?)", 1); err == nil {
 		t.Error("a duplicate is taken")
 	}
-	db.MustExecContext(ctx, "INSERT INTO t VALUES (?)", 3)
+	exec(t, db, "INSERT INTO t VALUES (?)", 3)
 
-	c, err := db.Connx(ctx)
+	c, err := db.Conn(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestKeptStatements(t *testing.T) {
 	const query = "SELECT n FROM t ORDER BY n"
 	pairs := 0
 	walk := func(visit func()) {
-		rows, err := c.QueryxContext(ctx, query)
+		rows, err := c.QueryContext(ctx, query)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,11 +53,11 @@ func TestKeptStatements(t *testing.T) {
 		t.Fatal(err)
 	}
 	var row struct {
-		N    int    `db:"n"`
-		Name string `db:"name"`
+		N    int
+		Name string
 	}
 	for range 2 {
-		if err := c.GetContext(ctx, &row, "SELECT n, name FROM t WHERE n = ?", 2); err != nil || row.Name != "none" {
+		if err := c.QueryRowContext(ctx, "SELECT n, name FROM t WHERE n = ?", 2).Scan(&row.N, &row.Name); err != nil || row.Name != "none" {
 			t.Errorf("after a column was added: %+v, %v", row, err)
 		}
 		if _, err := c.ExecContext(ctx, "UPDATE t SET name = 'none'"); err != nil {
@@ -67,7 +67,7 @@ func TestKeptStatements(t *testing.T) {
 
 	for i := range 200 {
 		var got int
-		if err := c.GetContext(ctx, &got, fmt.Sprintf("SELECT %d", i)); err != nil || got != i {
+		if err := c.QueryRowContext(ctx, fmt.Sprintf("SELECT %d", i)).Scan(&got); err != nil || got != i {
 			t.Fatalf("statement %d: %d, %v", i, got, err)
 		}
 	}
@@ -76,7 +76,7 @@ func TestKeptStatements(t *testing.T) {
 	if _, err := c.ExecContext(cancelled, "UPDATE t SET name = 'never'"); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that ended: %v", err)
 	}
-	if err := c.GetContext(ctx, &row, "SELECT n, name FROM t WHERE n = ?", 2); err != nil || row.Name != "none" {
+	if err := c.QueryRowContext(ctx, "SELECT n, name FROM t WHERE n = ?", 2).Scan(&row.N, &row.Name); err != nil || row.Name != "none" {
 		t.Errorf("%+v, %v", row, err)
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 )
 
 // How often a watcher looks: often while the file changes, seldom when it has been quiet for a while. A look costs some
@@ -24,7 +22,7 @@ const (
 //
 // It keeps one connection of the pool for itself all the time, so the pool must allow two at least: with
 // SetMaxOpenConns(1) everybody else would wait for ever. A pool that is limited to one is refused.
-func Watch(db *sqlx.DB) func(ctx context.Context, wake func()) error {
+func Watch(db *sql.DB) func(ctx context.Context, wake func()) error {
 	return func(ctx context.Context, wake func()) error {
 		err := watch(ctx, db, wake)
 		if ctx.Err() != nil {
@@ -34,16 +32,16 @@ func Watch(db *sqlx.DB) func(ctx context.Context, wake func()) error {
 	}
 }
 
-func watch(ctx context.Context, db *sqlx.DB, wake func()) error {
+func watch(ctx context.Context, db *sql.DB, wake func()) error {
 	if db.Stats().MaxOpenConnections == 1 {
 		return errors.New("watch the SQLite file: the pool allows one connection only: give the watcher a pool of its own")
 	}
-	conn, err := db.Connx(ctx)
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("watch the SQLite file: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	stmt, err := conn.PreparexContext(ctx, "PRAGMA data_version")
+	stmt, err := conn.PrepareContext(ctx, "PRAGMA data_version")
 	if err != nil {
 		return fmt.Errorf("watch the SQLite file: %w", err)
 	}
@@ -76,8 +74,8 @@ func watch(ctx context.Context, db *sqlx.DB, wake func()) error {
 	}
 }
 
-func dataVersion(ctx context.Context, stmt *sqlx.Stmt) (version int64, err error) {
+func dataVersion(ctx context.Context, stmt *sql.Stmt) (version int64, err error) {
 	var v sql.NullInt64
-	err = stmt.QueryRowxContext(ctx).Scan(&v)
+	err = stmt.QueryRowContext(ctx).Scan(&v)
 	return v.Int64, err
 }

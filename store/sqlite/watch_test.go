@@ -36,7 +36,7 @@ func TestWatch(t *testing.T) {
 	exec(t, watched, "INSERT INTO orders VALUES (1)")
 	woken("by a commit of another connection")
 
-	tx, err := app.BeginTxx(t.Context(), nil)
+	tx, err := app.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	var n int
-	if err := app.GetContext(t.Context(), &n, "SELECT count(*) FROM orders"); err != nil || n != 4 {
+	if err := app.QueryRowContext(t.Context(), "SELECT count(*) FROM orders").Scan(&n); err != nil || n != 4 {
 		t.Fatalf("%d orders (%v)", n, err)
 	}
 	exec(t, app, "INSERT INTO orders VALUES (3)")
@@ -88,19 +88,19 @@ func BenchmarkLook(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	conn, err := db.Connx(b.Context())
+	conn, err := db.Conn(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	stmt, err := conn.PreparexContext(b.Context(), "PRAGMA data_version")
+	stmt, err := conn.PrepareContext(b.Context(), "PRAGMA data_version")
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = stmt.Close() }()
 	for b.Loop() {
 		var v int64
-		if err := stmt.QueryRowxContext(b.Context()).Scan(&v); err != nil {
+		if err := stmt.QueryRowContext(b.Context()).Scan(&v); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -132,7 +132,7 @@ func statsRules() []rule {
 // history stores n messages that were sent, with plain SQL.
 func (w *world) history(n int) {
 	w.Helper()
-	if w.store.Dialect() == schema.Postgres {
+	if w.dialect == schema.Postgres {
 		w.exec(fmt.Sprintf(`INSERT INTO outbox_messages (id, message_id, sender, recipients, size, body)
 SELECT gen_random_uuid(), '<m@example.com>', 'shop@example.com', '["ann@example.org"]', 3, 'abc' FROM generate_series(1, %d)`, n))
 	} else {

@@ -5,17 +5,20 @@
 // database, or one that is compatible with PostgreSQL:
 //
 //	func TestStore(t *testing.T) {
-//		storetest.Run(t, func(t *testing.T) *sqlx.DB {
-//			return sqlx.MustOpen("pgx", newEmptyDatabase(t))
+//		storetest.Run(t, schema.Postgres, func(t *testing.T) *sql.DB {
+//			return openEmptyDatabase(t)
 //		})
 //	}
 package storetest
 
 import (
+	"database/sql"
 	"slices"
 	"testing"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/outboxmail/outbox/schema"
 )
 
 // rule is one thing that a store promises.
@@ -68,13 +71,13 @@ type Option func(*world)
 // Schema keeps the tables in a schema of PostgreSQL, as [store.Schema] does. Defaults to where the search path leads.
 func Schema(name string) Option { return func(w *world) { w.schema = name } }
 
-// Run checks every rule. It calls open once for each topic, more than once at a time: open returns an empty database that
+// Run checks every rule on databases of a dialect. It calls open once for each topic, more than once at a time: open returns an empty database that
 // nobody else uses, and closes and removes it when its test ends. Run creates the tables.
-func Run(t *testing.T, open func(t *testing.T) *sqlx.DB, opts ...Option) {
+func Run(t *testing.T, d schema.Dialect, open func(t *testing.T) *sql.DB, opts ...Option) {
 	t.Helper()
-	newWorld := func(t *testing.T, says string, db *sqlx.DB) *world {
+	newWorld := func(t *testing.T, says string, db *sql.DB) *world {
 		t.Helper()
-		w := &world{T: t, says: says, db: db}
+		w := &world{T: t, says: says, dialect: d, db: sqlx.NewDb(db, string(d))}
 		for _, opt := range opts {
 			opt(w)
 		}

@@ -21,10 +21,11 @@ import (
 type world struct {
 	*testing.T
 
-	says   string
-	db     *sqlx.DB
-	schema string // of PostgreSQL, or empty
-	store  *store.Store
+	says    string
+	dialect schema.Dialect
+	db      *sqlx.DB
+	schema  string // of PostgreSQL, or empty
+	store   *store.Store
 }
 
 // tables in an order in which they may be emptied.
@@ -46,7 +47,7 @@ func (w *world) migrate() {
 	if w.schema != "" {
 		opts = append(opts, schema.In(w.schema))
 	}
-	w.must(schema.Migrate(w.Context(), w.db.DB, w.newStore().Dialect(), opts...))
+	w.must(schema.Migrate(w.Context(), w.db.DB, w.dialect, opts...))
 }
 
 // in puts the tables that a statement names where they are.
@@ -57,7 +58,7 @@ func (w *world) newStore(opts ...store.Option) *store.Store {
 	if w.schema != "" {
 		opts = append(opts, store.Schema(w.schema))
 	}
-	s, err := store.New(w.db, opts...)
+	s, err := store.New(w.db.DB, w.dialect, opts...)
 	w.must(err)
 	return s
 }

@@ -144,11 +144,11 @@ func openSQLite(a address, missing Missing) (*Database, error) {
 	case err != nil:
 		return nil, &exit.Error{Err: err, Code: exit.Database}
 	}
-	st, err := store.New(db)
+	st, err := store.New(db, schema.SQLite)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Database{SQL: db.DB, Dialect: st.Dialect(), Store: st, Watch: sqlite.Watch(db)}, nil
+	return &Database{SQL: db, Dialect: st.Dialect(), Store: st, Watch: sqlite.Watch(db)}, nil
 }
 
 // CheckSchema refuses the name of a schema where it cannot be one. No name is right everywhere.
@@ -174,11 +174,11 @@ func openPostgres(a address, name string) (*Database, error) {
 	if name != "" {
 		opts = append(opts, store.Schema(name))
 	}
-	st, err := store.New(db, opts...)
+	st, err := store.New(db, schema.Postgres, opts...)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Database{SQL: db.DB, Dialect: st.Dialect(), Schema: name, Store: st}, nil
+	return &Database{SQL: db, Dialect: st.Dialect(), Schema: name, Store: st}, nil
 }
 
 // parse reads the URL of a database. Its errors never quote the URL, which may hold a password.

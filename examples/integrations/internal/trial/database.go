@@ -30,7 +30,7 @@ func Postgres(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	prepare(t, db.DB, schema.Postgres)
+	prepare(t, db, schema.Postgres)
 	return dsn
 }
 
@@ -43,7 +43,7 @@ func SQLite(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	prepare(t, db.DB, schema.SQLite)
+	prepare(t, db, schema.SQLite)
 	return path
 }
 

@@ -6,16 +6,11 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/outboxtest"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
-
-// drivers are names by which package store knows the dialect.
-var drivers = map[schema.Dialect]string{schema.Postgres: "pgx", schema.SQLite: "sqlite"}
 
 // Orders places an order, and one that the database refuses after its e-mail was enqueued. Then it looks into the tables
 // and delivers.
@@ -43,7 +38,7 @@ func Orders(t *testing.T, db *sql.DB, d schema.Dialect, place func(ctx context.C
 			t.Errorf("%s = %d, want %d", query, got, want)
 		}
 	}
-	queue, err := store.New(sqlx.NewDb(db, drivers[d]))
+	queue, err := store.New(db, d)
 	if err != nil {
 		t.Fatal(err)
 	}
