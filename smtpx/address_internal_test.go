@@ -41,7 +41,17 @@ var badAddresses = []string{
 	"a@example.com.", "a@.example.com", "a@[999.0.2.1]", "a@[192.0.2.1", "a@[IPv6:zz]", "a@exam>ple.com", "a@exa\u202emple.com",
 	"a,b@example.com", "a;b@example.com", "a(c)@example.com", "a\\b@example.com", "a\u00a0b@example.com", "a@b@example.com",
 	"\xff@example.com", "a@\xff.example", "a@example.com,b@example.com", "a@" + strings.Repeat("a", 64) + ".com",
-	strings.Repeat("a", 250) + "@example.com", "a@ex%ample.com", "a@example.com ",
+	strings.Repeat("a", 487) + "@example.com", "a@ex%ample.com", "a@example.com ",
+}
+
+// TestLongAddresses shows that the size that a server must accept is not the largest one that is sent.
+func TestLongAddresses(t *testing.T) {
+	for _, local := range []string{strings.Repeat("a", 65), strings.Repeat("a", 255), strings.Repeat("a", 486), `"` + strings.Repeat("a ", 242) + `"`} {
+		in := local + "@example.com"
+		if a, err := parseAddress(in); err != nil || a.text != in {
+			t.Errorf("%d octets: %q, %v", len(in), a.text, err)
+		}
+	}
 }
 
 func TestParseAddressRefuses(t *testing.T) {
