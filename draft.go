@@ -122,7 +122,7 @@ func (o *Outbox) draftFields(d *draft, m *Message, date time.Time) error {
 		return invalid("Subject", "%w", err)
 	}
 	d.subject = m.Subject
-	if c.Fields, c.Sender, err = letter.ParseFields(m.Header, o.header); err != nil {
+	if c.Fields, err = letter.ParseFields(m.Header, o.header); err != nil {
 		return invalid("Header", "%w", err)
 	}
 	written, err := parseFields(m)
@@ -198,35 +198,53 @@ func (o *Outbox) draftRaw(d *draft, m *Message, date time.Time) error {
 	if err != nil {
 		return invalid("Raw", "%w", err)
 	}
-	author := raw.From
-	if m.From != (Address{}) {
-		if author, err = letter.ParseAddress(m.From); err != nil {
-			return invalid("From", "%w", err)
-		}
-	}
-	lists := raw.Recipients
-	if len(m.To)+len(m.Cc)+len(m.Bcc) > 0 {
-		for i, given := range [...]struct {
-			field string
-			list  []Address
-		}{{"To", m.To}, {"Cc", m.Cc}, {"Bcc", m.Bcc}} {
-			if lists[i], err = parseAddresses(given.field, given.list); err != nil {
-				return err
-			}
-		}
-	}
-	if d.recipients, err = o.recipients(lists[:]...); err != nil {
+	if d.recipients, err = o.rawRecipients(m, raw); err != nil {
 		return err
 	}
-	if d.sender, err = parseSender(m.EnvelopeFrom, author.Addr); err != nil {
+	author, unusable := raw.Author()
+	sender := author
+	if m.From != (Address{}) {
+		if sender, err = letter.ParseAddress(m.From); err != nil {
+			return invalid("From", "%w", err)
+		}
+		if unusable != nil {
+			author, unusable = sender, nil
+		}
+	}
+	if unusable != nil && (m.EnvelopeFrom == "" || raw.MessageID == "" && o.messageIDDomain == "") {
+		return invalid("Raw", "%w", unusable)
+	}
+	if d.sender, err = parseSender(m.EnvelopeFrom, sender.Addr); err != nil {
 		return err
 	}
 	d.subject = raw.Subject
 	if d.messageID = raw.MessageID; d.messageID == "" {
-		d.messageID = o.newMessageID(d.id, raw.From)
+		d.messageID = o.newMessageID(d.id, author)
 	}
 	d.body, err = raw.Render(d.messageID, date)
 	return err
+}
+
+// rawRecipients returns the envelope of a complete message: the recipients that are given beside it, else those of its header.
+func (o *Outbox) rawRecipients(m *Message, raw *letter.Raw) ([]string, error) {
+	if len(m.To)+len(m.Cc)+len(m.Bcc) == 0 {
+		lists, err := raw.Recipients()
+		if err != nil {
+			return nil, invalid("Raw", "%w", err)
+		}
+		return o.recipients(lists[:]...)
+	}
+	var lists [3][]letter.Mailbox
+	for i, given := range [...]struct {
+		field string
+		list  []Address
+	}{{"To", m.To}, {"Cc", m.Cc}, {"Bcc", m.Bcc}} {
+		var err error
+		if lists[i], err = parseAddresses(given.field, given.list); err != nil {
+			return nil, err
+		}
+	}
+	return o.recipients(lists[:]...)
 }
 
 // seal encrypts the columns of a draft that the configuration asks for. Its size stays that of the rendered message.

@@ -9,20 +9,20 @@ import (
 // parseFields returns the header fields that a message asks for by fields of its own.
 func parseFields(m *Message) (fields []letter.Field, err error) {
 	add := func(name, value string) { fields = append(fields, letter.NewField(name, value)) }
+	inReplyTo, references := "", make([]string, len(m.References))
 	if m.InReplyTo != "" {
-		if err := letter.CheckReference(m.InReplyTo); err != nil {
-			return nil, invalid("InReplyTo", "%s %w", letter.Quote(m.InReplyTo), err)
+		if inReplyTo, err = parseReference("InReplyTo", m.InReplyTo); err != nil {
+			return nil, err
 		}
-		add("In-Reply-To", m.InReplyTo)
+		add("In-Reply-To", inReplyTo)
 	}
-	references := m.References
-	if len(references) == 0 && m.InReplyTo != "" {
-		references = []string{m.InReplyTo}
-	}
-	for _, id := range references {
-		if err := letter.CheckReference(id); err != nil {
-			return nil, invalid("References", "%s %w", letter.Quote(id), err)
+	for i, id := range m.References {
+		if references[i], err = parseReference("References", id); err != nil {
+			return nil, err
 		}
+	}
+	if len(references) == 0 && inReplyTo != "" {
+		references = []string{inReplyTo}
 	}
 	if len(references) > 0 {
 		add("References", strings.Join(references, " "))
@@ -47,4 +47,16 @@ func parseFields(m *Message) (fields []letter.Field, err error) {
 		add("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
 	}
 	return fields, nil
+}
+
+// parseReference reads the Message-ID of another message.
+func parseReference(field, s string) (string, error) {
+	if err := letter.CheckLine(s, letter.MaxLine); err != nil {
+		return "", invalid(field, "%s %w", letter.Quote(s), err)
+	}
+	id, err := letter.ParseMessageID(s)
+	if err != nil {
+		return "", invalid(field, "%w", err)
+	}
+	return id, nil
 }

@@ -11,15 +11,20 @@ type Address = mail.Address
 // DefaultRoute is the route of a message that names none.
 const DefaultRoute = "default"
 
-// Message is an e-mail to be sent. Give From, at least one recipient, and Text, HTML, Attachments or Raw; everything
-// else has a default. A Message is only read by this package and may be enqueued again; it must not be changed while a
-// call runs.
+// Message is an e-mail to be sent. Give From, at least one recipient, and Text, HTML, Attachments or Raw. Everything
+// else has a default. This package only reads a Message, and it may be enqueued again. Do not change it while a call runs.
 //
-// Every value is checked when the message is enqueued (see [InvalidError]): text must be UTF-8, and what stands in a
-// header or an envelope has no control characters, so neither a line break nor a NUL. An address is a local part of up to
-// 64 bytes without quotes, @, and a domain, up to 254 bytes together; an international domain is converted to its ASCII
-// form. A local part outside ASCII needs a relay that offers SMTPUTF8 (RFC 6531): elsewhere that recipient fails, and where
-// it is the sender's, all of them.
+// Every value is checked when the message is enqueued (see [InvalidError]). Text must be UTF-8. Values of the header and the
+// envelope have no control characters, so neither a line break nor a NUL.
+//
+// An address is a local part, @ and a domain, up to 498 bytes together, so that it fits into an SMTP command of 512 bytes (RFC
+// 5321 §4.5.3.1.4). A shorter limit is the relay's matter. A local part that is not a dot-atom is written in quotes, as in
+// "john doe"@example.com or "a..b"@example.com. It is stored and sent in canonical form: without quotes where none are
+// needed, the domain in lower case and in its ASCII form. Refused are angle brackets and control characters in quotes, and address
+// literals such as a@[192.0.2.1].
+//
+// A local part outside ASCII needs a relay that offers SMTPUTF8 (RFC 6531). Elsewhere that recipient fails. Where the address
+// is the sender's or stands in a header field, all recipients fail.
 type Message struct {
 	// From is the author shown to the reader. Defaults to Config.From.
 	From Address
@@ -33,33 +38,49 @@ type Message struct {
 	// Text and HTML are the body. With both, the reader's program chooses (multipart/alternative). Line breaks of any
 	// kind become CRLF. Text defaults to what the HTML says, unless Config.HTMLOnly is set.
 	Text, HTML string
-	// Calendar is an iCalendar object (RFC 5545), such as an invitation, which goes beside Text and HTML as another form of
-	// the body (RFC 6047). Its METHOD property, which must be there, tells the reader's program what to do with it: REQUEST
-	// invites, CANCEL calls off. Lines are sent as they are, with CRLF between them.
+	// Calendar is an iCalendar object (RFC 5545), such as an invitation. It is another form of the body beside Text and HTML
+	// (RFC 6047). It must have a METHOD property, which tells the reader's program its purpose: REQUEST invites, CANCEL calls
+	// off. Lines are sent as they are, with CRLF between them.
 	Calendar string
 	// Attachments are carried with the body; those with a ContentID are shown inside the HTML.
 	Attachments []Attachment
-	// InReplyTo is the Message-ID that this message answers, with its angle brackets, and References are those of the
-	// conversation before it, the oldest first (RFC 5322 §3.6.4). References defaults to InReplyTo.
+	// InReplyTo is the Message-ID that this message answers, with its angle brackets. References are those of the conversation
+	// before it, one in each string, the oldest first (RFC 5322 §3.6.4). White space and comments around a Message-ID are
+	// left out. References defaults to InReplyTo.
 	InReplyTo  string
 	References []string
-	// AutoSubmitted says that no person wrote the message (RFC 3834 §5), so that absence notices do not answer it. Defaults
-	// to saying nothing.
+	// AutoSubmitted says that no person wrote the message (RFC 3834 §5). Absence notices do not answer it then. Defaults
+	// to none.
 	AutoSubmitted AutoSubmitted
 	// Unsubscribe says how the reader can leave a list. Defaults to nothing.
 	Unsubscribe Unsubscribe
-	// Header holds extra header fields, written in the order of their names. ASCII is written as it is, anything else as
-	// encoded words (RFC 2047); Sender takes one address. Refused are fields that this package writes itself, trace fields
-	// and, unless Config.AllowHeaders names them, fields that steer an e-mail provider.
+	// Header holds extra header fields, written in the order of their names. Text outside ASCII is encoded (RFC 2047).
+	//
+	// A field with a grammar must keep to it: address lists (Sender, which takes one address, Disposition-Notification-To,
+	// Errors-To, Mail-Followup-To and others), List-Id and the URLs of the other List fields, Message-IDs (In-Reply-To,
+	// References and others), Keywords. In them only names, phrases and comments are encoded. URLs and domains get their ASCII
+	// forms. In other fields too, an address or a word in angle brackets is kept out of the encoding, and refused where it is
+	// not ASCII itself.
+	//
+	// Refused are fields that this package writes itself, trace fields and Resent fields. Fields that steer an e-mail provider
+	// are refused unless Config.AllowHeaders names them.
 	Header map[string][]string
-	// Raw is a complete RFC 5322 message, sent as it is: everything above but From and the recipients must be empty then.
-	// Only a missing Date and Message-ID are added, before everything else, and Bcc is left out. Its header is ASCII, its
-	// lines end in CRLF and have at most 998 bytes; a message whose lines all end in LF is converted. The recipients are
-	// To, Cc and Bcc of this struct, and when all three are empty those of Raw's own fields.
+	// Raw is a complete RFC 5322 message, sent as it is. Everything above but From and the recipients must be empty then.
+	// A missing Date and Message-ID are added before everything else. Bcc and Return-Path are left out, and a byte order mark.
+	// The lines of Raw end in CRLF and have at most 998 bytes; a message whose lines all end in LF is converted.
+	//
+	// The header is ASCII: a header in UTF-8 (RFC 6532) is refused, so encode it (RFC 2047) or give the message by its fields. The
+	// separator line of an mbox file is refused, because the body may then hold ">From " for "From ". Fields with which a
+	// provider or a filter has marked a message that it carried, such as X-SES-Outgoing, are sent; fields that steer a
+	// provider are treated as in Header.
+	//
+	// The recipients are To, Cc and Bcc of this struct. When all three are empty, they are those of Raw's own fields, with
+	// comments, groups and the obsolete syntax understood, and each must be an address as above. Addresses of Raw that do not
+	// become the envelope must only be readable.
 	Raw []byte
 
-	// EnvelopeFrom is the return path (RFC 5321 §4.4), to which bounces go; "<>" asks for none. Defaults to From, and for
-	// a Raw message without it to the author in its header.
+	// EnvelopeFrom is the return path (RFC 5321 §4.4), to which bounces go. "<>" asks for none. Defaults to From, and for
+	// a Raw message without From to the author in its header.
 	EnvelopeFrom string
 	// Key makes enqueueing idempotent: while a message with the same key is kept, another is not stored. Up to 255
 	// bytes of text. Defaults to none.

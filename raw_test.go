@@ -155,7 +155,8 @@ func TestInvalidRaw(t *testing.T) {
 		{"several authors without a sender", crlf("From: a@example.org, c@example.org\nTo: b@example.net\n\nx\n"), "Raw"},
 		{"two senders", crlf("Sender: a@example.org, c@example.org\n" + head + "\nx\n"), "Raw"},
 		{"bad To", crlf("From: a@example.org\nTo: b@\n\nx\n"), "Raw"},
-		{"quoted recipient", crlf("From: a@example.org\nTo: \"b c\"@example.net\n\nx\n"), "Raw"},
+		{"quoted recipient", crlf("From: a@example.org\nTo: \"b c\"@example.net\n\nx\n"), ""},
+		{"quoted recipient with an angle bracket", crlf("From: a@example.org\nTo: \"b> SIZE=1\"@example.net\n\nx\n"), "Raw"},
 		{"bad Reply-To", crlf("Reply-To: ,\n" + head + "\nx\n"), "Raw"},
 		{"bad date", crlf("Date: yesterday\n" + head + "\nx\n"), "Raw"},
 		{"bad Message-ID", crlf("Message-ID: 1@x\n" + head + "\nx\n"), "Raw"},
@@ -211,6 +212,141 @@ func TestRawDoesNotKeepTheCallersBytes(t *testing.T) {
 	}
 }
 
+// TestRawReads shows what of RFC 5322 is understood in the fields that become the envelope: comments and groups wherever they may
+// stand, and the obsolete syntax of §4.
+func TestRawReads(t *testing.T) {
+	for _, test := range []struct{ name, head, sender, recipients string }{
+		{"§A.1.3", "From: Pete <pete@silly.example>\nTo: A Group:Ed Jones <c@a.test>,joe@where.test,John <jdoe@one.test>;\n" +
+			"Cc: Undisclosed recipients:;\nDate: Thu, 13 Feb 1969 23:32:54 -0330\nMessage-ID: <testabcd.1234@silly.example>\n",
+			"pete@silly.example", "c@a.test joe@where.test jdoe@one.test"},
+		{"§A.5", "From: Pete(A nice \\) chap) <pete(his account)@silly.test(his host)>\nTo:A Group(Some people)\n     :Chris Jones <c@(Chris's host.)public.example>,\n" +
+			"         joe@example.org,\n  John <jdoe@one.test> (my dear friend); (the end of the group)\n" +
+			"Cc:(Empty list)(start)Hidden recipients  :(nobody(that I know))  ;\nDate: Thu,\n      13\n        Feb\n          1969\n      23:32\n" +
+			"               -0330 (Newfoundland Time)\nMessage-ID:              <testabcd.1234@silly.test>\n",
+			"pete@silly.test", "c@public.example joe@example.org jdoe@one.test"},
+		{"§A.6.1", "From: Joe Q. Public <john.q.public@example.com>\nTo: Mary Smith <@node.test:mary@example.net>, , jdoe@test  . example\n" +
+			"Date: Tue, 1 Jul 2003 10:52:37 +0200\nMessage-ID: <5678.21-Nov-1997@example.com>\n",
+			"john.q.public@example.com", "mary@example.net jdoe@test.example"},
+		{"§A.6.3", "From: John Doe <jdoe@machine(comment).  example>\nTo: Mary Smith\n \t         <mary@example.net>\n" +
+			"Date: Fri, 21 Nov 1997 09(comment):   55  :  06 -0600\nMessage-ID: (a) <1234   @   local(blah)  .machine .example> (b)\n",
+			"jdoe@machine.example", "mary@example.net"},
+		{"routes", "From: a@example.org\nTo: <@a.test,@b.test:c@example.net>, x <@a.test:d@example.net>\n", "a@example.org", "c@example.net d@example.net"},
+		{"encoded words", "From: =?utf-8?q?J=C3=B6rg?= <a@example.org>\nTo: =?x-unknown?q?x?= =?y?b?eA==?= <b@example.net>\n", "a@example.org", "b@example.net"},
+		{"quotes", "From: \"a, b\" <a@example.org>\nTo: \"x <y>\" <\"b c\"@example.net>, \"d\"@example.net\n", "a@example.org", `"b c"@example.net d@example.net`},
+		{"quoted word of a local part", "From: a@example.org\nTo: a.\"b c\".d@example.net\n", "a@example.org", `"a.b c.d"@example.net`},
+		{"stray dots", "From: a..b.@docomo.ne.jp\nTo: .c@docomo.ne.jp\n", `"a..b."@docomo.ne.jp`, `".c"@docomo.ne.jp`},
+		{"name with dots and brackets", "From: Dr. A. [EU] <a@example.org>\nTo: B.C. <b@example.net>\n", "a@example.org", "b@example.net"},
+		{"name without quotes and a comment as name", "From: a@example.org (Ann (A.))\nTo: (x) b@example.net (y), (z)\n c@example.net\n", "a@example.org", "b@example.net c@example.net"},
+		{"long", "From: a@example.org\nTo: " + strings.Repeat("l", 81) + "@example.net\n", "a@example.org", strings.Repeat("l", 81) + "@example.net"},
+		{"empty places", "From: a@example.org\nTo: ,, b@example.net,\n", "a@example.org", "b@example.net"},
+		{"groups next to addresses", "From: a@example.org\nTo: x@example.net, Team: y@example.net, z@example.net;, w@example.net\n",
+			"a@example.org", "x@example.net y@example.net z@example.net w@example.net"},
+	} {
+		d, err := rawDraft(t, &Message{Raw: []byte(test.head + "\nbody\n")})
+		switch {
+		case err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		case d.sender != test.sender || strings.Join(d.recipients, " ") != test.recipients:
+			t.Errorf("%s: from %s to %q", test.name, d.sender, d.recipients)
+		case !strings.HasSuffix(string(d.body), crlf(test.head+"\nbody\n")):
+			t.Errorf("%s becomes %q", test.name, d.body)
+		}
+	}
+}
+
+// TestRawFieldsBesideTheEnvelope shows that only what becomes the envelope is held to its rules.
+func TestRawFieldsBesideTheEnvelope(t *testing.T) {
+	to := []Address{{Address: "x@example.net"}}
+	literal, long := "a@[192.0.2.1]", strings.Repeat("l", 600)+"@example.net"
+	for _, test := range []struct {
+		name  string
+		msg   Message
+		raw   string
+		field string // that the error names, empty for none
+		word  string // of the error
+	}{
+		{"long Reply-To", Message{}, "From: a@example.org\nReply-To: " + strings.Repeat("l", 81) + "@example.net\nTo: b@example.net\n", "", ""},
+		{"very long Reply-To", Message{}, "From: a@example.org\nReply-To: " + long + "\nTo: b@example.net\n", "", ""},
+		{"Reply-To with a literal", Message{}, "From: a@example.org\nReply-To: " + literal + "\nTo: b@example.net\n", "", ""},
+		{"Reply-To with brackets in quotes", Message{}, "From: a@example.org\nReply-To: \"<x>\"@example.net\nTo: b@example.net\n", "", ""},
+		{"Reply-To with an underscore", Message{}, "From: a@example.org\nReply-To: a@my_host\nTo: b@example.net\n", "", ""},
+		{"Sender beside one From", Message{}, "From: a@example.org\nSender: " + literal + "\nTo: b@example.net\n", "", ""},
+		{"unreadable Reply-To", Message{}, "From: a@example.org\nReply-To: <a\nTo: b@example.net\n", "Raw", "Reply-To"},
+		{"To with a literal", Message{}, "From: a@example.org\nTo: " + literal + "\n", "Raw", "give the recipients"},
+		{"To with a literal, recipients given", Message{To: to}, "From: a@example.org\nTo: " + literal + "\n", "", ""},
+		{"long Cc", Message{}, "From: a@example.org\nTo: b@example.net\nCc: " + long + "\n", "Raw", "give the recipients"},
+		{"long Cc, recipients given", Message{Bcc: to}, "From: a@example.org\nTo: b@example.net\nCc: " + long + "\n", "", ""},
+		{"From with a literal", Message{To: to}, "From: " + literal + "\n", "Raw", "From of the Message"},
+		{"From with a literal, From given", Message{To: to, From: Address{Address: "f@example.org"}}, "From: " + literal + "\n", "", ""},
+		{"From with a literal, return path and Message-ID given", Message{To: to, EnvelopeFrom: "<>"}, "From: " + literal + "\nMessage-ID: <1@x>\n", "", ""},
+		{"From with a literal, return path given", Message{To: to, EnvelopeFrom: "<>"}, "From: " + literal + "\n", "Raw", "From of the Message"},
+		{"Sender with a literal, several From", Message{To: to}, "From: a@example.org, b@example.org\nSender: " + literal + "\n", "Raw", "Sender"},
+		{"no address in From", Message{To: to}, "From: Nobody:;\n", "Raw", "no address"},
+	} {
+		test.msg.Raw = []byte(test.raw + "\nx\n")
+		_, err := rawDraft(t, &test.msg)
+		var wrong *InvalidError
+		switch {
+		case test.field == "" && err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		case test.field != "" && (!errors.As(err, &wrong) || wrong.Field != test.field || !strings.Contains(err.Error(), test.word)):
+			t.Errorf("%s: the error is %v", test.name, err)
+		}
+	}
+}
+
+// TestRawFromElsewhere shows what becomes of the marks that providers, servers and files leave on a message.
+func TestRawFromElsewhere(t *testing.T) {
+	const head = "From: a@example.org\nTo: b@example.net\nDate: Sat, 28 Feb 2026 10:00:00 +0100\nMessage-ID: <1@x>\n"
+	for _, stamp := range []string{
+		"X-SES-Outgoing: 2026.02.28-54.240.1.1", "X-SES-RECEIPT: AEFB", "X-SES-Spam-Verdict: PASS", "X-SES-Virus-Verdict: PASS",
+		"X-Mailgun-Sid: WyJhIl0=", "X-Mailgun-Incoming: Yes", "X-Mailgun-Sflag: No", "X-Mailgun-Sscore: 0.1", "X-MC-Relay: Neutral",
+		"X-MC-Loop-Signature: 1:2", "X-MC-Ingress-Time: 1", "X-MC-Unique: x", "X-PM-Message-Id: 1", "X-PM-RCPT: |bTB8", "X-MJ-Mid: 1",
+		"X-Mailin-EID: 1", "X-SG-EID: x", "X-Spam-Status: No", "Delivered-To: b@example.net", "Received: from x by y; Sat, 28 Feb 2026 10:00:00 +0100",
+	} {
+		raw := stamp + "\n" + head + "\nbody\n"
+		if d, err := rawDraft(t, &Message{Raw: []byte(raw)}); err != nil || string(d.body) != crlf(raw) {
+			t.Errorf("%s: %v", stamp, err)
+		}
+	}
+	for _, command := range []string{
+		"X-SES-CONFIGURATION-SET: x", "X-SES-SOURCE-ARN: x", "X-Mailgun-Drop-Message: yes", "X-Mailgun-Sending-Ip: 192.0.2.1", "X-PM-Tag: x",
+		"X-PM-Message-Stream: x", "X-MC-Template: x", "X-MJ-TemplateID: 1", "X-Mailin-Tag: x", "X-SMTPAPI: {}", "X-MSYS-API: {}", "Resend-Idempotency-Key: x",
+	} {
+		name, _, _ := strings.Cut(command, ":")
+		_, err := rawDraft(t, &Message{Raw: []byte(command + "\n" + head + "\nbody\n")})
+		if err == nil || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(name)) || !strings.Contains(err.Error(), "AllowHeaders") {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+	for name, raw := range map[string]string{
+		"return path":      "Return-Path: <x@example.org>\n" + head + "\nbody\n",
+		"two return paths": "Return-Path: <x@example.org>\n" + head + "return-path:\n <>\n\nbody\n",
+		"byte order mark":  "\ufeff" + head + "\nbody\n",
+		"Bcc":              head + "Bcc: b@example.net\n\nbody\n",
+	} {
+		if d, err := rawDraft(t, &Message{Raw: []byte(raw)}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if string(d.body) != crlf(head+"\nbody\n") {
+			t.Errorf("%s: the message becomes %q", name, d.body)
+		}
+	}
+	for _, test := range []struct{ raw, word string }{
+		{"From a@example.org Sat Feb 28 10:00:00 2026\n" + head + "\nbody\n", "mbox"},
+		{"\ufeffFrom - Sat Feb 28 10:00:00 2026\n" + head + "\nbody\n", "mbox"},
+		{">From a@example.org Sat Feb 28 10:00:00 2026\n" + head + "\nbody\n", "mbox"},
+		{"From MAILER-DAEMON Fri Jul  8 12:08:34 2011\r\n" + crlf(head) + "\r\nbody\r\n", "mbox"},
+		{"\xff\xfeF\x00r\x00", "UTF-16"},
+		{"Subject: Grüße\n" + head + "\nbody\n", "RFC 2047"},
+		{"Subject: Gr\xfc\xdfe\n" + head + "\nbody\n", "RFC 2047"},
+		{head + "X: a\x01\n\nbody\n", "control"},
+	} {
+		if _, err := rawDraft(t, &Message{Raw: []byte(test.raw)}); err == nil || !strings.Contains(err.Error(), test.word) {
+			t.Errorf("%.40q: the error is %v, want one with %s", test.raw, err, test.word)
+		}
+	}
+}
+
 // FuzzRaw checks that a complete message that is accepted is sent as one message to those who were named.
 func FuzzRaw(f *testing.F) {
 	f.Add([]byte(crlf(rawSample)))
@@ -233,8 +369,8 @@ func FuzzRaw(f *testing.F) {
 		if m.Header["Bcc"] != nil || len(m.Header["From"]) != 1 || len(m.Header["Date"]) != 1 || len(m.Header["Message-Id"]) != 1 {
 			t.Fatalf("header %v", m.Header)
 		}
-		if m.Header.Get("Message-Id") != d.messageID {
-			t.Fatalf("Message-ID %q, stored %q", m.Header.Get("Message-Id"), d.messageID)
+		if id, err := letter.ParseMessageID(m.Header.Get("Message-Id")); err != nil || id != d.messageID {
+			t.Fatalf("Message-ID %q, stored %q (%v)", m.Header.Get("Message-Id"), d.messageID, err)
 		}
 		again, err := standard.draft(t.Context(), &Message{Raw: d.body, To: []Address{{Address: d.recipients[0]}}}, "", standard.now())
 		if err != nil {

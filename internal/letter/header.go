@@ -101,9 +101,14 @@ func (b *headerBlock) opaque(name, value string) {
 	b.end()
 }
 
-// words writes ASCII text, folded at single spaces: readers disagree about what a fold inside a run of spaces means.
+// words writes a space and ASCII text, folded.
 func (b *headerBlock) words(value string) {
 	b.buf = append(b.buf, ' ')
+	b.folded(value)
+}
+
+// folded writes ASCII text, folded at single spaces: readers disagree about what a fold inside a run of spaces means.
+func (b *headerBlock) folded(value string) {
 	for {
 		i := nextFold(value)
 		if i < 0 {
@@ -130,8 +135,7 @@ func nextFold(s string) int {
 	return -1
 }
 
-// addresses writes an address list (RFC 5322 §3.4). Addresses are written by hand and never quoted, for they have been
-// checked to need none.
+// addresses writes a mailbox-list (RFC 5322 §3.4).
 func (b *headerBlock) addresses(name string, list []Mailbox) {
 	b.begin(name)
 	for i := range list {
@@ -144,13 +148,12 @@ func (b *headerBlock) addresses(name string, list []Mailbox) {
 			b.buf = append(b.buf, m.Addr...)
 			continue
 		}
-		// A Mailbox stays on one line where it fits, and a name in one encoded word: some readers show the white space
+		// A mailbox stays on one line where it fits, and a name in one encoded word: some readers show the white space
 		// between two.
 		plain, n := isPlain(m.Name), len(m.Name)+2
 		if !plain || n > maxEncodedWord {
 			plain = false
-			_, n = wordLength(m.Name)
-			n = min(n, maxEncodedWord)
+			n = firstWordLength(m.Name)
 		}
 		if whole := n + 1 + len(m.Addr) + 3; whole < preferredLine {
 			n = whole
@@ -169,16 +172,19 @@ func (b *headerBlock) addresses(name string, list []Mailbox) {
 	b.end()
 }
 
-// quoted writes a quoted-string (RFC 5322 §3.2.4).
-func (b *headerBlock) quoted(s string) {
-	b.buf = append(b.buf, '"')
+// quoted writes a quoted-string.
+func (b *headerBlock) quoted(s string) { b.buf = appendQuoted(b.buf, s) }
+
+// appendQuoted appends a quoted-string (RFC 5322 §3.2.4).
+func appendQuoted(buf []byte, s string) []byte {
+	buf = append(buf, '"')
 	for i := range len(s) {
 		if s[i] == '"' || s[i] == '\\' {
-			b.buf = append(b.buf, '\\')
+			buf = append(buf, '\\')
 		}
-		b.buf = append(b.buf, s[i])
+		buf = append(buf, s[i])
 	}
-	b.buf = append(b.buf, '"')
+	return append(buf, '"')
 }
 
 const (
@@ -208,6 +214,12 @@ func wordLength(s string) (inBase64 bool, n int) {
 	}
 	b := base64.StdEncoding.EncodedLen(len(s))
 	return b < q, min(b, q) + len(wordStartQ) + len(wordEnd)
+}
+
+// firstWordLength says how much of a line the first encoded word of s needs.
+func firstWordLength(s string) int {
+	_, n := wordLength(s)
+	return max(minEncodedWord, min(n, maxEncodedWord))
 }
 
 // room says how much of an encoded word fits on the current line, on a new one where this one is nearly full.

@@ -11,10 +11,14 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Limits of a Mailbox (RFC 5321 §4.5.3.1). The path of §4.5.3.1.3 is 256 bytes with its angle brackets.
+// maxAddress is the longest address in bytes. It fills a command line of 512 bytes, which every SMTP server reads (RFC 5321
+// §4.5.3.1.4), beside "MAIL FROM:<>" and its line break. The smaller sizes of §4.5.3.1.1 and §4.5.3.1.3 are those that a
+// server must accept, not the largest that it may: return paths and reply tokens are longer than 64 bytes.
+const maxAddress = 512 - len("MAIL FROM:<>\r\n")
+
+// Limits of the domain name system (RFC 1035 §2.3.4, without the root), and of a display name.
 const (
-	maxLocalPart   = 64
-	maxAddress     = 254
+	maxDomain      = 253
 	maxDomainLabel = 63
 	maxDisplayName = 255
 )
@@ -22,7 +26,7 @@ const (
 // Mailbox is an address that was checked, with its display name.
 type Mailbox struct {
 	Name   string
-	Addr   string // local@domain, the domain in lower case and in its ASCII form
+	Addr   string // local@domain in canonical form: see [ParseMailbox]
 	Domain string
 }
 
@@ -39,57 +43,108 @@ func ParseAddress(a mail.Address) (Mailbox, error) {
 	return m, nil
 }
 
-// ParseMailbox checks an address without a display name. The local part is kept as it is, for only its own host may
-// interpret it (RFC 5321 §2.3.11); the domain is put in lower case and, where it is international, in its ASCII form.
+// ParseMailbox checks an address without a display name and returns it in canonical form. Equal mailboxes have equal forms:
+// the local part stands without quotes where it can and else in quotes with as few backslashes as possible, its letters
+// unchanged, for only its own host may interpret it (RFC 5321 §2.3.11). The domain is in lower case and in its ASCII form.
 //
-// Quoted local parts and address literals are refused: nobody has such a Mailbox, and their quoting is what SMTP
-// parameters have been smuggled through. Local parts outside ASCII are kept as they are; every server on the way must
-// offer SMTPUTF8 (RFC 6531) for them.
+// Angle brackets are refused in quotes, too: SMTP parameters have been smuggled through them. So are address literals. A local
+// part outside ASCII needs SMTPUTF8 (RFC 6531) on the whole way.
 func ParseMailbox(s string) (Mailbox, error) {
 	if s == "" {
 		return Mailbox{}, errors.New("is empty")
 	}
-	at := strings.LastIndexByte(s, '@')
-	if at < 0 {
-		return Mailbox{}, fmt.Errorf("%s has no @", Quote(s))
-	}
-	local := s[:at]
-	if err := checkLocalPart(local); err != nil {
-		return Mailbox{}, fmt.Errorf("%s: %w", Quote(s), err)
-	}
-	domain, err := ParseDomain(s[at+1:])
+	local, domain, err := cutAddress(s)
 	if err != nil {
 		return Mailbox{}, fmt.Errorf("%s: %w", Quote(s), err)
 	}
-	addr := s
-	if domain != s[at+1:] {
-		addr = local + "@" + domain
+	m, err := newMailbox(local, domain, s)
+	if err != nil {
+		return Mailbox{}, fmt.Errorf("%s: %w", Quote(s), err)
 	}
-	if len(addr) > maxAddress {
-		return Mailbox{}, fmt.Errorf("%s is longer than %d bytes", Quote(s), maxAddress)
-	}
-	return Mailbox{Addr: addr, Domain: domain}, nil
+	return m, nil
 }
 
-// checkLocalPart checks for a dot-atom (RFC 5322 §3.2.3), in which what is not ASCII stands for itself (RFC 6532 §3.2) as
-// long as it can be seen: no blanks, control or format characters.
-func checkLocalPart(s string) error {
-	switch {
-	case s == "":
-		return errors.New("nothing stands before the @")
-	case len(s) > maxLocalPart:
-		return fmt.Errorf("the part before the @ is longer than %d bytes", maxLocalPart)
-	case s[0] == '.' || s[len(s)-1] == '.' || strings.Contains(s, ".."):
-		return errors.New("the part before the @ has a misplaced dot")
-	case !utf8.ValidString(s):
-		return errors.New("the part before the @ is not valid UTF-8")
+var (
+	errNoLocalPart  = errors.New("nothing stands before the @")
+	errMisplacedDot = errors.New(`the part before the @ has a misplaced dot: if the mailbox has it, write that part in quotes, ` +
+		`as in "a..b"@example.org`)
+)
+
+// cutAddress separates a local part, which is returned without its quotes, from the domain.
+func cutAddress(s string) (local, domain string, err error) {
+	if s[0] == '"' {
+		local, rest, err := unquote(s)
+		domain, ok := strings.CutPrefix(rest, "@")
+		switch {
+		case err != nil:
+			return "", "", err
+		case !ok:
+			return "", "", errors.New("no @ stands after the quotes")
+		}
+		return local, domain, nil
 	}
-	for _, r := range s {
-		if ascii := r < utf8.RuneSelf; ascii && r != '.' && !isAtext(byte(r)) || !ascii && !unicode.IsPrint(r) {
-			return fmt.Errorf("the part before the @ contains %q", r)
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return "", "", errors.New("there is no @")
+	}
+	local, domain = s[:at], s[at+1:]
+	for i := range len(local) {
+		if c := local[i]; c != '.' && c < utf8.RuneSelf && !isAtext(c) {
+			return "", "", fmt.Errorf("the part before the @ contains %q and has no quotes", rune(c))
 		}
 	}
-	return nil
+	if strings.HasPrefix(local, ".") || strings.HasSuffix(local, ".") || strings.Contains(local, "..") {
+		return "", "", errMisplacedDot
+	}
+	return local, domain, nil
+}
+
+// newMailbox checks a local part without quotes and a domain. Where they are canonical, they stand in whole with an @ between.
+func newMailbox(local, domain, whole string) (Mailbox, error) {
+	local, err := writeLocalPart(local)
+	if err != nil {
+		return Mailbox{}, err
+	}
+	if domain, err = ParseDomain(domain); err != nil {
+		return Mailbox{}, err
+	}
+	m := Mailbox{Addr: whole, Domain: domain}
+	if at := len(local); len(whole) != at+1+len(domain) || whole[:at] != local || whole[at+1:] != domain {
+		m.Addr = local + "@" + domain
+	}
+	if len(m.Addr) > maxAddress {
+		return Mailbox{}, fmt.Errorf("the address has %d bytes, more than the %d that fit into an SMTP command", len(m.Addr), maxAddress)
+	}
+	return m, nil
+}
+
+// writeLocalPart checks a local part and returns it as it is written: as a dot-atom (RFC 5322 §3.2.3) where it is one, else
+// in quotes. What is not ASCII stands for itself (RFC 6532 §3.2) if it can be seen.
+func writeLocalPart(s string) (string, error) {
+	switch {
+	case s == "":
+		return "", errNoLocalPart
+	case !utf8.ValidString(s):
+		return "", errors.New("the part before the @ is not valid UTF-8")
+	}
+	atom := s[0] != '.' && s[len(s)-1] != '.' && !strings.Contains(s, "..")
+	escapes := 0
+	for _, r := range s {
+		switch {
+		case !unicode.IsPrint(r) || r == '<' || r == '>':
+			return "", fmt.Errorf("the part before the @ contains %q", r)
+		case r == '"' || r == '\\':
+			escapes++
+			atom = false
+		case r < utf8.RuneSelf && r != '.' && !isAtext(byte(r)):
+			atom = false
+		}
+	}
+	if atom {
+		return s, nil
+	}
+	quoted := make([]byte, 0, len(s)+escapes+2)
+	return string(appendQuoted(quoted, s)), nil
 }
 
 // isAtext says whether c may stand in an atom (RFC 5322 §3.2.3).
@@ -97,6 +152,7 @@ func isAtext(c byte) bool {
 	return IsAlphanumeric(c) || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 }
 
+// IsAlphanumeric says whether c is a letter or a digit of ASCII.
 func IsAlphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
@@ -106,7 +162,7 @@ var domains = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiR
 
 // ParseDomain returns the domain in lower case and in its ASCII form.
 func ParseDomain(s string) (string, error) {
-	if !utf8.ValidString(s) { // idna would let it pass
+	if !utf8.ValidString(s) { // idna accepts it
 		return "", errors.New("the domain is not valid UTF-8")
 	}
 	ascii := strings.ToLower(s)
@@ -117,7 +173,10 @@ func ParseDomain(s string) (string, error) {
 		}
 		ascii = mapped
 	}
-	// What idna mapped is checked like everything else: its tables are not what keeps a space out of an address.
+	if len(ascii) > maxDomain {
+		return "", fmt.Errorf("the domain is longer than %d bytes", maxDomain)
+	}
+	// The output of idna is checked as well, so that its tables need not be trusted.
 	for rest, more := ascii, true; more; {
 		var label string
 		label, rest, more = strings.Cut(rest, ".")
@@ -149,6 +208,7 @@ func checkLabel(s string) error {
 	return nil
 }
 
+// IsASCII says whether s has only ASCII characters.
 func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
@@ -158,6 +218,7 @@ func IsASCII(s string) bool {
 	return true
 }
 
+// IsDigits says whether s has only digits.
 func IsDigits(s string) bool {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {

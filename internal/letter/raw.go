@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net/mail"
 	"slices"
 	"strings"
 	"time"
@@ -17,24 +16,37 @@ import (
 	"github.com/emersion/go-message/textproto"
 )
 
-// Raw is a message that a caller brought complete, after its checks.
+// Raw is a complete message of a caller after its checks.
 type Raw struct {
-	From       Mailbox
-	Recipients [3][]Mailbox // of To, Cc and Bcc
-	MessageID  string       // empty for none
-	Subject    string       // for people to read
+	MessageID string // empty for none
+	Subject   string // for people to read
 
 	header textproto.Header
 	body   []byte // with the blank line that separates it from the header
 	dated  bool
+
+	from, sender []address
+	recipients   [3][]address // of To, Cc and Bcc
 }
 
-// ParseRaw checks a complete message (RFC 5322): lines end in CRLF and are no longer than 998 bytes, the header is ASCII
-// and parses, there is one From, and no field is there twice that may be there once. A message whose lines all end in LF
-// alone, as files on Unix do, is converted; a mixture is refused, for nobody knows which of them its signature covers
-// and what the next server makes of it.
+// ParseRaw checks a complete message (RFC 5322): its lines end in CRLF and have at most 998 bytes, its header is ASCII and
+// parses, there is one From, and no field that may be there once is there twice. Addresses need only be readable: see
+// [Raw.Author] and [Raw.Recipients] for those of the envelope.
+//
+// A message whose lines all end in LF, as in files on Unix, is converted. A mixture is refused: nobody knows which of them a
+// signature covers and how the next server reads it. A byte order mark of UTF-8 at the beginning is left out.
+//
+// The separator line of an mbox file is refused, not left out: in such a file the body may have another ">" before each line
+// that begins with "From", and nobody can tell which of them the author wrote.
 func ParseRaw(data []byte, limits Limits) (*Raw, error) {
-	data, err := checkLines(data)
+	data, err := cutByteOrderMark(data)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(data, []byte("From ")) || bytes.HasPrefix(data, []byte(">From ")) {
+		return nil, errors.New(`begins with "From ", the separator line of an mbox file: leave it out, and restore lines that begin with ">From "`)
+	}
+	data, err = checkLines(data)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +60,7 @@ func ParseRaw(data []byte, limits Limits) (*Raw, error) {
 	if err := checkHeaderBytes(head); err != nil {
 		return nil, err
 	}
-	// The blank line is not given to the parser, which stops at the end of its input too.
+	// The parser stops at the end of its input, so it needs no blank line.
 	header, err := textproto.ReadHeader(bufio.NewReader(bytes.NewReader(head)))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("the header does not parse: %w", err)
@@ -58,6 +70,14 @@ func ParseRaw(data []byte, limits Limits) (*Raw, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// cutByteOrderMark removes the mark that some programs put before UTF-8 (RFC 3629 §6), and refuses that of UTF-16.
+func cutByteOrderMark(data []byte) ([]byte, error) {
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		return nil, errors.New("begins with the byte order mark of UTF-16: a message is bytes in ASCII-compatible encodings")
+	}
+	return bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), nil
 }
 
 // checkLines checks the lines of a message and returns it with CRLF line breaks, one of them at the end.
@@ -97,8 +117,12 @@ func checkHeaderBytes(head []byte) error {
 		var line []byte
 		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
 		for _, c := range line {
-			if c >= 0x7f || c < ' ' && c != '\t' {
-				return fmt.Errorf("line %d of the header contains the byte %#02x", n, c)
+			switch {
+			case c >= 0x80:
+				return fmt.Errorf("line %d of the header contains the byte %#02x, and a header is ASCII: write words of other scripts "+
+					"as encoded words (RFC 2047), or give the message by its fields instead of Raw", n, c)
+			case c == 0x7f, c < ' ' && c != '\t':
+				return fmt.Errorf("line %d of the header contains the control character %#02x", n, c)
 			}
 		}
 		name, _, found := bytes.Cut(line, []byte(":"))
@@ -130,105 +154,86 @@ func (m *Raw) parseFields(limits Limits) error {
 		if counts[key] > 1 && isSingle(key) {
 			return fmt.Errorf("the %s field is there more than once", key)
 		}
-		if matches(controlFields, key) && !limits.Allowed[key] {
-			return fmt.Errorf("%s steers the e-mail provider: allow it by name in Config.AllowHeaders", key)
-		}
-	}
-	from, err := m.addresses("From")
-	switch {
-	case err != nil:
-		return err
-	case len(from) == 0:
-		return errors.New("the From field is missing")
-	}
-	sender, err := m.addresses("Sender")
-	switch {
-	case err != nil:
-		return err
-	case len(sender) > 1:
-		return errors.New("the Sender field has more than one address")
-	case len(from) > 1 && len(sender) == 0:
-		return errors.New("the From field has several addresses and there is no Sender field (RFC 5322 §3.6.2)")
-	}
-	m.From = from[0]
-	if len(from) > 1 {
-		m.From = sender[0]
-	}
-	for i, name := range []string{"To", "Cc", "Bcc"} {
-		if m.Recipients[i], err = m.addresses(name); err != nil {
+		if err := limits.checkControl(key); err != nil {
 			return err
 		}
 	}
-	if _, err := m.addresses("Reply-To"); err != nil {
+	if err := m.parseAddresses(); err != nil {
 		return err
 	}
 	if m.dated = m.header.Has("Date"); m.dated {
-		if _, err := mail.ParseDate(m.header.Get("Date")); err != nil {
+		if _, err := parseDate(m.header.Get("Date")); err != nil {
 			return fmt.Errorf("the date %s does not parse", Quote(m.header.Get("Date")))
 		}
 	}
 	if m.header.Has("Message-Id") {
-		m.MessageID = strings.TrimSpace(m.header.Get("Message-Id"))
-		if err := checkMessageID(m.MessageID); err != nil {
-			return fmt.Errorf("the Message-ID %s %w", Quote(m.MessageID), err)
+		var err error
+		if m.MessageID, err = ParseMessageID(m.header.Get("Message-Id")); err != nil {
+			return fmt.Errorf("the Message-ID field: %w", err)
 		}
 	}
 	m.Subject = decodeSubject(m.header.Get("Subject"))
 	return nil
 }
 
-// addresses parses an address field.
-func (m *Raw) addresses(name string) ([]Mailbox, error) {
-	value := m.header.Get(name)
-	if strings.TrimSpace(value) == "" {
-		return nil, nil
-	}
-	list, err := addressParser.ParseList(value)
-	if err != nil {
-		return nil, fmt.Errorf("the %s field does not parse: %w", name, err)
-	}
-	boxes := make([]Mailbox, len(list))
-	for i, a := range list {
-		// The display name stays as it is in the message.
-		if boxes[i], err = ParseMailbox(a.Address); err != nil {
-			return nil, fmt.Errorf("the %s field: %w", name, err)
+// parseAddresses reads the address fields.
+func (m *Raw) parseAddresses() error {
+	var replyTo []address
+	for _, field := range [...]struct {
+		name string
+		list *[]address
+	}{
+		{"From", &m.from}, {"Sender", &m.sender}, {"Reply-To", &replyTo},
+		{"To", &m.recipients[0]}, {"Cc", &m.recipients[1]}, {"Bcc", &m.recipients[2]},
+	} {
+		value := m.header.Get(field.name)
+		if strings.TrimSpace(value) == "" {
+			continue
+		}
+		var err error
+		if *field.list, _, err = parseAddresses(value, asFound); err != nil {
+			return fmt.Errorf("the %s field does not parse: %w", field.name, err)
 		}
 	}
-	return boxes, nil
-}
-
-// addressParser reads addresses whose display names may be in any character set: the names are not used.
-var addressParser = mail.AddressParser{WordDecoder: &mime.WordDecoder{
-	CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil },
-}}
-
-// parseOne parses the value of a field that has one address with an optional display name.
-func parseOne(value string) (Mailbox, error) {
-	a, err := mail.ParseAddress(value)
-	if err != nil {
-		return Mailbox{}, err
-	}
-	return ParseAddress(*a)
-}
-
-// maxMessageID is as long as a line may be.
-const maxMessageID = MaxLine
-
-// checkMessageID checks for one msg-id (RFC 5322 §3.6.4). What is between the brackets is not taken apart: many programs
-// write identifiers that the grammar does not know, and replies refer to them all the same.
-func checkMessageID(s string) error {
 	switch {
-	case len(s) < 3 || s[0] != '<' || s[len(s)-1] != '>':
-		return errors.New("is not in angle brackets")
-	case len(s) > maxMessageID:
-		return fmt.Errorf("is longer than %d bytes", maxMessageID)
-	case strings.ContainsAny(s[1:len(s)-1], "<> \t"):
-		return errors.New("is not one identifier")
+	case !m.header.Has("From"):
+		return errors.New("the From field is missing")
+	case len(m.from) == 0:
+		return errors.New("the From field has no address")
+	case len(m.sender) > 1:
+		return errors.New("the Sender field has more than one address")
+	case len(m.from) > 1 && len(m.sender) == 0:
+		return errors.New("the From field has several addresses and there is no Sender field (RFC 5322 §3.6.2)")
 	}
 	return nil
 }
 
-// decodeSubject returns the subject for people to read. What it cannot decode is left as it is.
+// Author returns the mailbox of From, or of Sender where From has several. The error says that no letter can come back to it.
+func (m *Raw) Author() (Mailbox, error) {
+	name, a := "From", m.from[0]
+	if len(m.from) > 1 {
+		name, a = "Sender", m.sender[0]
+	}
+	box, err := a.mailbox()
+	if err != nil {
+		return Mailbox{}, fmt.Errorf("the %s field cannot be the return path: %w: give another author in From of the Message", name, err)
+	}
+	return box, nil
+}
+
+// Recipients returns the mailboxes of To, Cc and Bcc. The error says that no letter can go to one of them.
+func (m *Raw) Recipients() ([3][]Mailbox, error) {
+	var lists [3][]Mailbox
+	for i, name := range [...]string{"To", "Cc", "Bcc"} {
+		var err error
+		if lists[i], err = mailboxes(m.recipients[i]); err != nil {
+			return lists, fmt.Errorf("the %s field cannot be the envelope: %w: give the recipients in To, Cc or Bcc of the Message", name, err)
+		}
+	}
+	return lists, nil
+}
+
+// decodeSubject returns the subject for people to read. An encoded word in an unknown character set stays encoded.
 func decodeSubject(value string) string {
 	var decoder mime.WordDecoder
 	if s, err := decoder.DecodeHeader(value); err == nil {
@@ -247,8 +252,9 @@ func decodeSubject(value string) string {
 	return value
 }
 
-// Render writes the message as it came, but for Bcc fields, which are left out, and Date and Message-ID, which are put
-// before it where they are missing: the order and the bytes of everything that a signature may cover stay.
+// Render writes the message and keeps the order and the bytes of everything that a signature may cover. It writes Date and
+// Message-ID before the rest where they are missing. It leaves out Bcc, and Return-Path, which only the last server on
+// the way writes (RFC 5321 §4.4).
 func (m *Raw) Render(messageID string, date time.Time) ([]byte, error) {
 	var head headerBlock
 	if !m.dated {
@@ -261,7 +267,8 @@ func (m *Raw) Render(messageID string, date time.Time) ([]byte, error) {
 	out.Grow(len(m.body) + 4096)
 	out.Write(head.buf)
 	for fields := m.header.Fields(); fields.Next(); {
-		if key := fields.Key(); key == "Bcc" || key == "Resent-Bcc" {
+		switch fields.Key() {
+		case "Bcc", "Resent-Bcc", "Return-Path":
 			continue
 		}
 		raw, err := fields.Raw()

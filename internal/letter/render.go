@@ -24,7 +24,6 @@ var ErrHeaderSize = errors.New("the header is too large")
 // Content is a message that was checked, ready to be rendered.
 type Content struct {
 	From             Mailbox
-	Sender           *Mailbox
 	ReplyTo, To, Cc  []Mailbox
 	Subject          string
 	Fields           []Field
@@ -67,9 +66,6 @@ func (c *Content) Render(stamp Stamp, limits Limits) ([]byte, error) {
 func (c *Content) header(head *headerBlock, stamp Stamp) {
 	head.date(stamp.Date)
 	head.addresses("From", []Mailbox{c.From})
-	if c.Sender != nil {
-		head.addresses("Sender", []Mailbox{*c.Sender})
-	}
 	if len(c.ReplyTo) > 0 {
 		head.addresses("Reply-To", c.ReplyTo)
 	}
@@ -87,7 +83,7 @@ func (c *Content) header(head *headerBlock, stamp Stamp) {
 	}
 	head.raw("Message-ID", stamp.MessageID)
 	for i := range c.Fields {
-		head.opaque(c.Fields[i].Name, c.Fields[i].Value)
+		c.Fields[i].write(head)
 	}
 	head.raw("MIME-Version", "1.0")
 }
