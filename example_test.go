@@ -11,63 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/outboxmail/outbox"
-	"github.com/outboxmail/outbox/dispatcher"
-	"github.com/outboxmail/outbox/schema"
-	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
-	"github.com/outboxmail/outbox/store"
-	"github.com/outboxmail/outbox/store/sqlite"
+	"github.com/outboxmail/outbox/templates"
 )
-
-// The two functions that follow stand in README.md, word for word: TestReadmeCode compares them.
-
-// placeOrder stores an order and the e-mail about it: both or neither.
-//
-//nolint:errcheck // a README shows what matters
-func placeOrder(ctx context.Context, db *sql.DB, number int, customer string) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // does nothing after a commit
-	if _, err := tx.ExecContext(ctx, "INSERT INTO orders (number) VALUES ($1)", number); err != nil {
-		return err
-	}
-	_, err = outbox.Enqueue(ctx, tx, &outbox.Message{
-		From:    outbox.Address{Name: "Corner Shop", Address: "shop@example.com"},
-		To:      []outbox.Address{{Address: customer}},
-		Subject: fmt.Sprintf("Your order %d", number),
-		Text:    "Thank you! It is on its way.",
-		Key:     fmt.Sprintf("order-%d", number), // enqueued once, however often this is retried
-	})
-	if err != nil {
-		return err
-	}
-	return tx.Commit()
-}
-
-// deliver sends what was committed until ctx ends. It runs beside the HTTP server.
-func deliver(ctx context.Context, db *sql.DB, relayURL string) error {
-	relay, err := smtpx.Open(relayURL) // smtp://user:password@smtp.example.com:587
-	if err != nil {
-		return err
-	}
-	defer relay.Close()
-	queue, err := store.New(db, schema.SQLite)
-	if err != nil {
-		return err
-	}
-	d, err := dispatcher.New(dispatcher.Config{
-		Queue:  queue,
-		Relays: []dispatcher.Relay{{Name: "main", Sender: relay}},
-	})
-	if err != nil {
-		return err
-	}
-	return d.Run(ctx)
-}
 
 func Example() {
 	if err := example(); err != nil {
@@ -93,27 +42,28 @@ func example() error {
 	}
 	defer os.RemoveAll(dir)
 
-	db, err := sqlite.Open(filepath.Join(dir, "shop.db")) // or postgres.Open("postgres://…")
+	db, queue, err := open(ctx, filepath.Join(dir, "shop.db"))
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := schema.Migrate(ctx, db, schema.SQLite); err != nil {
-		return err
-	}
 	if _, err := db.ExecContext(ctx, "CREATE TABLE orders (number INTEGER PRIMARY KEY CHECK (number <> 1002))"); err != nil {
 		return err
 	}
-	if err := placeOrder(ctx, db, 1001, "ann@example.org"); err != nil {
+	mail, err := newDispatcher(queue, server.URL())
+	if err != nil {
 		return err
 	}
-	if err := placeOrder(ctx, db, 1002, "bob@example.org"); err == nil {
+	if err := placeOrder(ctx, db, mail, 1001, "ann@example.org"); err != nil {
+		return err
+	}
+	if err := placeOrder(ctx, db, mail, 1002, "bob@example.org"); err == nil {
 		return errors.New("the database took order 1002")
 	}
 	fmt.Println("order 1002: refused by the database, and its mail with it")
 
 	done := make(chan error, 1)
-	go func() { done <- deliver(ctx, db, server.URL()) }()
+	go func() { done <- mail.Run(ctx) }()
 	if _, err := server.WaitMessages(ctx, 1); err != nil {
 		return err
 	}
@@ -133,7 +83,7 @@ func TestReadmeCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compiled, err := os.ReadFile("example_test.go")
+	compiled, err := os.ReadFile("readme_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,24 +94,45 @@ func TestReadmeCode(t *testing.T) {
 	for _, block := range blocks {
 		code, _, found := strings.Cut(block, "```\n")
 		if !found || !bytes.Contains(compiled, []byte(code)) {
-			t.Errorf("this code of README.md is not in example_test.go:\n%s", code)
+			t.Errorf("this code of README.md is not in readme_test.go:\n%s", code)
 		}
 	}
 }
 
-// Wake the dispatcher that runs beside the application as soon as the order and its e-mail are committed.
-func ExampleDo() {
-	placeOrder := func(ctx context.Context, db *sql.DB, d *dispatcher.Dispatcher, number int) error {
-		return outbox.Do(ctx, db, func(tx *sql.Tx) error {
-			if _, err := tx.ExecContext(ctx, "INSERT INTO orders (number) VALUES ($1)", number); err != nil {
-				return err
-			}
-			_, err := outbox.Enqueue(ctx, tx, &outbox.Message{
-				From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ann@example.org"}},
-				Subject: fmt.Sprintf("Your order %d", number), Text: "Thank you!",
-			})
-			return err
-		}, d.Wake)
+// A reminder is stored for later and withdrawn before its time has come.
+func Example_reminder() {
+	if err := reminder(context.Background()); err != nil {
+		log.Fatal(err)
 	}
-	_ = placeOrder
+	// Output:
+	// withdrawn: true
+}
+
+func reminder(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "outbox-example-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	db, _, err := open(ctx, filepath.Join(dir, "shop.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	mails, err := templates.Load(fstest.MapFS{
+		"reminder.subject": {Data: []byte("Your basket")},
+		"reminder.txt":     {Data: []byte("{{.Customer}}, your tea waits.")},
+	}, templates.Config{})
+	if err != nil {
+		return err
+	}
+	return outbox.Do(ctx, db, func(tx *sql.Tx) error {
+		id, err := remind(ctx, tx, mails, "ann@example.org")
+		if err != nil {
+			return err
+		}
+		withdrawn, err := forget(ctx, tx, id)
+		fmt.Println("withdrawn:", withdrawn)
+		return err
+	})
 }
