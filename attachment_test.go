@@ -79,3 +79,46 @@ func TestLargestMaxSize(t *testing.T) {
 		}
 	}
 }
+
+// TestByteOrderMarks shows that the mark of a file does not get into the parts of a message.
+func TestByteOrderMarks(t *testing.T) {
+	const mark = "\ufeff"
+	with, without := short(), short()
+	with.Text, without.Text = mark+"text", "text"
+	with.HTML, without.HTML = mark+"<p>x</p>", "<p>x</p>"
+	with.Calendar, without.Calendar = mark+invitation, invitation
+	with.Attachments = []Attachment{{Name: "a.ics", Data: []byte(mark + invitation)}}
+	without.Attachments = []Attachment{{Name: "a.ics", Data: []byte(invitation)}}
+	if got, want := renderSample(t, with), renderSample(t, without); !bytes.Equal(got, want) {
+		t.Errorf("with byte order marks\n%s\nwithout\n%s", got, want)
+	}
+	with = short()
+	with.Text, with.HTML = "", mark+"<p>hello</p>"
+	without.Text, without.HTML, without.Calendar, without.Attachments = "", "<p>hello</p>", "", nil
+	if got, want := renderSample(t, with), renderSample(t, without); !bytes.Equal(got, want) {
+		t.Errorf("HTML with a byte order mark\n%s\nwithout\n%s", got, want)
+	}
+	// A spreadsheet tells by its mark that a file is UTF-8.
+	with.Attachments = []Attachment{{Name: "a.csv", Data: []byte(mark + "x")}}
+	if got := renderSample(t, with); !bytes.Contains(got, []byte("77u/eA==")) {
+		t.Errorf("the content of an attachment was changed:\n%s", got)
+	}
+	for _, m := range []*Message{{Text: mark}, {HTML: mark}, {Text: mark, HTML: mark}} {
+		m.From, m.To = with.From, with.To
+		refused(t, standard, m, "Text")
+	}
+	for _, text := range []string{"\xff\xfex\x00", "\xfe\xff\x00x", "x\x00y\x00", "\x00x\x00y"} {
+		for field, fill := range map[string]func(*Message){
+			"Text": func(m *Message) { m.Text = text }, "HTML": func(m *Message) { m.HTML = text },
+			"Calendar": func(m *Message) { m.Calendar = text },
+		} {
+			m := short()
+			fill(m)
+			_, err := standard.draft(t.Context(), m, "", standard.now())
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) || invalid.Field != field || !strings.Contains(err.Error(), "is in UTF-16 (") {
+				t.Errorf("%q as %s: %v", text, field, err)
+			}
+		}
+	}
+}

@@ -94,7 +94,7 @@ func (o *Outbox) draftFields(d *draft, m *Message, date time.Time) error {
 	if author == (Address{}) {
 		return invalid("From", "the message has no author")
 	}
-	c := letter.Content{Subject: m.Subject, Text: m.Text, HTML: m.HTML}
+	c := letter.Content{Subject: m.Subject}
 	var err error
 	if c.From, err = letter.ParseAddress(author); err != nil {
 		return invalid("From", "%w", err)
@@ -148,14 +148,15 @@ func (o *Outbox) draftFields(d *draft, m *Message, date time.Time) error {
 
 // parseBody reads the texts and the attachments, opening those that are still to be opened.
 func (o *Outbox) parseBody(m *Message, c *letter.Content) error {
-	if m.Text == "" && m.HTML == "" && m.Calendar == "" && len(m.Attachments) == 0 {
-		return invalid("Text", "the message is empty: give Text, HTML, Calendar, Attachments or Raw")
-	}
-	if err := letter.CheckText(m.Text); err != nil {
+	var err error
+	if c.Text, err = letter.ParseText(m.Text); err != nil {
 		return invalid("Text", "%w", err)
 	}
-	if err := letter.CheckText(m.HTML); err != nil {
+	if c.HTML, err = letter.ParseText(m.HTML); err != nil {
 		return invalid("HTML", "%w", err)
+	}
+	if c.Text == "" && c.HTML == "" && m.Calendar == "" && len(m.Attachments) == 0 {
+		return invalid("Text", "the message is empty: give Text, HTML, Calendar, Attachments or Raw")
 	}
 	// No encoding makes content shorter, so what is too large already need not be rendered to know it.
 	size := int64(len(m.Text)) + int64(len(m.HTML)) + int64(len(m.Calendar))
@@ -166,21 +167,19 @@ func (o *Outbox) parseBody(m *Message, c *letter.Content) error {
 		return o.tooLarge(size)
 	}
 	if m.Calendar != "" {
-		method, err := letter.ParseCalendar(m.Calendar)
-		if err != nil {
+		if c.Calendar, c.Method, err = letter.ParseCalendar(m.Calendar); err != nil {
 			return invalid("Calendar", "%w", err)
 		}
-		c.Calendar, c.Method = m.Calendar, method
 	}
 	sources, err := o.readAttachments(m.Attachments, size)
 	if err != nil {
 		return err
 	}
-	if c.Inline, c.Attached, err = letter.ParseFiles(sources, m.HTML != ""); err != nil {
+	if c.Inline, c.Attached, err = letter.ParseFiles(sources, c.HTML != ""); err != nil {
 		return invalid("Attachments", "%w", err)
 	}
-	if m.Text == "" && m.HTML != "" && !o.htmlOnly {
-		c.Text = letter.PlainText(m.HTML)
+	if c.Text == "" && c.HTML != "" && !o.htmlOnly {
+		c.Text = letter.PlainText(c.HTML)
 	}
 	return nil
 }

@@ -284,6 +284,15 @@ func TestKeyFilesAreReadAgain(t *testing.T) {
 	z.writeKey(t, "rsa", k)
 	touch()
 	ok("replaced")
+	text, err := os.ReadFile(k.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(k.File, append([]byte("\ufeff"), text...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	touch()
+	ok("with a byte order mark")
 	if log.Len() > 0 {
 		t.Errorf("the log:\n%s", &log)
 	}
@@ -328,6 +337,7 @@ func TestNewRefuses(t *testing.T) {
 		"no file":       {Config{Keys: []Key{{Domain: "example.com", Selector: "s", File: good.File + "x"}}}, "no such file"},
 		"twice":         {Config{Keys: []Key{good, good}}, "twice"},
 		"no PEM":        {Config{Keys: []Key{file("hush")}}, "no private key"},
+		"UTF-16":        {Config{Keys: []Key{file("\xff\xfe-\x00-\x00")}}, "it is in UTF-16 (little-endian): save it as UTF-8"},
 		"garbage":       {Config{Keys: []Key{file(block("PRIVATE KEY", []byte("hush")))}}, "cannot be parsed"},
 		"with password": {Config{Keys: []Key{file(block("ENCRYPTED PRIVATE KEY", []byte("hush")))}}, "password"},
 		"odd field":     {Config{Keys: []Key{good}, Fields: []string{"X: y"}}, "not the name"},

@@ -14,6 +14,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/outboxmail/outbox/internal/textfile"
 )
 
 const (
@@ -83,6 +85,10 @@ func readKey(path string) (crypto.Signer, error) {
 }
 
 func parseKey(text []byte) (crypto.Signer, error) {
+	text, err := textfile.Trim(text)
+	if err != nil {
+		return nil, fmt.Errorf("it %w", err)
+	}
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/outboxmail/outbox/internal/textfile"
 )
 
 // keySize is the length of a secret in bytes.
@@ -127,10 +129,14 @@ func New(keys ...Key) (*Ring, error) {
 
 // Parse reads keys as [Key.Text] writes them, the current one first. Line breaks, commas or spaces separate them, so a file
 // and an environment variable both serve. A # begins a comment. The secret is base64 of 32 bytes, with its padding or without;
-// `openssl rand -base64 32` makes one. Errors never repeat the input.
+// `openssl rand -base64 32` makes one. A byte order mark is passed over; text in UTF-16 is an error. Errors never repeat the input.
 func Parse(text string) (*Ring, error) {
 	if len(text) > maxKeyFile {
 		return nil, fmt.Errorf("key ring: there are more than %d bytes", maxKeyFile)
+	}
+	text, err := textfile.TrimString(text)
+	if err != nil {
+		return nil, fmt.Errorf("key ring: the text %w", err)
 	}
 	var keys []Key
 	lines := bufio.NewScanner(strings.NewReader(text))

@@ -145,6 +145,7 @@ func TestKeyRings(t *testing.T) {
 	one, two := testKey("2026-11").Text(), testKey("old.key_2").Text()
 	for name, text := range map[string]string{
 		"lines": "# the current key first\n" + one + "\n\n  " + two + " # until January\r\n", "commas": one + "," + two,
+		"mark": "\ufeff" + one + "\r\n" + two + "\r\n", "mark and comment": "\ufeff# keys\n" + one + "\n" + two,
 		"spaces": one + " " + two, "no padding": strings.TrimRight(one, "=") + "\n" + strings.TrimRight(two, "="),
 	} {
 		r, err := Parse(text)
@@ -173,6 +174,8 @@ func TestKeyRings(t *testing.T) {
 		"swapped":        {strings.Repeat("hush", 10) + "abc:2026-11", "line 1: the secret is not base64"},
 		"swapped alike":  {strings.Repeat("hush", 8) + ":name", "line 1: the secret has 3 bytes, not 32"},
 		"zero":           {"k:" + strings.Repeat("A", 43) + "=", "all zero"},
+		"UTF-16":         {"\xff\xfek\x00:\x00", "the text is in UTF-16 (little-endian): save it as UTF-8"},
+		"UTF-16 alone":   {"\x00k\x00:", "the text is in UTF-16 (big-endian)"},
 		"too much":       {strings.Repeat("#", maxKeyFile+1), "more than"},
 	} {
 		r, err := Parse(test.text)

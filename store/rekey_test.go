@@ -304,6 +304,7 @@ func TestReadSuppressions(t *testing.T) {
 		"header":           {"Email Address,Created,Reason\r\na@example.org,1,gone\r\n", "a@example.org|gone|"},
 		"mark":             {"\ufeffemail\na@example.org\n", "a@example.org||"},
 		"mark and quotes":  {"\ufeff\"reason\",\"email\"\ngone,a@example.org\n", "a@example.org|gone|"},
+		"UTF-16":           {"\xff\xfea\x00@\x00b\x00", "read the suppression list: the text is in UTF-16 (little-endian): save it as UTF-8"},
 		"mark alone":       {"\ufeff", ""},
 		"less than a mark": {"\xef\xbb", `line 1: address "\xef\xbb" has no @`},
 		"header in another order": {

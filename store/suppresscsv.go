@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bufio"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/outboxmail/outbox/internal/letter"
+	"github.com/outboxmail/outbox/internal/textfile"
 )
 
 // LineError says what is wrong with a line of a file. The lines after it are read all the same.
@@ -50,7 +50,7 @@ var columnNames = map[string][]string{
 // the first line names columns but none of addresses, or what the reader said.
 func ReadSuppressions(r io.Reader) iter.Seq2[Suppression, error] {
 	return func(yield func(Suppression, error) bool) {
-		lines := csv.NewReader(afterMark(r))
+		lines := csv.NewReader(textfile.NewReader(r))
 		lines.FieldsPerRecord = -1
 		lines.TrimLeadingSpace = true
 		lines.ReuseRecord = true
@@ -92,16 +92,6 @@ func ReadSuppressions(r io.Reader) iter.Seq2[Suppression, error] {
 			}
 		}
 	}
-}
-
-// afterMark passes over the byte order mark that spreadsheets write in front of what they encode in UTF-8.
-func afterMark(r io.Reader) io.Reader {
-	const mark = "\ufeff"
-	in := bufio.NewReader(r)
-	if start, _ := in.Peek(len(mark)); string(start) == mark { // an error comes again with the next read
-		_, _ = in.Discard(len(mark))
-	}
-	return in
 }
 
 // header finds the columns by name. It is false for a line that is data: one with an address, or without a known name.

@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/outboxmail/outbox/internal/letter"
+	"github.com/outboxmail/outbox/internal/textfile"
 )
 
 // The kinds of files.
@@ -106,6 +107,9 @@ func (s *sources) read(fsys fs.FS, name string) error {
 	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return err
+	}
+	if data, err = textfile.Trim(data); err != nil {
+		return fmt.Errorf("%s %w", name, err)
 	}
 	if !utf8.Valid(data) {
 		return fmt.Errorf("%s is not valid UTF-8", name)

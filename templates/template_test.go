@@ -138,6 +138,8 @@ func TestTemplatesThatCannotBeUsed(t *testing.T) {
 		{"not a BCP 47 tag", []string{"a.b c.txt", "x"}},
 		{"not a BCP 47 tag", []string{"a.1de.txt", "x"}},
 		{"not valid UTF-8", []string{"a.subject", "\xff"}},
+		{"a.subject is in UTF-16 (little-endian): save it as UTF-8", []string{"a.subject", "\xff\xfex\x00"}},
+		{"partials/p.html is in UTF-16 (big-endian)", []string{"partials/p.html", "\x00<\x00p"}},
 		{"differs from it by case only", []string{"a.de.txt", "x", "a.DE.txt", "x"}},
 		{"cannot be used", []string{"partials/content.txt", "x"}},
 		{"cannot be used", []string{".txt", "x"}},
@@ -207,5 +209,28 @@ func TestTemplateDataIsChecked(t *testing.T) {
 	}
 	if _, err := outbox.Render(m, "", time.Time{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTemplatesWithByteOrderMarks shows that the mark of no file gets into a message, wherever the file stands in another.
+func TestTemplatesWithByteOrderMarks(t *testing.T) {
+	const mark = "\ufeff"
+	set := load(t, Config{},
+		"layout.html", mark+`<body>{{template "content" .}}</body>`, "layout.txt", mark+`{{template "content" .}}--`,
+		"partials/sign.html", mark+"<i>shop</i>", "partials/sign.txt", mark+"shop",
+		"order.subject", mark+"Your order {{.}}\r\n", "order.txt", mark+`Hello {{.}} {{template "sign"}}`, "order.html", mark+`<p>Hello {{.}}</p>{{template "sign"}}`,
+		"order.de.subject", mark+"Bestellung {{.}}", "order.de.txt", mark+"Hallo {{.}}", "order.de.html", mark+mark+"<p>Hallo {{.}}</p>",
+	)
+	tmpl, err := set.Get("order")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := outbox.Message{Subject: "Your order 7", Text: "Hello 7 shop--", HTML: "<body><p>Hello 7</p><i>shop</i></body>"}
+	var m outbox.Message
+	if err := tmpl.Fill(&m, 7); err != nil || m.Subject != want.Subject || m.Text != want.Text || m.HTML != want.HTML {
+		t.Errorf("%v: %q, %q, %q", err, m.Subject, m.Text, m.HTML)
+	}
+	if err := tmpl.Fill(&m, 7, "de"); err != nil || strings.Contains(m.Subject+m.Text, mark) || strings.Count(m.HTML, mark) != 1 {
+		t.Errorf("%v: %q, %q, %q", err, m.Subject, m.Text, m.HTML)
 	}
 }

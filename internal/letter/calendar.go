@@ -9,15 +9,16 @@ import (
 // maxMethod is longer than every method of RFC 5546.
 const maxMethod = 32
 
-// ParseCalendar checks the frame of an iCalendar object (RFC 5545 §3.4) and returns its method, which RFC 6047 §2.4 wants
-// in the Content-Type as well. What the object says is the caller's matter.
-func ParseCalendar(s string) (method string, err error) {
-	if err := CheckText(s); err != nil {
-		return "", err
+// ParseCalendar checks the frame of an iCalendar object (RFC 5545 §3.4). It returns the object without a byte order mark, and its
+// method, which RFC 6047 §2.4 wants in the Content-Type as well. The content of the object is not checked.
+func ParseCalendar(s string) (object, method string, err error) {
+	object, err = ParseText(s)
+	if err != nil {
+		return "", "", err
 	}
 	var first, last string
 	depth := 0
-	for line := range strings.Lines(s) {
+	for line := range strings.Lines(object) {
 		line = strings.TrimRight(line, "\r\n")
 		if line == "" || line[0] == ' ' || line[0] == '\t' { // the continuation of a property
 			continue
@@ -38,21 +39,21 @@ func ParseCalendar(s string) (method string, err error) {
 				continue
 			}
 			if method != "" {
-				return "", errors.New("has more than one METHOD")
+				return "", "", errors.New("has more than one METHOD")
 			}
 			method = strings.ToUpper(strings.TrimSpace(value))
 			if err := checkMethod(method); err != nil {
-				return "", fmt.Errorf("METHOD %s %w", Quote(value), err)
+				return "", "", fmt.Errorf("METHOD %s %w", Quote(value), err)
 			}
 		}
 	}
 	switch {
 	case !strings.EqualFold(first, "BEGIN:VCALENDAR") || !strings.EqualFold(last, "END:VCALENDAR") || depth != 0:
-		return "", errors.New("is not an iCalendar object: BEGIN:VCALENDAR and END:VCALENDAR must enclose it")
+		return "", "", errors.New("is not an iCalendar object: BEGIN:VCALENDAR and END:VCALENDAR must enclose it")
 	case method == "":
-		return "", errors.New("has no METHOD: attach it as a file instead if it asks for nothing")
+		return "", "", errors.New("has no METHOD: an object that asks for no answer goes into Attachments")
 	}
-	return method, nil
+	return object, method, nil
 }
 
 // checkMethod checks for a token.

@@ -7,6 +7,8 @@ import (
 	"mime"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/outboxmail/outbox/internal/textfile"
 )
 
 // Limits of an attachment.
@@ -166,7 +168,9 @@ func (a *File) enclose(base string, params map[string]string) (string, map[strin
 			enc = quotedPrintable
 		}
 	case base == "text/calendar":
-		a.data = bytes.TrimPrefix(a.data, []byte(byteOrderMark)) // calendars do not find BEGIN behind it
+		if text, err := textfile.Trim(a.data); err == nil { // programs look for BEGIN at the very beginning
+			a.data = text
+		}
 		return base, params
 	case kind != "multipart":
 		return base, params
@@ -195,9 +199,6 @@ func charsetOf(data []byte) string {
 		return ""
 	}
 }
-
-// byteOrderMark is the mark that some editors put before text in UTF-8.
-const byteOrderMark = "\ufeff"
 
 // typeByName returns the media type for the ending of a file name. The table is the package's own: that of the system
 // would make the message depend on the machine.

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/outboxmail/outbox/internal/textfile"
 )
 
 // MaxSubject is the longest subject in bytes: as long as an unfolded line may be (RFC 5322 §2.1.1).
@@ -37,17 +40,18 @@ func CheckLine(s string, limit int) error {
 	return nil
 }
 
-// CheckText checks text that may have lines.
-func CheckText(s string) error {
-	for i := range len(s) {
-		if s[i] == 0 {
-			return errors.New("contains a NUL byte")
-		}
+// ParseText checks text that may have lines, and returns it without the byte order mark that a file may have at its beginning.
+func ParseText(s string) (string, error) {
+	s, err := textfile.TrimString(s)
+	switch {
+	case err != nil:
+		return "", err
+	case strings.IndexByte(s, 0) >= 0:
+		return "", errors.New("contains a NUL byte")
+	case !utf8.ValidString(s):
+		return "", errors.New("is not valid UTF-8")
 	}
-	if !utf8.ValidString(s) {
-		return errors.New("is not valid UTF-8")
-	}
-	return nil
+	return s, nil
 }
 
 // Quote quotes a value for an error, shortened where it would drown what the error says.

@@ -135,6 +135,8 @@ func TestSecretSources(t *testing.T) {
 		{name: "the URL wins over the environment", s: secret{hasUser: true, inURL: true}, env: "from env"},
 		{name: "file", s: secret{hasUser: true, file: good}, env: "from env", want: "p@ss word"},
 		{name: "command", s: secret{hasUser: true, command: "printf 'a b\\n'"}, want: "a b"},
+		{name: "file with a mark", s: secret{file: write("mark", "\ufeffp@ss word\n")}, want: "p@ss word"},
+		{name: "file in UTF-16", s: secret{file: write("utf16", "\xff\xfeh\x00u\x00s\x00h\x00")}, error: "in UTF-16 (little-endian)", absent: "hush"},
 		{name: "file and command", s: secret{file: good, command: "true"}, error: "two sources", usage: true},
 		{name: "file and URL", s: secret{file: good, inURL: true}, error: "two sources", usage: true},
 		{name: "no file", s: secret{file: filepath.Join(dir, "nowhere")}, error: "no such file"},

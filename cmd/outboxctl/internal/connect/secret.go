@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/internal/textfile"
 )
 
 // errTooLong says that something else than a password was read.
@@ -50,6 +51,10 @@ func runSecretCommand(ctx context.Context, command string, stderr io.Writer) (st
 
 // oneLine returns a password as a file or a command gives it: one line, its ending left out.
 func oneLine(source string, text []byte) (string, error) {
+	text, err := textfile.Trim(text)
+	if err != nil {
+		return "", &exit.Error{Err: fmt.Errorf("the password %s gave text that %w", source, err)}
+	}
 	line := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 	switch {
 	case line == "":

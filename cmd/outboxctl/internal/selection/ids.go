@@ -10,6 +10,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
+	"github.com/outboxmail/outbox/internal/textfile"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -72,7 +73,7 @@ func (n Names) Resolve(ctx context.Context, f store.Filter, in io.Reader, finder
 // read takes the first word of every line, so that a list with more columns than the id will do.
 func (s *Selection) read(ctx context.Context, in io.Reader, finder Finder) error {
 	const longestLine = 1 << 20
-	lines := bufio.NewScanner(in)
+	lines := bufio.NewScanner(textfile.NewReader(in))
 	lines.Buffer(nil, longestLine)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())

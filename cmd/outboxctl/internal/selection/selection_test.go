@@ -116,6 +116,8 @@ func TestResolve(t *testing.T) {
 		{name: "unknown", args: []string{"c"}, err: store.ErrNotFound},
 		{name: "input", args: []string{"-"}, input: "a\n\n  b\tqueued\tmore\n", want: []outbox.ID{idA, idB}, named: true},
 		{name: "whole id on input is not looked up", args: []string{"-"}, input: string(idB), want: []outbox.ID{idB}, named: true},
+		{name: "mark", args: []string{"-"}, input: "\ufeff" + string(idB) + "\r\na\r\n", want: []outbox.ID{idB, idA}, named: true},
+		{name: "mark alone", args: []string{"-"}, input: "\ufeff\r\n", named: true},
 		{name: "empty input chooses nothing, not everything", args: []string{"-"}, named: true},
 		{name: "unknown on input", args: []string{"-"}, input: "a\nc\n", err: store.ErrNotFound},
 	} {
@@ -145,6 +147,10 @@ func TestResolve(t *testing.T) {
 	names, err := new(Flags).Names([]string{"-"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	_, err = names.Resolve(t.Context(), store.Filter{}, strings.NewReader("\xff\xfea\x00\n\x00"), known)
+	if err == nil || !strings.Contains(err.Error(), "the text is in UTF-16 (little-endian): save it as UTF-8") {
+		t.Errorf("input in UTF-16: %v", err)
 	}
 	broken := errors.New("broken")
 	if _, err := names.Resolve(t.Context(), store.Filter{}, iotest.ErrReader(broken), known); !errors.Is(err, broken) {
