@@ -221,6 +221,7 @@ func TestClassifyIgnoresAddresses(t *testing.T) {
 	}
 }
 
+// The names come from replies in the documentation or the source of servers, or in logs that somebody published.
 func TestMessageID(t *testing.T) {
 	for _, tc := range []struct{ provider, text, want string }{
 		{"ses", "Ok 01010160d7de98d8-21e57d9a-a7f4-000000", "01010160d7de98d8-21e57d9a-a7f4-000000"},
@@ -229,16 +230,38 @@ func TestMessageID(t *testing.T) {
 		{"mailgun", "Great success", ""},
 		{"gmail", "2.0.0 OK  1700000000 d9443c01a7336-1cc29d1a5bdsm12345678plb.87 - gsmtp", "d9443c01a7336-1cc29d1a5bdsm12345678plb.87"},
 		{"m365", "2.6.0 <1@example.com> [InternalId=12345678901234, Hostname=AM0PR01MB0001] Queued mail for delivery", "12345678901234"},
+		{"mailersend", "Message queued as 61eec2dc16ae8b627a4b87e7", "61eec2dc16ae8b627a4b87e7"},
+		{"163", "Mail OK queued as zwqz-smtp-mta-g0-1,_____wDnF4jOiCdlWH9UAQ--.45967S3 1697089742", "zwqz-smtp-mta-g0-1,_____wDnF4jOiCdlWH9UAQ--.45967S3"},
+		{"163", "Mail OK queued as smtp8,DMCowACHOslvk6hWF1u7AA--.51185S2 1453888371", "smtp8,DMCowACHOslvk6hWF1u7AA--.51185S2"},
+		{"generic", "Mail OK queued as UEJ2ygBnb+8toTZjKwx_CA--.36240S2", "UEJ2ygBnb+8toTZjKwx_CA--.36240S2"},
+		{"yandex", "2.0.0 Ok: queued on iva1-5d1f.qloud-c.yandex.net as 1589296612-ABCDE", "1589296612-ABCDE"},
 		{"generic", "2.0.0 Ok: queued as 4RkX3d1Yz5z9sW", "4RkX3d1Yz5z9sW"},
+		{"generic", "2.0.0 Ok: queued as 4RkX3d1Yz5z9sW.", "4RkX3d1Yz5z9sW"},
+		{"generic", "2.6.0 from MTA(smtp:[127.0.0.1]:10025): 250 2.0.0 Ok: queued as 837B35FD17", "837B35FD17"},
 		{"generic", "OK id=1r3Abc-0004xY-2Z", "1r3Abc-0004xY-2Z"},
-		{"generic", "2.0.0 3A7KxYz1234567 Message accepted for delivery", "3A7KxYz1234567"},
+		{"generic", " 3225 byte chunk, total 3225\nOK id=1xWqQY-0008JA-1B", "1xWqQY-0008JA-1B"},                          // Exim, CHUNKING
+		{"generic", "2.0.0  221 byte chunk, total 222\n2.0.0 OK id=1mwMds-00063I-S2", "1mwMds-00063I-S2"},                // and with codes
+		{"generic", "Requested mail action okay, completed: id=0MZTbD-1qM3kt2Jw1-00LNSq", "0MZTbD-1qM3kt2Jw1-00LNSq"},    // GMX
+		{"generic", "2.0.0 3A7KxYz1234567 Message accepted for delivery", "3A7KxYz1234567"},                              // Sendmail
+		{"generic", "2.0.0 91a151b2 Message accepted for delivery", "91a151b2"},                                          // OpenSMTPD
+		{"generic", "Message Queued (5CAFC586-0A59-4A1E-9A0F-4F2F2D7B21C9.1)", "5CAFC586-0A59-4A1E-9A0F-4F2F2D7B21C9.1"}, // Haraka
+		{"generic", "ok 1375388751 qp 26627", "1375388751 qp 26627"},                                                     // qmail
+		{"generic", "ok 1349174460 qp 13230 by mx1.example.org", "1349174460 qp 13230"},
+		{"generic", "2.0.0 Message queued with id 217700302698266624", "217700302698266624"}, // Stalwart
+		{"generic", "Ok. 00000000005C1A2F.5F3B", "00000000005C1A2F.5F3B"},                    // Courier
 		{"generic", "2.0.0 Ok", ""},
+		{"generic", "OK accepted", ""},
+		{"generic", "Ok: done", ""},
+		{"generic", "OK: queued", ""},
+		{"generic", "OK: queued.", ""},
+		{"generic", "message queued as requested", ""},
+		{"generic", "Queued (0.123 seconds)", ""},
 		{"generic", "message accepted", ""},
-		{"generic", "Ok: queued as evil\x1b[31m", "evil?[31m"},
-		{"generic", "Ok: queued as " + strings.Repeat("x", 300), ""},
+		{"generic", "Ok: queued as evil1\x1b[31m", "evil1?[31m"},
+		{"generic", "Ok: queued as " + strings.Repeat("1", 300), ""},
 	} {
 		p, _ := smtpx.LookupProfile(tc.provider)
-		if got := p.MessageID(smtpx.NewReply(250, tc.text)); got != tc.want {
+		if got := p.MessageID(smtpx.NewReply(250, strings.Split(tc.text, "\n")...)); got != tc.want {
 			t.Errorf("%s: %q has the id %q, want %q", tc.provider, tc.text, got, tc.want)
 		}
 	}
