@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the generated documentation")
 const providersFile = "../docs/providers.md"
 
 func TestProvidersDocumentIsUpToDate(t *testing.T) {
-	want := providersDocument()
+	want := providersDocument(t)
 	if *update {
 		if err := os.WriteFile(providersFile, want, 0o644); err != nil {
 			t.Fatal(err)
@@ -33,13 +33,19 @@ func TestProvidersDocumentIsUpToDate(t *testing.T) {
 	}
 }
 
-func providersDocument() []byte {
+func providersDocument(t *testing.T) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	b.WriteString("# Providers\n\n" +
 		"<!-- Generated from the files in smtpx/profiles by: go test ./smtpx -run ProvidersDocument -update -->\n\n" +
-		"What `smtpx` knows about providers. The profile is chosen by the host name; `provider=NAME` in the relay's URL overrides it.\n" +
-		"Marks: *documented* by the provider, *observed* in a published transcript or log, *code* of a client or server, *reported* by a\n" +
-		"third party. Limits marked **uncertain** are shown and not acted upon.\n\n| name | provider | hosts |\n|---|---|---|\n")
+		"This page lists what `smtpx` knows about providers. The host name of a relay chooses the profile. `provider=NAME` in the URL of\n" +
+		"the relay overrides it. A URL without a port takes the first port of the list, and its mode of TLS.\n\n" +
+		"Each fact has a mark. *documented*: the provider says so. *observed*: a published transcript or log shows it. *code*: a client or\n" +
+		"server does so. *reported*: a third party says so. **uncertain**: shown here, and not acted upon.\n\n" +
+		"The same facts and rules are in [providers.json](providers.json), in the format of [providers.schema.json](providers.schema.json).\n" +
+		"The rules for servers without a profile are there, too, as the provider `generic`.\n\n")
+	b.WriteString(understanding(t))
+	b.WriteString("\n## Profiles\n\n| name | provider | hosts |\n|---|---|---|\n")
 	for _, p := range smtpx.Profiles() {
 		if p.Name != "generic" {
 			fmt.Fprintf(&b, "| [%s](#%s) | %s | %s |\n", p.Name, p.Name, p.Title, "`"+strings.Join(p.Hosts, "`, `")+"`")
@@ -96,6 +102,26 @@ func providersDocument() []byte {
 		}
 	}
 	return b.Bytes()
+}
+
+// understanding tells how well replies are understood, by classifying them.
+func understanding(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("## How well replies are understood\n\n" +
+		"A reply is *understood* if its class is one that a careful reader may give it, and *strictly* if it is the first that comes to\n" +
+		"mind. The rules were written with the first file at hand. No rule was written from the second: at first sight 191 of its 213\n" +
+		"replies were understood, 176 of them strictly. Then the kinds of mistake that it showed were mended, not the sentences. So its\n" +
+		"figures now are somewhat better than those of replies that nobody has seen.\n\n" +
+		"| file | replies | understood | strictly |\n|---|---|---|---|\n")
+	for _, file := range []string{corpusFile, heldOutFile} {
+		got := understand(t, readLabelled(t, file), func(labelled, smtpx.Class, smtpx.Rule) {})
+		percent := func(n int) string {
+			return fmt.Sprintf("%d (%.1f %%)", n, 100*float64(n)/float64(got.replies))
+		}
+		fmt.Fprintf(&b, "| smtpx/%s | %d | %s | %s |\n", file, got.replies, percent(got.accepted), percent(got.strict))
+	}
+	return b.String()
 }
 
 // concerns names the scope of a rule; where stages decide about it, it is left out.
