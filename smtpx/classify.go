@@ -6,61 +6,61 @@ import (
 	"strings"
 )
 
-// Rule says what a reply means. Every condition that is set must hold.
+// Rule tells the meaning of the replies that match it. A reply matches if every condition that is set holds.
 type Rule struct {
-	// ID names the rule for good: it is stored with outcomes. Rules of a provider begin with its name.
+	// ID names the rule. It is stored with outcomes and never changes. The rules of a provider begin with its name.
 	ID string `json:"id"`
-	// Class is what a reply that matches means.
+	// Class is the meaning of a reply that matches.
 	Class Class `json:"class"`
-	// Effect is what the pool learns of it.
+	// Effect is what the pool learns from the reply. Defaults to nothing.
 	Effect Effect `json:"effect,omitempty"`
-	// Scope is what such a failure concerns. Defaults to what follows from class and stage: see [Error.Scope].
+	// Scope is what the failure concerns. Defaults to the scope that follows from class and stage: see [Error.Scope].
 	Scope Scope `json:"scope,omitempty"`
-	// Retry is a duration such as "15m": how long to wait before trying again where the reply does not say. Defaults to what the
-	// words of the reply let one expect: see Error.RetryAfter.
+	// Retry is the time to wait before the next try, such as "15m". The words of the reply go before it. Defaults to what the words
+	// let one expect: see Error.RetryAfter.
 	Retry string `json:"retry,omitempty"`
-	// Hint is one sentence for the operator, "" for none.
+	// Hint tells the operator what to do, in one sentence. It may be empty.
 	Hint string `json:"hint,omitempty"`
-	// Source says where the rule comes from.
+	// Source names the document, the code or the log that the rule comes from.
 	Source string `json:"source"`
 
-	// Stages are those in which the rule counts. None means all.
+	// Stages are the stages in which the rule counts. None means all.
 	Stages []Stage `json:"stages,omitempty"`
-	// Codes are reply codes in which x stands for any digit, as in "45x".
+	// Codes are reply codes. An x stands for any digit, as in "45x". None means all.
 	Codes []string `json:"codes,omitempty"`
-	// Enhanced are enhanced codes (RFC 3463) in which x stands for any digit, or for any number where it stands alone, as in
-	// "x.1.1" or "5.7.50x". None means any or none.
+	// Enhanced are enhanced codes (RFC 3463), as in "x.1.1" or "5.7.50x". An x stands for any digit. An x between dots stands for any
+	// number. None means any code or no code.
 	Enhanced []string `json:"enhanced,omitempty"`
-	// Text are phrases in lower case; the reply must hold one of them. None means any text. A phrase begins where a word begins, and
-	// with "$" at its end it ends where a word ends. "#ip" stands for any IP address and "#addr" for any mail address. "@name" stands
-	// for the phrases of that name in the list "words" of the generic profile. "a + b" asks for both phrases.
+	// Text are phrases in lower case. The reply must hold one of them. None means any text. A phrase begins where a word begins. With
+	// "$" at its end it also ends where a word ends. "#ip" stands for any IP address, and "#addr" for any mail address. "@name" stands
+	// for the phrases of that name in Profile.Words of the generic profile. "a + b" asks for both phrases.
 	Text []string `json:"text,omitempty"`
-	// And are more such phrases, one of which the reply must hold as well.
+	// And are more phrases of this kind. The reply must hold one of them, too.
 	And []string `json:"and,omitempty"`
-	// Not are phrases that the reply must not hold.
+	// Not are phrases of this kind. The reply must hold none of them.
 	Not []string `json:"not,omitempty"`
 }
 
-// Effect is what a reply teaches about a relay.
+// Effect tells what a reply teaches the pool about a relay.
 type Effect string
 
 // The effects.
 const (
-	// EffectSessionCap: the session carried as many messages as it may.
+	// EffectSessionCap: the session carried as many messages as the server allows.
 	EffectSessionCap Effect = "session-cap"
-	// EffectConnectionCap: fewer connections are allowed at a time than were tried.
+	// EffectConnectionCap: the server allows fewer connections at a time.
 	EffectConnectionCap Effect = "connection-cap"
-	// EffectIdleLimit: the session was quiet for longer than it may be.
+	// EffectIdleLimit: the session was idle for longer than the server allows.
 	EffectIdleLimit Effect = "idle-limit"
 	// EffectRate: messages came too fast.
 	EffectRate Effect = "rate"
-	// EffectLogin: logins came too fast, or cannot be served for a while.
+	// EffectLogin: logins came too fast, or the server cannot check them for a while.
 	EffectLogin Effect = "login"
 )
 
 // MailboxFull reports that a recipient was refused because its mailbox is full. The address exists and may take the next message: do
-// not suppress it. The message itself has failed if Class is ClassRecipient. It goes by the rule, and for an Error that did not come
-// from this package by the code 552 to RCPT and the enhanced code X.2.2 (RFC 3463 §3.3).
+// not suppress it. MailboxFull goes by the rule. For an Error that did not come from this package it goes by the code 552 to RCPT, or
+// by the enhanced code X.2.2 (RFC 3463 §3.3).
 func (e *Error) MailboxFull() bool {
 	if strings.HasPrefix(e.Rule, "mailbox.full") {
 		return true
@@ -72,12 +72,12 @@ func (e *Error) MailboxFull() bool {
 	return detail == "2.2" || (detail == "" && e.Reply.Code == 552 && e.Stage == StageRcpt)
 }
 
-// String returns the ID.
+// String returns the ID of the rule.
 func (r Rule) String() string { return r.ID }
 
-// Classify says what a refusal means: first by the signatures of the provider, then by the generic rules, which go by what
-// the words mean, by stage, code and enhanced code, by stage and code, and at last by the first digit alone. A nil profile is
-// the generic one. A reply that is no refusal has no class and no rule.
+// Classify tells the meaning of a refusal, and the rule that decided. It tries the rules of the provider first, and then the generic
+// ones. The generic rules go by the words, then by the enhanced code, and then by stage and code. A nil profile stands for the generic
+// one. A reply that is no refusal has no class and no rule.
 func (p *Profile) Classify(stage Stage, r Reply) (Class, Rule) {
 	if r.Code < 400 {
 		return "", Rule{}
@@ -98,13 +98,13 @@ func (p *Profile) Classify(stage Stage, r Reply) (Class, Rule) {
 	return ClassTransient, Rule{ID: "unknown", Class: ClassTransient}
 }
 
-// signature is a reply as the rules see it.
+// signature holds the parts of a reply that rules compare.
 type signature struct {
 	stage    Stage
 	code     int
 	enhanced string
 	text     string
-	lists    map[string]bool // whether the text holds a phrase of a list, as far as it was asked
+	lists    map[string]bool // lists of phrases that were looked for, and whether the text holds one
 }
 
 func newSignature(stage Stage, r Reply) signature {
@@ -115,9 +115,8 @@ func newSignature(stage Stage, r Reply) signature {
 	return s
 }
 
-// plainText puts a reply's words in lower case with single spaces. It writes "#addr" for a mail address and "#ip" for an IP address:
-// their names mean nothing, but that they stand there does. It adds the words of a name that an API ran together: after
-// "SenderNotVerified" follows "sender not verified".
+// plainText returns the words of a reply in lower case with single spaces. It replaces mail addresses by "#addr" and IP addresses by
+// "#ip". It splits names of an API: "SenderNotVerified" is followed by "sender not verified".
 func plainText(text string) string {
 	words := strings.Fields(strings.NewReplacer("’", "'", "<", " <", ">", "> ").Replace(text))
 	kept := words[:0:0]
@@ -137,8 +136,8 @@ func plainText(text string) string {
 	return strings.Join(kept, " ")
 }
 
-// splitName returns the words of a name such as "FailedOperation.SenderNotVerified" in lower case, nil for anything else: a word, or
-// a random text of both cases.
+// splitName returns the words of a name such as "FailedOperation.SenderNotVerified" in lower case. It returns nil for a single word and
+// for random letters.
 func splitName(name string) []string {
 	var words []string
 	start, last := 0, byte(0)
@@ -169,10 +168,10 @@ func splitName(name string) []string {
 	return words
 }
 
-// minWordInName is the least average length of the words in a name that is more than random letters.
+// minWordInName is the least average length of the words of a name. Random letters have shorter ones.
 const minWordInName = 4
 
-// buriedEnhanced finds an enhanced code that does not stand at the start: "no mailbox here (#5.1.1)", "[5.7.1] denied".
+// buriedEnhanced finds an enhanced code behind the first word, as in "no mailbox here (#5.1.1)". It returns "" if there is none.
 func buriedEnhanced(code int, text string) string {
 	for w := range strings.FieldsSeq(text) {
 		w = strings.Trim(w, "#()[]<>:;,.-")
@@ -183,6 +182,7 @@ func buriedEnhanced(code int, text string) string {
 	return ""
 }
 
+// matches reports whether every condition of the rule holds.
 func (s *signature) matches(r *Rule) bool {
 	return (len(r.Stages) == 0 || slices.Contains(r.Stages, s.stage)) &&
 		(len(r.Codes) == 0 || slices.ContainsFunc(r.Codes, s.hasCode)) &&
@@ -192,7 +192,7 @@ func (s *signature) matches(r *Rule) bool {
 		!slices.ContainsFunc(r.Not, s.says)
 }
 
-// hasCode matches a reply code with a pattern of three characters.
+// hasCode reports whether the code matches a pattern of three characters.
 func (s *signature) hasCode(pattern string) bool {
 	code := s.code
 	for i := 2; i >= 0; i-- {
@@ -204,7 +204,7 @@ func (s *signature) hasCode(pattern string) bool {
 	return true
 }
 
-// hasEnhanced matches an enhanced code part by part.
+// hasEnhanced reports whether the enhanced code matches a pattern, part by part.
 func (s *signature) hasEnhanced(pattern string) bool {
 	enhanced := s.enhanced
 	for enhanced != "" {
@@ -221,6 +221,7 @@ func (s *signature) hasEnhanced(pattern string) bool {
 	return false
 }
 
+// samePart reports whether two parts of enhanced codes are equal. An x stands for any digit.
 func samePart(pattern, part string) bool {
 	if len(pattern) != len(part) {
 		return false

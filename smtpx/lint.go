@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// Finding is something about a message that is allowed and still worth a look.
+// Finding is something about a message that is allowed and may still cause trouble.
 type Finding struct {
 	// Rule names the check: "duplicate", "folded", "recipients", "size", "line", "header".
 	Rule string
-	// Text is one sentence for people.
+	// Text tells people about it, in one sentence.
 	Text string
-	// Recipients are those that it is about.
+	// Recipients are the recipients that it is about, if any.
 	Recipients []string
 }
 
-// mailboxes tell which spellings of an address the providers of mailboxes take for the same one.
+// mailboxes lists providers for which several spellings of an address are one mailbox.
 var mailboxes = []struct {
 	domains []string
-	as      string // the domain that all of them mean, "" for each its own
+	as      string // the domain that all of them stand for, "" if each is its own
 	dots    bool   // dots in the local part do not count
-	tags    bool   // nor does what follows a plus
+	tags    bool   // a plus and what follows it do not count
 	source  string
 }{
 	{[]string{"gmail.com", "googlemail.com"}, "gmail.com", true, true, "support.google.com/mail/answer/7436150"},
@@ -32,30 +32,32 @@ var mailboxes = []struct {
 	{[]string{"proton.me", "protonmail.com", "pm.me"}, "proton.me", true, true, "proton.me/support/addresses-and-aliases"},
 }
 
-// Lint looks for what a relay with this profile, or receivers, may stumble over. It changes nothing, and nothing that it finds
-// keeps a message from being sent: recipients that are one mailbox get the message twice, one after the other.
+// Lint returns what may cause trouble at a relay with this profile or at receivers. It changes nothing. A message with findings can
+// still be sent: recipients that are one mailbox get it twice.
 func (p *Profile) Lint(env Envelope, body []byte) []Finding {
 	findings := lintRecipients(env.To)
 	if p != nil {
 		if f := p.Recipients; f.Sure() && len(env.To) > f.Value {
 			findings = append(findings, Finding{Rule: "recipients",
-				Text: fmt.Sprintf("%d recipients are more than the %d that %s takes: they are sent in parts", len(env.To), f.Value, p.Title)})
+				Text: fmt.Sprintf("%d recipients are more than the %d that %s takes: they are sent the message in parts",
+					len(env.To), f.Value, p.Title)})
 		}
 		if f := p.Size; f.Sure() && len(body) > f.Value {
 			findings = append(findings, Finding{Rule: "size",
-				Text: fmt.Sprintf("message of %d octets is larger than the %d that %s takes", len(body), f.Value, p.Title)})
+				Text: fmt.Sprintf("the message has %d octets, more than the %d that %s takes", len(body), f.Value, p.Title)})
 		}
 	}
 	return append(findings, lintBody(body)...)
 }
 
+// lintRecipients finds addresses that are one mailbox.
 func lintRecipients(to []string) []Finding {
 	same, folded := make(map[string][]string), make(map[string][]string)
 	var order, foldedOrder []string
 	for _, r := range to {
 		a, err := parseAddress(r)
 		if err != nil {
-			continue // it gets an outcome of its own
+			continue // Send gives it an outcome of its own
 		}
 		if same[a.text] == nil {
 			order = append(order, a.text)
@@ -82,7 +84,7 @@ func lintRecipients(to []string) []Finding {
 	return findings
 }
 
-// foldAddress gives the same text for addresses that are one mailbox: names differ by more than case nowhere in practice.
+// foldAddress returns the same text for addresses that are one mailbox. Case never counts.
 func foldAddress(a string) string {
 	at := strings.LastIndexByte(a, '@')
 	local, domain := strings.ToLower(a[:at]), a[at+1:]
@@ -103,14 +105,15 @@ func foldAddress(a string) string {
 	return local + "@" + domain
 }
 
-// headerOnce are fields that may stand in a header once (RFC 5322 §3.6, RFC 2045 §3), and Bcc.
+// headerOnce lists the fields that a header may have once (RFC 5322 §3.6, RFC 2045 §3), and Bcc.
 var headerOnce = []string{
 	"From", "Date", "Message-ID", "To", "Cc", "Bcc", "Subject", "Reply-To", "Sender", "MIME-Version", "Content-Type",
 }
 
-// maxTextLine is the longest line without its CRLF (RFC 5322 §2.1.1).
+// maxTextLine is the largest length of a line without its CRLF, in octets (RFC 5322 §2.1.1).
 const maxTextLine = 998
 
+// lintBody finds long lines, and header fields that are missing or stand twice.
 func lintBody(body []byte) []Finding {
 	var findings []Finding
 	seen := make(map[string]int)
@@ -120,7 +123,7 @@ func lintBody(body []byte) []Finding {
 		text := bytes.TrimRight(line, "\r\n")
 		if len(text) > maxTextLine {
 			findings = append(findings, Finding{Rule: "line",
-				Text: fmt.Sprintf("line %d has %d octets, more than %d: a relay may break it, and a DKIM signature with it",
+				Text: fmt.Sprintf("line %d has %d octets, more than %d: a relay may break the line and a DKIM signature",
 					number, len(text), maxTextLine)})
 		}
 		if len(text) == 0 {
@@ -134,11 +137,11 @@ func lintBody(body []byte) []Finding {
 		n := seen[strings.ToLower(name)]
 		switch {
 		case n > 1:
-			findings = append(findings, Finding{Rule: "header", Text: fmt.Sprintf("%s stands in the header %d times", name, n)})
+			findings = append(findings, Finding{Rule: "header", Text: fmt.Sprintf("the header has %s %d times", name, n)})
 		case n == 0 && (name == "From" || name == "Date" || name == "Message-ID"):
 			findings = append(findings, Finding{Rule: "header", Text: name + " is missing in the header"})
 		case n == 1 && name == "Bcc":
-			findings = append(findings, Finding{Rule: "header", Text: "Bcc in the header shows the hidden recipients to all"})
+			findings = append(findings, Finding{Rule: "header", Text: "Bcc in the header shows the hidden recipients to everybody"})
 		}
 	}
 	return findings

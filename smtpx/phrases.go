@@ -6,8 +6,7 @@ import (
 	"unicode"
 )
 
-// says tells whether the words hold a phrase. A phrase begins where a word begins, and ends anywhere; with "$" at its end it ends
-// where a word ends. "@name" stands for any phrase of that list in the generic profile. "a + b" asks for both.
+// says reports whether the text holds a phrase of a rule. See [Rule] for the forms of phrases.
 func (s *signature) says(phrase string) bool {
 	for part := range strings.SplitSeq(phrase, " + ") {
 		if list, ok := strings.CutPrefix(part, "@"); ok {
@@ -21,7 +20,7 @@ func (s *signature) says(phrase string) bool {
 	return true
 }
 
-// holdsOne tells whether the words hold a phrase of a list of the generic profile.
+// holdsOne reports whether the text holds a phrase of a list in the generic profile.
 func (s *signature) holdsOne(list string) bool {
 	held, known := s.lists[list]
 	if !known {
@@ -31,7 +30,7 @@ func (s *signature) holdsOne(list string) bool {
 	return held
 }
 
-// holds tells whether the words hold one phrase without "@" and "+". What stands behind "#" is no word but the sign of an address.
+// holds reports whether the text holds one phrase without "@" and "+". The "ip" of "#ip" begins no word.
 func (s *signature) holds(phrase string) bool {
 	phrase, whole := strings.CutSuffix(phrase, "$")
 	for at := 0; ; at++ {
@@ -48,6 +47,7 @@ func (s *signature) holds(phrase string) bool {
 	}
 }
 
+// wordByte reports whether c is a letter or a digit of ASCII.
 func wordByte(c byte) bool {
 	return c < 0x80 && (unicode.IsLetter(rune(c)) || unicode.IsDigit(rune(c)))
 }

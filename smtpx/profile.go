@@ -12,83 +12,88 @@ import (
 	"time"
 )
 
-// Profile is what is known of a provider. The built-in ones are data, in the files of the folder profiles, each fact with
-// its source; see [Profiles] and [LookupProfile].
+// Profile holds the facts about a provider, each with its source. The built-in profiles are the files of the folder profiles: see
+// [Profiles] and [LookupProfile].
 type Profile struct {
-	// Name is the provider's short name, "generic" for servers that have none. Aliases serve as well.
+	// Name is the short name of the provider, "generic" for servers without a profile. Aliases find it, too.
 	Name    string   `json:"name"`
 	Aliases []string `json:"aliases,omitempty"`
-	// Title is the name as people write it, and About what else they should know.
+	// Title is the name as people write it. About tells what else an operator should know.
 	Title string `json:"title"`
 	About string `json:"about,omitempty"`
-	// Hosts are patterns of host names, in which * stands for any characters but a dot.
+	// Hosts are patterns of host names. A * stands for any characters but a dot.
 	Hosts []string `json:"hosts,omitempty"`
 
-	// Ports are those that take submissions, the preferred one first.
+	// Ports are the ports that take submissions, the preferred one first. See [Profile.Endpoint].
 	Ports Fact[[]Port] `json:"ports,omitzero"`
-	// Mechanisms are those of AUTH.
+	// Mechanisms are the mechanisms of AUTH.
 	Mechanisms Fact[[]string] `json:"mechanisms,omitzero"`
-	// User tells what the user name is.
+	// User tells in words what the user name is.
 	User Fact[string] `json:"user,omitzero"`
 
-	// Connections is the most at a time, Messages the most per connection, Idle how long a connection may say nothing,
-	// Recipients the most per message, Size the most octets of one.
-	Connections Fact[int]    `json:"connections,omitzero"`
-	Messages    Fact[int]    `json:"messages,omitzero"`
-	Idle        Fact[string] `json:"idle,omitzero"`
-	Recipients  Fact[int]    `json:"recipients,omitzero"`
-	Size        Fact[int]    `json:"size,omitzero"`
-	// Quota tells in words what may be sent in a period.
+	// Connections is the largest number of connections at a time.
+	Connections Fact[int] `json:"connections,omitzero"`
+	// Messages is the largest number of messages on a connection.
+	Messages Fact[int] `json:"messages,omitzero"`
+	// Idle is the time after which an idle connection is closed, such as "10s". See [Profile.IdleLimit].
+	Idle Fact[string] `json:"idle,omitzero"`
+	// Recipients is the largest number of recipients of a message.
+	Recipients Fact[int] `json:"recipients,omitzero"`
+	// Size is the largest size of a message, in octets.
+	Size Fact[int] `json:"size,omitzero"`
+	// Quota tells in words how much may be sent in a period.
 	Quota Fact[string] `json:"quota,omitzero"`
 
-	// ID are patterns of the 250 whose first group is the provider's name of the message.
+	// ID are regular expressions for the 250. The first group is the provider's name of the message.
 	ID Fact[[]string] `json:"id,omitzero"`
-	// Tags and Metadata are header fields that carry them, Idempotency the one that makes a repetition harmless.
-	Tags        Fact[string] `json:"tags,omitzero"`
-	Metadata    Fact[string] `json:"metadata,omitzero"`
+	// Tags is the header field for tags.
+	Tags Fact[string] `json:"tags,omitzero"`
+	// Metadata is the header field for metadata.
+	Metadata Fact[string] `json:"metadata,omitzero"`
+	// Idempotency is the header field that makes a repetition harmless.
 	Idempotency Fact[string] `json:"idempotency,omitzero"`
-	// Quirks are habits that differ from what the RFCs or common sense let one expect.
+	// Quirks are habits that the RFCs do not let one expect.
 	Quirks []Quirk `json:"quirks,omitempty"`
-	// Rules are the signatures of the provider's replies. They are tried before the generic ones, in their order.
+	// Rules tell the meaning of the provider's replies. They are tried in their order, before the generic rules.
 	Rules []Rule `json:"rules,omitempty"`
-	// Words are lists of phrases that rules name by "@name". The generic profile has those of all.
+	// Words are lists of phrases that rules name by "@name". Only the generic profile has such lists; the rules of all profiles use them.
 	Words map[string][]string `json:"words,omitempty"`
 
 	ids []*regexp.Regexp
 }
 
-// Fact is something that is known about a provider, and from where.
+// Fact is something that is known about a provider, with its source.
 type Fact[T any] struct {
 	Value  T      `json:"value"`
 	Source string `json:"source"`
 	Mark   Mark   `json:"mark"`
 }
 
-// Known reports that there is such a fact.
+// Known reports whether there is such a fact.
 func (f Fact[T]) Known() bool { return f.Source != "" }
 
-// Sure reports that the fact may be built upon: it is known, and not marked as uncertain.
+// Sure reports whether the fact is known and not marked as uncertain. The client acts upon sure facts only.
 func (f Fact[T]) Sure() bool { return f.Known() && f.Mark != MarkUncertain }
 
-// Mark says how well a fact is known.
+// Mark tells how well a fact is known.
 type Mark string
 
-// The marks.
+// The marks, from the best to the weakest.
 const (
-	MarkDocumented Mark = "documented" // by the provider
-	MarkObserved   Mark = "observed"   // in a transcript or log that somebody published
-	MarkCode       Mark = "code"       // in the source of a client or server
-	MarkReported   Mark = "reported"   // by a third party
+	MarkDocumented Mark = "documented" // the provider says so
+	MarkObserved   Mark = "observed"   // a published transcript or log shows it
+	MarkCode       Mark = "code"       // a client or server does so
+	MarkReported   Mark = "reported"   // a third party says so
 	MarkUncertain  Mark = "uncertain"  // a single weak source, or sources that contradict each other
 )
 
-// Port is a port and the mode of TLS to use there.
+// Port is a port and its mode of TLS.
 type Port struct {
 	Port int     `json:"port"`
 	TLS  TLSMode `json:"tls"`
 }
 
-// Quirk is one habit of a provider.
+// Quirk is a habit of a provider, with its source.
 type Quirk struct {
 	Name   QuirkName `json:"name"`
 	Text   string    `json:"text"`
@@ -101,12 +106,12 @@ type QuirkName string
 
 // The kinds of quirk.
 const (
-	QuirkMessageID     QuirkName = "replaces-message-id" // the Message-ID that recipients see is the provider's
-	QuirkDKIM          QuirkName = "breaks-dkim"         // a signature over what the provider changes does not survive
-	QuirkNoPipelining  QuirkName = "no-pipelining"       // PIPELINING was not offered to those who looked; where it is, it is used
-	QuirkHangsUp       QuirkName = "hangs-up"            // the connection is closed behind a message
+	QuirkMessageID     QuirkName = "replaces-message-id" // recipients see a Message-ID of the provider
+	QuirkDKIM          QuirkName = "breaks-dkim"         // the provider changes what a signature covers
+	QuirkNoPipelining  QuirkName = "no-pipelining"       // PIPELINING was not offered; it is used where it is offered
+	QuirkHangsUp       QuirkName = "hangs-up"            // the server closes the connection after each message
 	QuirkGarbageAtQuit QuirkName = "garbage-at-quit"     // the reply to QUIT may be anything
-	QuirkLateErrors    QuirkName = "late-errors"         // messages are accepted first and refused by a bounce
+	QuirkLateErrors    QuirkName = "late-errors"         // the provider accepts messages first and sends bounces later
 	QuirkEHLO          QuirkName = "strict-ehlo"         // the EHLO name must be a real one
 	QuirkSender        QuirkName = "strict-sender"       // the sender must belong to the login
 	QuirkSentItems     QuirkName = "keeps-copy"          // a copy goes to the sender's mailbox
@@ -114,12 +119,12 @@ const (
 	QuirkOther         QuirkName = "other"
 )
 
-// Quirk tells whether the provider has a quirk.
+// Quirk reports whether the provider is known to have a quirk.
 func (p *Profile) Quirk(name QuirkName) bool {
 	return slices.ContainsFunc(p.Quirks, func(q Quirk) bool { return q.Name == name && q.Mark != MarkUncertain })
 }
 
-// IdleLimit is the value of Idle if it may be built upon, else 0.
+// IdleLimit returns the value of Idle, or 0 if it is not sure.
 func (p *Profile) IdleLimit() time.Duration {
 	if !p.Idle.Sure() {
 		return 0
@@ -131,11 +136,9 @@ func (p *Profile) IdleLimit() time.Duration {
 	return d
 }
 
-// Endpoint completes a port and a mode of TLS. A port of 0 and the modes "" and [TLSRequired] leave the choice to the profile.
-// Where both are left open, it takes the provider's preferred port. Where one is given, it takes the first port of the provider
-// that fits. Without such a port it takes 465 for [TLSImplicit] and 587 for the others; port 465 means [TLSImplicit], and any other
-// port [TLSStartTLS]. It never chooses [TLSNone], which must be asked for. A nil profile has no ports. The returned mode is never ""
-// or [TLSRequired].
+// Endpoint completes a port and a mode of TLS. It chooses a port for 0, and a mode for "" and [TLSRequired]. It takes the first port of
+// the provider that fits what was given. If none fits, port 465 goes with [TLSImplicit], and 587 with the other modes; any other port
+// gets [TLSStartTLS]. It never chooses [TLSNone]. A nil profile has no ports. The returned mode is never "" or [TLSRequired].
 func (p *Profile) Endpoint(port int, mode TLSMode) (int, TLSMode) {
 	open := mode == "" || mode == TLSRequired
 	if p != nil && p.Ports.Sure() {
@@ -165,7 +168,7 @@ func (p *Profile) Endpoint(port int, mode TLSMode) (int, TLSMode) {
 	return port, mode
 }
 
-// serves tells whether a port with the mode of a profile takes a session in another mode: all but TLSImplicit begin in clear text.
+// serves reports whether a port whose mode is known takes a session in another mode. All modes but TLSImplicit begin in clear text.
 func serves(port, mode TLSMode) bool {
 	return port == mode || (port != TLSImplicit && mode != TLSImplicit)
 }
@@ -173,15 +176,16 @@ func serves(port, mode TLSMode) bool {
 //go:embed profiles/*.json
 var profileFiles embed.FS
 
-// builtin are the profiles by name and alias. generic is the profile of servers that have none.
 var (
+	// builtin holds the profiles by name and alias.
 	builtin = mustLoad()
+	// generic is the profile of servers that have none of their own.
 	generic = builtin["generic"]
-	// vocabulary are the lists of phrases that the rules of all profiles may name.
+	// vocabulary holds the lists of phrases that the rules of all profiles may name.
 	vocabulary = generic.Words
 )
 
-// mustLoad reads the profiles, which are part of the program: a mistake in them is one of ours.
+// mustLoad reads the built-in profiles. It panics if one cannot be read: they are part of the program.
 func mustLoad() map[string]*Profile {
 	all := make(map[string]*Profile)
 	names, err := profileFiles.ReadDir("profiles")
@@ -208,13 +212,13 @@ func mustLoad() map[string]*Profile {
 	return all
 }
 
-// LookupProfile finds a built-in profile by its name or an alias, in any case. The profile must not be changed.
+// LookupProfile returns the built-in profile of that name or alias, ignoring case. Do not change it.
 func LookupProfile(name string) (*Profile, bool) {
 	p, ok := builtin[strings.ToLower(name)]
 	return p, ok
 }
 
-// DetectProfile finds the profile for a host name. It is the generic one if no other matches, never nil.
+// DetectProfile returns the profile for a host name. It returns the generic profile if no other matches.
 func DetectProfile(host string) *Profile {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	for _, p := range Profiles() {
@@ -225,7 +229,7 @@ func DetectProfile(host string) *Profile {
 	return generic
 }
 
-// matchHost compares label by label, so that * does not reach over a dot.
+// matchHost reports whether a host name matches a pattern, label by label.
 func matchHost(pattern, host string) bool {
 	patterns, labels := strings.Split(pattern, "."), strings.Split(host, ".")
 	if len(patterns) != len(labels) {
@@ -239,7 +243,7 @@ func matchHost(pattern, host string) bool {
 	return true
 }
 
-// Profiles returns the built-in profiles in the order of their names. They must not be changed.
+// Profiles returns the built-in profiles in the order of their names. Do not change them.
 func Profiles() []*Profile {
 	var list []*Profile
 	for _, name := range slices.Sorted(maps.Keys(builtin)) {

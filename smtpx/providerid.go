@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// idPatterns find the name that a server gave a message in the text of its 250. The first that matches wins. The name of the server
-// in the comment is one that answers so; its version or the source of the reply is in TestMessageID.
+// idPatterns find the name of a message in the text of a 250. The first pattern that matches wins. The comments name servers that
+// answer so.
 var idPatterns = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)\bqueued (?:on \S+ )?as:?\s+<?([^\s<>;()]+)`),           // Postfix, SendGrid, Mailpit, Coremail, Yandex
 	regexp.MustCompile(`(?i)\bqueued with id:?\s+<?([^\s<>;()]+)`),                  // Stalwart
@@ -19,9 +19,9 @@ var idPatterns = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)^ok[:.,]?\s+<?([0-9A-Za-z][0-9A-Za-z._/+=@:-]{3,})>?$`), // SES, SparkPost, Courier
 }
 
-// MessageID returns the provider's name of a message from the reply to the final dot, "" if there is none. A name has a digit: what
-// has none is a word, such as "queued as requested". The provider's own patterns are tried before those that fit many servers. Of a
-// reply of several lines the last is tried first, and then all of them together.
+// MessageID returns the name that the server gave a message, from the reply to the final dot. It returns "" if there is none. A name
+// has a digit and at most 255 octets. MessageID tries the patterns of the provider first, and then those of common servers. It looks at
+// the last line of the reply first, and then at all lines together.
 func (p *Profile) MessageID(r Reply) string {
 	if p != nil {
 		if id := findID(p.ids, r); id != "" {
@@ -31,6 +31,7 @@ func (p *Profile) MessageID(r Reply) string {
 	return findID(idPatterns, r)
 }
 
+// findID returns the first name that a pattern finds in a reply, or "".
 func findID(patterns []*regexp.Regexp, r Reply) string {
 	texts := []string{r.Text()}
 	if n := len(r.Lines); n > 1 {
@@ -47,10 +48,10 @@ func findID(patterns []*regexp.Regexp, r Reply) string {
 	return ""
 }
 
-// maxID is the longest name of a message that is taken, in octets.
+// maxID is the largest length of a name, in octets.
 const maxID = 255
 
-// firstGroup returns what the first group of a pattern finds, "" if it is no name of a message.
+// firstGroup returns the first group of a match, or "" if it is no name of a message.
 func firstGroup(pattern *regexp.Regexp, text string) string {
 	m := pattern.FindStringSubmatch(text)
 	if m == nil {
