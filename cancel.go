@@ -23,7 +23,7 @@ type CancelResult struct {
 //
 // The error is an [InvalidError] for text that is no id, [ErrNotMigrated], or the driver's. Nothing was cancelled then.
 func (o *Outbox) Cancel(ctx context.Context, tx Tx, id ID) (CancelResult, error) {
-	if tx == nil {
+	if isNil(tx) {
 		return CancelResult{}, errNoTx
 	}
 	canonical, err := ParseID(string(id))

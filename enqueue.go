@@ -25,7 +25,7 @@ const (
 // read. Nothing was written then, and the transaction can go on. Every other error is [ErrNotMigrated] or the driver's. Nothing
 // was written then either, but on PostgreSQL the transaction has failed and can only be rolled back.
 func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, error) {
-	if tx == nil {
+	if isNil(tx) {
 		return Receipt{}, errNoTx
 	}
 	d, err := o.sealed(ctx, msg)
@@ -46,7 +46,7 @@ func (o *Outbox) Enqueue(ctx context.Context, tx Tx, msg *Message) (Receipt, err
 // wraps an [InvalidError] or the error of its attachment; the transaction is as it was. After any other error some messages may
 // be stored in the transaction: roll it back. The rendered messages are in memory together.
 func (o *Outbox) EnqueueMany(ctx context.Context, tx Tx, msgs []*Message) ([]Receipt, error) {
-	if tx == nil {
+	if isNil(tx) {
 		return nil, errNoTx
 	}
 	rows := make([]row, len(msgs))

@@ -45,6 +45,8 @@ var ErrNotMigrated = errors.New("the database has no outbox tables, or outdated 
 // explain wraps the error of a driver about a statement of this package.
 func (o *Outbox) explain(verb string, err error) error {
 	switch {
+	case lostArguments(err):
+		return fmt.Errorf("%s: %w (%w)", verb, errNoArguments, err)
 	case !notMigrated(err):
 		return fmt.Errorf("%s: %w", verb, err)
 	case o.schema == "":
@@ -66,6 +68,21 @@ func notMigrated(err error) bool {
 	_, table, _ := strings.Cut(text, "no such table: ")
 	return strings.HasPrefix(table[strings.LastIndexByte(table, '.')+1:], "outbox_") ||
 		strings.Contains(text, "table outbox_messages has no column named")
+}
+
+// errNoArguments says that a transaction changed the statement on its way.
+var errNoArguments = errors.New("the transaction did not pass the arguments of the statement on, as a bun.Tx does not: " +
+	"give the *sql.Tx inside it (tx.Tx)")
+
+// lostArguments reports whether a statement of this package came to the database without its arguments. PostgreSQL has a code
+// for it. On SQLite the driver refuses the statement, and its text decides: modernc's and mattn's.
+func lostArguments(err error) bool {
+	if state := sqlstate.Of(err); state != "" {
+		return state == sqlstate.UndefinedParameter
+	}
+	text := err.Error()
+	return strings.Contains(text, "missing named argument") || strings.Contains(text, "missing argument with index") ||
+		strings.Contains(text, "not enough args to execute query")
 }
 
 // errNoTx is returned where the transaction is nil.

@@ -4,13 +4,17 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"reflect"
 )
 
-// Tx is the transaction that a message joins. *sql.Tx satisfies it, and so does everything that embeds one (*sqlx.Tx,
-// bun.Tx …). *sql.DB does not, on purpose: enqueueing outside a transaction does not compile. Use [FromPgx] for a
-// native pgx transaction and [InTx] for a wrapper that shows only part of its transaction.
+// Tx is the transaction that a message joins. *sql.Tx and *sqlx.Tx are one. *sql.DB is not, on purpose: enqueueing outside a
+// transaction does not compile. Use [FromPgx] for a native pgx transaction, and [InTx] for a wrapper without Commit and Rollback.
 //
-// This package calls ExecContext, and QueryContext where the value has it; it never commits or rolls back.
+// ExecContext must send the query as it is, with its $1, $2 … and all its arguments. A bun.Tx does not: it has placeholders of
+// its own. Give the *sql.Tx inside it, tx.Tx. See docs/integrations.md for sqlx, sqlc, pgx, gorm, bun and ent.
+//
+// This package calls ExecContext, and QueryContext if the value has it. It never calls Commit or Rollback.
 type Tx interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	Commit() error
@@ -22,17 +26,46 @@ type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// InTx is the way out for code that holds a transaction in a wrapper without Commit and Rollback, as some ORMs and
-// repository layers hand it out. The caller answers for it that e is inside a transaction. Nil and a connection pool such
-// as *sql.DB are recognised: then every call fails before anything is written.
+// InTx makes a Tx of a wrapper that shows a transaction without Commit and Rollback, as some ORMs and repository layers do. You
+// answer for it that e is inside a transaction. It refuses nil and everything that can begin a transaction itself and cannot
+// commit one, such as *sql.DB, *sql.Conn, *sqlx.DB, a bun.DB and a pool of gorm: every call with the result fails then, and
+// writes nothing.
 //
-// Where e has the QueryContext of database/sql it is used too. Commit and Rollback of the result return an error, for
-// the transaction belongs to the wrapper's owner.
+// QueryContext of e is used if it has the signature of database/sql. Without it, the receipt of a duplicate has no ID. Commit
+// and Rollback of the result return an error, because the transaction belongs to its owner.
 func InTx(e Execer) Tx {
-	if _, pool := e.(interface{ SetMaxOpenConns(n int) }); pool || e == nil {
-		e = notInTx{}
+	switch {
+	case isNil(e):
+		e = noTx{errNoTx}
+	case beginsOnly(e):
+		e = noTx{fmt.Errorf("InTx was given a %T, which is no transaction: begin one with it and give that", e)}
 	}
 	return wrapped{e}
+}
+
+// isNil reports whether there is nothing, or a pointer to nothing.
+func isNil(e Execer) bool {
+	if e == nil {
+		return true
+	}
+	v := reflect.ValueOf(e)
+	return v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// beginsOnly reports whether e begins transactions and does not end one, as a connection and a pool do. The signatures differ
+// from library to library, so the names decide. Each name is a constant, because the linker keeps all methods otherwise. A
+// transaction that begins savepoints also commits.
+func beginsOnly(e Execer) bool {
+	t := reflect.TypeOf(e)
+	if _, commits := t.MethodByName("Commit"); commits {
+		return false
+	}
+	_, begin := t.MethodByName("Begin")
+	_, beginTx := t.MethodByName("BeginTx")
+	_, beginx := t.MethodByName("Beginx")
+	_, beginTxx := t.MethodByName("BeginTxx")
+	_, pool := t.MethodByName("SetMaxOpenConns")
+	return begin || beginTx || beginx || beginTxx || pool
 }
 
 // errNotOwner is returned by Commit and Rollback of a wrapper.
@@ -47,13 +80,11 @@ func (wrapped) Commit() error { return errNotOwner }
 // Rollback does not roll back.
 func (wrapped) Rollback() error { return errNotOwner }
 
-// notInTx takes the place of what is no transaction.
-type notInTx struct{}
+// noTx takes the place of a value that is no transaction.
+type noTx struct{ err error }
 
 // ExecContext writes nothing.
-func (notInTx) ExecContext(context.Context, string, ...any) (sql.Result, error) {
-	return nil, errors.New("InTx was given nil or a connection pool, not a transaction: begin one first")
-}
+func (n noTx) ExecContext(context.Context, string, ...any) (sql.Result, error) { return nil, n.err }
 
 // PgxRows is the part of pgx.Rows that [FromPgx] needs.
 type PgxRows interface {

@@ -8,6 +8,7 @@ const (
 	ReadOnlyTransaction  = "25006"
 	UndefinedTable       = "42P01"
 	UndefinedColumn      = "42703"
+	UndefinedParameter   = "42P02"
 	SerializationFailure = "40001"
 	DeadlockDetected     = "40P01"
 	LockNotAvailable     = "55P03"

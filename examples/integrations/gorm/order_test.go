@@ -2,6 +2,7 @@ package gorm_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"gorm.io/driver/postgres"
@@ -52,9 +53,22 @@ func TestPlaceOrder(t *testing.T) {
 			trial.Orders(t, pool, c.dialect, func(ctx context.Context, customer string) error {
 				return shop.PlaceOrder(ctx, db, customer)
 			})
+			// Outside Transaction, ConnPool is the pool.
+			err = place(t.Context(), db)
+			if err == nil || !strings.Contains(err.Error(), "begin one") {
+				t.Errorf("outside a transaction the error is %v", err)
+			}
 			trial.Verbs(t, pool, func(ctx context.Context, fn func(tx outbox.Tx) error) error {
 				return db.WithContext(ctx).Transaction(func(tx *gorm.DB) error { return fn(outbox.InTx(tx.Statement.ConnPool)) })
 			})
 		})
 	}
+}
+
+// place enqueues on the connections of db, whatever they are.
+func place(ctx context.Context, db *gorm.DB) error {
+	_, err := outbox.Enqueue(ctx, outbox.InTx(db.WithContext(ctx).Statement.ConnPool), &outbox.Message{
+		From: outbox.Address{Address: "shop@example.com"}, To: []outbox.Address{{Address: "ann@example.org"}}, Text: "hi",
+	})
+	return err
 }
