@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
@@ -181,6 +182,152 @@ func TestSCRAMPreparesUserAndPassword(t *testing.T) {
 		_, err := open(t, srv.URLFor("IX", "p\u0007", "auth="+m)).Send(testContext(t), envelope("b@example.net"), message("x"))
 		if e := asError(t, err, smtpx.StageAuth, smtpx.ClassConfig); !strings.Contains(e.Error(), "RFC 4013") || e.Reply.Code != 0 {
 			t.Errorf("%s: %v", m, e)
+		}
+	}
+}
+
+// A token that is refused for good is fetched anew whatever the code is, and the first refusal stays the verdict when the second
+// try brings none.
+func TestRefusedTokens(t *testing.T) {
+	outage := errors.New("dial tcp: lookup login.example.com: i/o timeout")
+	for name, tc := range map[string]struct {
+		reply    string // to the first AUTH
+		hangUp   bool
+		second   error // of the second call of Token
+		class    smtpx.Class
+		code     int
+		accepted bool
+	}{
+		"535":                        {reply: "535 5.7.3 Authentication unsuccessful", accepted: true},
+		"501":                        {reply: "501 5.5.127 Invalid XOAUTH2 auth data - Token will expire soon", accepted: true},
+		"534":                        {reply: "534 5.7.14 please log in", accepted: true},
+		"535 and hang-up":            {reply: "535 5.7.3 Authentication unsuccessful", hangUp: true, class: smtpx.ClassConfig, code: 535},
+		"535, then an outage":        {reply: "535 5.7.3 Authentication unsuccessful", second: outage, class: smtpx.ClassUnreachable, code: 535},
+		"535, then no more consent":  {reply: "535 5.7.3 no", second: fmt.Errorf("invalid_grant: %w", smtpx.ErrTokenRefused), class: smtpx.ClassConfig, code: 535},
+		"454 is no refusal for good": {reply: "454 4.7.0 Temporary authentication failure", class: smtpx.ClassTransient, code: 454},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &dialogueScript{ehlo: []string{"AUTH XOAUTH2"}}
+			tries, asked := 0, 0
+			s.replies = func(_ int, verb, _ string) (string, bool) {
+				if verb != "AUTH" {
+					return "", false
+				}
+				switch tries++; {
+				case tries == 1:
+					return tc.reply, true
+				case tc.hangUp:
+					return "", true
+				}
+				return "235 2.7.0 ok", true
+			}
+			client := open(t, "smtp://u@"+s.start(t)+"?tls=none", func(c *smtpx.Config) {
+				c.Token = func(_ context.Context, refresh bool) (string, error) {
+					asked++
+					if refresh {
+						return "fresh", tc.second
+					}
+					return "old", nil
+				}
+			})
+			_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
+			if tc.accepted {
+				if err != nil || asked != 2 {
+					t.Errorf("error %v, token asked %d times", err, asked)
+				}
+				return
+			}
+			e := asError(t, err, smtpx.StageAuth, tc.class)
+			if e.Reply.Code != tc.code || (tc.second != nil && !errors.Is(err, tc.second)) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// The source of a token is asked before the dial and not for longer than its limit, also when it does not heed its context.
+func TestTokenIsBounded(t *testing.T) {
+	stuck := make(chan struct{})
+	for name, wait := range map[string]func(context.Context) error{
+		"heeds its context": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"does not":          func(context.Context) error { <-stuck; return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &dialogueScript{ehlo: []string{"AUTH XOAUTH2"}}
+			client := open(t, "smtp://u@"+s.start(t)+"?tls=none", func(c *smtpx.Config) {
+				c.Timeouts.Auth = 50 * time.Millisecond
+				c.Token = func(ctx context.Context, _ bool) (string, error) { return "", wait(ctx) }
+			})
+			start := time.Now()
+			_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
+			wantError(t, err, smtpx.StageAuth, smtpx.ClassUnreachable)
+			if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 10*time.Second {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+			if sessions, _ := s.counts(); sessions != 0 {
+				t.Errorf("%d sessions without a token", sessions)
+			}
+		})
+	}
+	close(stuck)
+}
+
+// A server may list its mechanisms over several lines, in the old form, and with other white space.
+func TestAuthLinesAddUp(t *testing.T) {
+	for _, lines := range [][]string{
+		{"AUTH LOGIN PLAIN", "AUTH GSSAPI NTLM"},
+		{"AUTH GSSAPI NTLM", "AUTH LOGIN PLAIN"},
+		{"AUTH LOGIN", "AUTH=LOGIN PLAIN", "AUTH"},
+		{"AUTH=OAUTHBEARER XOAUTH2", "AUTH PLAIN LOGIN"},
+		{"AUTH OAUTHBEARER XOAUTH2", "AUTH=PLAIN LOGIN"},
+		{"AUTH\tPLAIN\tLOGIN", "SIZE 1000"},
+		{"auth  login   plain "},
+		{"AUTH=PLAIN"},
+		{"AUTH", "AUTH PLAIN"},
+	} {
+		s := &dialogueScript{ehlo: lines}
+		s.replies = func(_ int, verb, l string) (string, bool) {
+			return "235 2.7.0 ok", verb == "AUTH" && strings.HasPrefix(l, "AUTH PLAIN ")
+		}
+		client := open(t, "smtp://app:secret@"+s.start(t)+"?tls=none")
+		if _, err := client.Send(testContext(t), envelope("b@example.net"), message("x")); err != nil || s.said("AUTH PLAIN") != 1 {
+			t.Errorf("%q: %v", lines, err)
+		}
+	}
+}
+
+// A mechanism that is offered and then refused as such is followed by the next, under TLS; wrong credentials are not. Every
+// refusal names the mechanism.
+func TestRefusedMechanisms(t *testing.T) {
+	for reply, goesOn := range map[string]bool{
+		"504 5.5.4 Unrecognized authentication type":                                  true,
+		"534 5.7.9 Authentication mechanism is too weak":                              true,
+		"535 5.7.8 Error: authentication failed: Invalid authentication mechanism":    true,
+		"535 5.7.8 authentication failed: no secret in database":                      false,
+		"534-5.7.9 Application-specific password required.\n534 5.7.9 see the manual": false,
+		"454 4.7.0 Temporary authentication failure":                                  false,
+	} {
+		for _, mode := range []smtptest.TLSMode{smtptest.StartTLS, smtptest.NoTLS} {
+			config := smtptest.Config{TLS: mode, User: "app", Password: "s3cret", Mechanisms: []string{"SCRAM-SHA-256", "PLAIN"}}
+			config.Hook = func(_ context.Context, e smtptest.Event) smtptest.Action {
+				if e.Stage == smtptest.StageAuth && strings.Contains(e.Line, "SCRAM") {
+					return smtptest.Action{Reply: reply}
+				}
+				return smtptest.Action{}
+			}
+			srv := smtptest.New(t, config)
+			client := open(t, srv.URL())
+			report, err := client.Probe(testContext(t))
+			if goesOn && mode == smtptest.StartTLS {
+				if err != nil || report.Mechanism != "PLAIN" {
+					t.Errorf("%s: by %s, %v", reply, report.Mechanism, err)
+				}
+				continue
+			}
+			var e *smtpx.Error
+			if !errors.As(err, &e) || e.Mechanism != "SCRAM-SHA-256" || !strings.Contains(err.Error(), "SCRAM-SHA-256") {
+				t.Errorf("%s: error %v", reply, err)
+			}
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package smtpx_test
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -146,6 +148,115 @@ func TestProfileLimits(t *testing.T) {
 	} {
 		if got := open(t, url).Stats(); got != want {
 			t.Errorf("%s: %+v, want %+v", url, got, want)
+		}
+	}
+}
+
+// One odd reply teaches nothing, and what was learnt is forgotten when it is not seen any more.
+func TestLimitsNeedTwoWitnessesAndExpire(t *testing.T) {
+	t.Run("messages", func(t *testing.T) {
+		full := 0
+		config := smtptest.Config{Hook: func(_ context.Context, e smtptest.Event) smtptest.Action {
+			if e.Stage == smtptest.StageMail && e.Session.Messages == 2 && full > 0 {
+				full--
+				return smtptest.Action{Reply: "421 4.7.0 too many messages in this session", End: smtptest.Close}
+			}
+			return smtptest.Action{}
+		}}
+		bubble(t, config, nil, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+			send := func(n int) {
+				for range n {
+					if _, err := client.Send(t.Context(), envelope("b@example.net"), message("x")); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			full = 1
+			send(20)
+			if got := client.Stats().MaxMessages; got != 100 || srv.Stats().Sessions != 2 {
+				t.Errorf("after one refusal the limit is %d, %d sessions", got, srv.Stats().Sessions)
+			}
+			time.Sleep(time.Minute) // the next connection is new
+			full = 1
+			send(3)
+			if got := client.Stats().MaxMessages; got != 2 {
+				t.Errorf("after two refusals the limit is %d, want 2", got)
+			}
+			time.Sleep(61 * time.Minute)
+			if got := client.Stats().MaxMessages; got != 100 {
+				t.Errorf("after an hour without one the limit is %d", got)
+			}
+			full = 1
+			send(3)
+			if got := client.Stats().MaxMessages; got != 2 {
+				t.Errorf("when it is seen again the limit is %d, want 2", got)
+			}
+		})
+	})
+	for name, tc := range map[string]struct {
+		byes  []smtptest.Action // after each message, in turn
+		conns int
+		want  time.Duration
+	}{
+		"one end":                    {[]smtptest.Action{{Delay: 5 * time.Second, End: smtptest.Close}}, 1, 30 * time.Second},
+		"two that agree":             {[]smtptest.Action{{Delay: 5 * time.Second, End: smtptest.Close}, {Delay: 5 * time.Second, End: smtptest.Close}}, 1, 4 * time.Second},
+		"two that do not":            {[]smtptest.Action{{Delay: 5 * time.Second, End: smtptest.Close}, {Delay: 15 * time.Second, End: smtptest.Close}}, 1, 30 * time.Second},
+		"two shutdowns":              {[]smtptest.Action{{Delay: 5 * time.Second, Reply: "421 4.3.2 Service shutting down", End: smtptest.Close}, {Delay: 5 * time.Second, Reply: "421 relay is going down for maintenance", End: smtptest.Close}}, 1, 30 * time.Second},
+		"all connections at once":    {[]smtptest.Action{{Delay: 5 * time.Second, End: smtptest.Close}, {Delay: 5 * time.Second, End: smtptest.Close}}, 2, 30 * time.Second},
+		"as soon as it was answered": {[]smtptest.Action{{End: smtptest.Close}, {End: smtptest.Close}, {End: smtptest.Close}}, 1, 30 * time.Second},
+	} {
+		t.Run("idle, "+name, func(t *testing.T) {
+			var mu sync.Mutex
+			byes := slices.Clone(tc.byes)
+			config := smtptest.Config{Latency: time.Millisecond, Hook: func(_ context.Context, e smtptest.Event) smtptest.Action {
+				mu.Lock()
+				defer mu.Unlock()
+				if e.Stage != smtptest.StageIdle || len(byes) == 0 {
+					return smtptest.Action{}
+				}
+				a := byes[0]
+				byes = byes[1:]
+				return a
+			}}
+			opts := []smtpx.Option{func(c *smtpx.Config) { c.Connections = tc.conns }}
+			bubble(t, config, opts, func(t *testing.T, _ *smtptest.Server, client *smtpx.Client) {
+				for range len(tc.byes) / tc.conns {
+					burst(t, client, tc.conns)
+					time.Sleep(20 * time.Second)
+				}
+				synctest.Wait()
+				if got := client.Stats().IdleLimit; got != tc.want {
+					t.Errorf("the limit is %v, want %v", got, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// A full mailbox among other recipients is no limit of recipients.
+func TestOneRefusedRecipientIsNoLimit(t *testing.T) {
+	for _, extensions := range [][]string{{"8BITMIME"}, {"PIPELINING"}, {"CHUNKING"}, {"PIPELINING", "CHUNKING"}} {
+		for _, reply := range []string{"452 mailbox full", "452 not now", "552 no", "452 4.2.2 mailbox full"} {
+			for _, last := range []bool{false, true} {
+				s := &dialogueScript{ehlo: extensions}
+				s.replies = func(_ int, _, l string) (string, bool) { return reply, strings.HasPrefix(l, "RCPT TO:<full@") }
+				client := open(t, "smtp://"+s.start(t)+"?tls=none&conns=1")
+				to := []string{"a@example.net", "full@example.net", "c@example.net"}
+				if last {
+					to[1], to[2] = to[2], to[1]
+				}
+				res, err := client.Send(testContext(t), envelope(to...), message("x"))
+				if err == nil || !res.Outcomes[0].Accepted {
+					t.Errorf("%q %s: %v, outcomes %+v", extensions, reply, err, res.Outcomes)
+				}
+				_, before := s.counts()
+				if _, err := client.Send(testContext(t), envelope("a@example.net", "b@example.net", "c@example.net", "d@example.net"), message("x")); err != nil {
+					t.Fatal(err)
+				}
+				if _, after := s.counts(); after != before+1 {
+					t.Errorf("%q %s: the next message went as %d transactions", extensions, reply, after-before)
+				}
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package smtpx
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,10 +11,11 @@ import (
 type limiter struct {
 	interval time.Duration // 0 for no limit
 
-	first  chan struct{} // held by the caller whose turn is next
-	next   time.Time     // when that turn is; guarded by first
-	closed chan struct{}
-	once   sync.Once
+	first   chan struct{} // held by the caller whose turn is next
+	next    time.Time     // when that turn is; guarded by first
+	typical atomic.Int64  // nanoseconds from a turn to the outcome of the message
+	closed  chan struct{}
+	once    sync.Once
 }
 
 // slack is how much unused time may be caught up on, so that a timer's lateness does not lower the rate.
@@ -28,7 +30,8 @@ func newLimiter(perSecond float64) *limiter {
 }
 
 // wait returns when the caller's turn has come. It returns ctx's error, or ErrClosed, to a caller that stops waiting, whose
-// turn goes to the next one.
+// turn goes to the next one. A caller whose message could hardly be sent between its turn and its deadline stops at once:
+// otherwise, when demand exceeds the rate, all turns would go to callers that are about to give up.
 func (l *limiter) wait(ctx context.Context) error {
 	if l.interval == 0 {
 		return nil
@@ -45,6 +48,12 @@ func (l *limiter) wait(ctx context.Context) error {
 	if earliest := now.Add(-slack); l.next.Before(earliest) {
 		l.next = earliest
 	}
+	if deadline, ok := ctx.Deadline(); ok && l.next.After(now) {
+		left := deadline.Sub(now)
+		if l.next.Sub(now) >= left-min(time.Duration(l.typical.Load()), left/2) {
+			return context.DeadlineExceeded
+		}
+	}
 	if d := l.next.Sub(now); d > 0 {
 		t := time.NewTimer(d)
 		defer t.Stop()
@@ -58,6 +67,14 @@ func (l *limiter) wait(ctx context.Context) error {
 	}
 	l.next = l.next.Add(l.interval)
 	return nil
+}
+
+// took notes how long a message took since its turn.
+func (l *limiter) took(d time.Duration) {
+	if l.interval > 0 {
+		old := l.typical.Load()
+		l.typical.Store(old + (int64(d)-old)/8) // a lost update does no harm
+	}
 }
 
 // close ends all waits.

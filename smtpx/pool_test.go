@@ -429,3 +429,88 @@ func TestServerTakesFewerConnections(t *testing.T) {
 		t.Errorf("%d messages arrived, want 40", srv.Count())
 	}
 }
+
+// A QUIT that is not answered keeps no place in the pool, and Close waits for it no longer than its limit.
+func TestUnansweredQuitKeepsNoPlace(t *testing.T) {
+	config := smtptest.Config{Hook: smtptest.At(smtptest.StageQuit, -1, smtptest.Action{End: smtptest.Stall})}
+	opts := []smtpx.Option{func(c *smtpx.Config) { c.Connections, c.MaxMessages = 1, 1 }}
+	bubble(t, config, opts, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+		start := time.Now()
+		for range 5 {
+			if _, err := client.Send(t.Context(), envelope("b@example.net"), message("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("5 messages took %v", took)
+		}
+		start = time.Now()
+		client.Close()
+		if took := time.Since(start); took > 3*time.Second || client.Stats().Open != 0 {
+			t.Errorf("Close took %v, %d connections are open", took, client.Stats().Open)
+		}
+	})
+}
+
+// A message that takes several transactions leaves nobody behind: another that waits is sent, too.
+func TestSplitBesideAnother(t *testing.T) {
+	config := smtptest.Config{Extensions: []string{"PIPELINING", "LIMITS RCPTMAX=1"}}
+	bubble(t, config, []smtpx.Option{func(c *smtpx.Config) { c.Connections = 1 }},
+		func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+			smtpx.TakeEarlyHeads(client)
+			second := make(chan error, 1)
+			env := envelope("a@example.net", "b@example.net", "c@example.net")
+			env.Commit = func(context.Context) error {
+				go func() {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+					defer cancel()
+					_, err := client.Send(ctx, envelope("second@example.net"), message("second"))
+					second <- err
+				}()
+				synctest.Wait()
+				return nil
+			}
+			if _, err := client.Send(t.Context(), env, message("first")); err != nil {
+				t.Error(err)
+			}
+			if err := <-second; err != nil || srv.Count() != 4 {
+				t.Errorf("second: %v; %d arrived, want 4", err, srv.Count())
+			}
+		})
+}
+
+// The context ends while the hook runs, and the hook agrees all the same: nothing more is written, and nobody waits for the
+// connection.
+func TestContextEndsInTheHook(t *testing.T) {
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			opts := []smtpx.Option{func(c *smtpx.Config) { c.Connections = 1 }}
+			bubble(t, smtptest.Config{Extensions: d.extensions}, opts, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				second := make(chan error, 1)
+				env := envelope("first@example.net")
+				env.Commit = func(context.Context) error {
+					go func() {
+						_, err := client.Send(t.Context(), envelope("second@example.net"), message("second"))
+						second <- err
+					}()
+					synctest.Wait()
+					cancel()
+					return nil
+				}
+				start := time.Now()
+				_, err := client.Send(ctx, env, message("first"))
+				if !d.flight && err == nil {
+					t.Error("first was sent")
+				}
+				if err := <-second; err != nil || time.Since(start) > time.Second {
+					t.Errorf("second: %v after %v", err, time.Since(start))
+				}
+				if got := srv.Messages(); got[len(got)-1].To[0] != "second@example.net" || len(got[len(got)-1].To) != 1 {
+					t.Errorf("arrived %+v", got)
+				}
+			})
+		})
+	}
+}

@@ -48,8 +48,8 @@ func script(t *testing.T, serve func(c net.Conn, r *bufio.Reader, n int)) (addr 
 	return l.Addr().String()
 }
 
-// dialogueScript is a server that answers each command by its verb. A reply of "" ends the session without a word. What no
-// entry covers gets 250.
+// dialogueScript is a server that answers each command by its verb. A reply of "" ends the session without a word, one that
+// ends in NUL ends it behind that reply. What replies does not cover gets 250.
 type dialogueScript struct {
 	ehlo    []string // lines behind the first
 	replies func(n int, verb, line string) (reply string, ok bool)
@@ -90,7 +90,11 @@ func (s *dialogueScript) serve(c net.Conn, r *bufio.Reader, n int) {
 		case ok && reply == "":
 			return
 		case ok:
-			say(c, reply)
+			last, ends := strings.CutSuffix(reply, "\x00")
+			say(c, last)
+			if ends {
+				return
+			}
 			continue
 		}
 		switch verb {
