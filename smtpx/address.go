@@ -14,17 +14,17 @@ import (
 // 64 and 256 octets of §4.5.3.1 are those that a server must accept, not the most that it may.
 const maxPath = 512 - len("MAIL FROM:<>\r\n")
 
-// address is a mailbox that was checked and can be written between angle brackets without further thought.
+// address is a mailbox that was checked and may be written between angle brackets.
 type address struct {
 	text string // local@domain, the domain in lower case and ASCII; "" is the null reverse-path
 	utf8 bool   // the local part needs SMTPUTF8 (RFC 6531)
 }
 
-// domain is what stands behind the @, in lower case and ASCII.
+// domain returns the part behind the @, in lower case and ASCII.
 func (a address) domain() string { return a.text[strings.LastIndexByte(a.text, '@')+1:] }
 
-// parseAddress checks a mailbox (RFC 5321 §4.1.2) and serialises it anew: the local part untouched, the domain in lower
-// case and in its ASCII form. Whatever could end the path or the line is refused.
+// parseAddress parses a mailbox (RFC 5321 §4.1.2). It keeps the local part and returns the domain in lower case and ASCII. It
+// refuses whatever could end the path or the line.
 func parseAddress(s string) (address, error) {
 	if s == "" {
 		return address{}, errors.New("address is empty")
@@ -96,7 +96,7 @@ func checkQuoted(local string) error {
 	return nil
 }
 
-// asciiDomain gives the form of a domain that goes on the wire.
+// asciiDomain returns the form of a domain that is sent.
 func asciiDomain(domain string) (string, error) {
 	if strings.HasPrefix(domain, "[") {
 		if !validLiteral(domain) {

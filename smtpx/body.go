@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// body is a message that was checked and may go on the wire.
+// body is a message that was checked and may be sent.
 type body struct {
 	data []byte // lines end in CRLF; the last line may be open
 	open bool   // the last line has no CRLF of its own
@@ -15,8 +15,8 @@ type body struct {
 	hdr8 bool   // in the header section
 }
 
-// checkBody looks at every octet once. A bare CR, a bare LF and NUL are refused, because receivers disagree about what they
-// end: that is how a message smuggles another (RFC 5321 §2.3.8, §4.1.1.4). A header is ASCII or UTF-8 (RFC 6532 §3).
+// checkBody looks at every octet once. It refuses a bare CR, a bare LF and NUL: receivers disagree about what they end, which
+// lets one message hide another (RFC 5321 §2.3.8, §4.1.1.4). A header must be ASCII or UTF-8 (RFC 6532 §3).
 func checkBody(data []byte) (body, error) {
 	if len(data) == 0 {
 		return body{}, errors.New("body is empty")
@@ -68,7 +68,7 @@ func asciiBytes(p []byte) bool {
 	return true
 }
 
-// size is the number of octets as SIZE counts them (RFC 1870 §5): without dot-stuffing, with every CRLF.
+// size returns the number of octets as SIZE counts them (RFC 1870 §5): without dot-stuffing, with every CRLF.
 func (b *body) size() int {
 	if b.open {
 		return len(b.data) + 2
@@ -79,7 +79,7 @@ func (b *body) size() int {
 // endOfData is the final dot. It is a line of its own because everything before it ends in CRLF.
 const endOfData = ".\r\n"
 
-// dotReader hands out the dot-stuffed body (RFC 5321 §4.5.2) in blocks, the final dot not included.
+// dotReader returns the dot-stuffed body (RFC 5321 §4.5.2) in blocks, without the final dot.
 type dotReader struct {
 	data []byte
 	pos  int
@@ -91,8 +91,8 @@ func (b *body) dotReader() dotReader { return dotReader{data: b.data, open: b.op
 // done reports that nothing is left to write.
 func (r *dotReader) done() bool { return r.pos == len(r.data) && !r.open }
 
-// appendBlock appends the next part of the body to buf until buf has about limit octets. Whether a dot begins a line is
-// read from the octet before it, so that it does not matter where the blocks are cut.
+// appendBlock appends the next part of the body to buf until buf has about limit octets. The octet before a dot tells whether
+// it begins a line, wherever the blocks are cut.
 func (r *dotReader) appendBlock(buf []byte, limit int) []byte {
 	for r.pos < len(r.data) && len(buf) < limit {
 		if r.data[r.pos] == '.' && (r.pos == 0 || r.data[r.pos-1] == '\n') {

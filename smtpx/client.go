@@ -19,7 +19,7 @@ type Client struct {
 	rate  *limiter
 }
 
-// relay is a configuration that was checked and completed, and what was found about the server since.
+// relay is a configuration that was checked and completed, with what the server showed since.
 type relay struct {
 	Config
 	addr     string // host:port
@@ -29,6 +29,7 @@ type relay struct {
 
 	early       earlyHeads
 	disbelieved falseOffers
+	pipelined   atomic.Bool  // a flight of commands was answered once
 	dialled     atomic.Int64 // connections that were tried
 }
 
@@ -197,7 +198,7 @@ func (c *Client) Send(ctx context.Context, env Envelope, body []byte) (Result, e
 	return result, sendErr
 }
 
-// send takes a job through the pool. err is what is wrong with it already.
+// send takes a job through the pool, unless there is an error already.
 func (c *Client) send(j *job, err *Error) (Result, error) {
 	if err != nil || len(j.todo) == 0 {
 		return j.finish(err)

@@ -18,7 +18,7 @@ var errTimeout = fmt.Errorf("no reply: %w", os.ErrDeadlineExceeded)
 
 const (
 	// maxFlight is the most recipients of one transaction. Every server takes 100 (RFC 5321 §4.5.3.1.8). The replies to so many
-	// commands fit the queue of the reader, so that neither side can block the other for good (RFC 2920 §3.1).
+	// commands fit the queue of the reader: neither side can block the other for good (RFC 2920 §3.1).
 	maxFlight = 100
 	// blockSize is the number of octets of one write within a body.
 	blockSize = 64 << 10
@@ -125,6 +125,7 @@ func (c *conn) takeLimits() {
 	c.messages = c.pool.messageLimit()
 	c.messages -= rand.IntN(c.messages/10 + 1)              //nolint:gosec // jitter
 	c.maxAge = c.relay.MaxAge - rand.N(c.relay.MaxAge/10+1) //nolint:gosec // jitter
+	c.rcptMax = min(c.rcptMax, c.pool.recipientLimit())
 	if f := c.relay.profile.Recipients; f.Sure() {
 		c.rcptMax = min(c.rcptMax, f.Value)
 	}

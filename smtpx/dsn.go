@@ -6,13 +6,13 @@ import (
 	"slices"
 )
 
-// maxENVID is the longest ENVID (RFC 3461 §4.4).
+// maxENVID is the length of the longest ENVID, encoded (RFC 3461 §4.4).
 const maxENVID = 100
 
-// check tells whether the values may stand on the wire.
+// check refuses values that must not be sent.
 func (d *DSN) check() error {
-	if len(d.ID) > maxENVID {
-		return fmt.Errorf("DSN: the id has more than %d characters", maxENVID)
+	if len(appendXtext(nil, d.ID)) > maxENVID {
+		return fmt.Errorf("DSN: the id has more than %d characters in the encoding of RFC 3461", maxENVID)
 	}
 	for i := range len(d.ID) {
 		if d.ID[i] < ' ' || d.ID[i] > '~' {

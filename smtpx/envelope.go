@@ -2,41 +2,44 @@ package smtpx
 
 import "context"
 
-// Envelope says between whom a message travels. The header fields of the message are not looked at.
+// Envelope holds the sender and the recipients of a message. Its header fields do not matter for it.
 type Envelope struct {
-	// From is the reverse-path, to which failure reports go: local@domain without angle brackets. "" is the null
+	// From is the reverse-path, the address for failure reports: local@domain without angle brackets. "" is the null
 	// reverse-path of RFC 5321 §4.5.5.
 	From string
-	// To are the recipients, at least one. A recipient whose address cannot be sent gets its own outcome; the others are
-	// sent to.
+	// To are the recipients, at least one. A recipient with an invalid address gets an error of its own; the others get the
+	// message.
 	To []string
-	// Commit, when set, is called once, after at least one recipient was accepted and before the first byte of the body may
-	// leave. Where the server allows the whole message in one flight it is called before that flight.
+	// Commit, when set, is called once, after at least one recipient was accepted and before the first octet of the body may
+	// leave. When the whole message goes in one flight, it is called before that flight.
 	//
-	// An error abandons the message: nothing of the body is sent, and [Client.Send] returns an [*Error] of
-	// [ClassRecycle] in which errors.Is finds the hook's error. The hook must return when ctx, which is Send's, is done.
+	// An error abandons the message. Nothing of the body is sent, and [Client.Send] returns an [*Error] of [ClassRecycle] that
+	// wraps it. After nil the message may still not be sent, when ctx is done or the connection ends. ctx is that of Send; the
+	// hook must return when it is done.
 	Commit func(ctx context.Context) error
-	// CommitAccepted, when set, is called before each transaction's body may leave, behind Commit, with the recipients that
-	// the body is about to leave for, as indexes of To in their order: those that the relay has accepted, or all of the transaction
-	// where everything goes in one flight. A recipient that no call has named was certainly not sent to. A message whose
-	// recipients have to be split has several transactions; a recipient is named again when a kept connection was dead and
-	// the transaction is repeated on another. Errors, and ctx, are as with Commit; what earlier transactions were accepted for stays.
+	// CommitAccepted, when set, is called after Commit before the body of each transaction may leave. accepted has the
+	// recipients that the body is about to leave for, as indexes of To in ascending order: those that the relay accepted, or all
+	// of the transaction when it goes in one flight. A recipient that no call names certainly did not get the message.
+	//
+	// A message with too many recipients for the relay has several transactions. A recipient is named again when the connection
+	// turned out to be dead and the transaction is repeated on another. Errors and ctx are as with Commit; what earlier
+	// transactions were accepted for stays.
 	CommitAccepted func(ctx context.Context, accepted []int) error
 
-	// DSN asks for delivery status notifications (RFC 3461). It is ignored where the server does not offer DSN.
+	// DSN asks for delivery status notifications (RFC 3461). It is ignored by a server that does not offer DSN.
 	DSN DSN
-	// RequireTLS demands that every further hop uses TLS with verification (RFC 8689). A server that does not offer
-	// REQUIRETLS, or a session without TLS, is an error of ClassConfig, and nothing is sent.
+	// RequireTLS demands verified TLS on every further hop (RFC 8689). Without TLS here, or without the server's offer of
+	// REQUIRETLS, Send fails with ClassConfig and sends nothing.
 	RequireTLS bool
 }
 
-// DSN says which notifications about a message are wanted. The zero value leaves that to the server.
+// DSN asks for notifications about a message. The zero value leaves them to the server.
 type DSN struct {
-	// ID comes back in notifications (ENVID). Printable ASCII, at most 100 characters.
+	// ID is returned in notifications (ENVID). Printable ASCII, at most 100 characters in the encoding of RFC 3461 §4.
 	ID string
-	// Return is how much of the message comes back with them. Defaults to the server's choice.
+	// Return is how much of the message a notification returns. Defaults to the server's choice.
 	Return DSNReturn
-	// Notify are the occasions. NotifyNever stands alone. None means the server's choice.
+	// Notify are the occasions. NotifyNever must stand alone. Defaults to the server's choice.
 	Notify []DSNNotify
 }
 
@@ -60,24 +63,24 @@ const (
 	NotifyDelay   DSNNotify = "DELAY"
 )
 
-// Result is what became of a message.
+// Result is the outcome of a message.
 type Result struct {
-	// Outcomes has one entry per recipient in the order of Envelope.To, always, also when Send returns an error.
+	// Outcomes has one entry per recipient in the order of Envelope.To, with an error of Send, too.
 	Outcomes []Outcome
-	// ProviderID is the name that the relay gave the message in its reply to the final dot, "" if it gave none.
+	// ProviderID is the relay's name for the message, from its reply to the final dot, "" for none.
 	ProviderID string
-	// Reply answers the final dot. It is zero if the dialogue did not get there.
+	// Reply is the answer to the final dot. It is zero when there was none.
 	Reply Reply
-	// Host is the host:port that was connected to, "" if there was no connection.
+	// Host is the host:port of the relay, "" when no connection took the message.
 	Host string
 }
 
-// Outcome is what became of a message for one recipient.
+// Outcome is the outcome of a message for one recipient.
 type Outcome struct {
 	// Recipient is the address as it stands in Envelope.To.
 	Recipient string
-	// Accepted is true when the relay took responsibility: the recipient and then the message were answered with 2xx.
+	// Accepted is true when the relay took responsibility: it answered the recipient and then the message with 2xx.
 	Accepted bool
-	// Err says why not. It is nil exactly when Accepted is true.
+	// Err is the reason when it did not. It is nil exactly when Accepted is true.
 	Err *Error
 }

@@ -96,10 +96,10 @@ func (e *Error) Error() string {
 		b.WriteString(e.Reply.String())
 		if e.Err != nil {
 			b.WriteString(": ")
-			b.WriteString(printable(e.Err.Error()))
+			b.WriteString(e.cause())
 		}
 	case e.Err != nil:
-		b.WriteString(printable(e.Err.Error()))
+		b.WriteString(e.cause())
 	default:
 		b.WriteString("failed")
 	}
@@ -107,6 +107,15 @@ func (e *Error) Error() string {
 	b.WriteString(string(e.Class))
 	b.WriteString(")")
 	return b.String()
+}
+
+// cause returns the words of Err without those of the stage, which net and crypto/tls repeat.
+func (e *Error) cause() string {
+	text := printable(e.Err.Error())
+	for _, prefix := range []string{": ", " "} {
+		text = strings.TrimPrefix(text, string(e.Stage)+prefix)
+	}
+	return text
 }
 
 // Unwrap returns Err.

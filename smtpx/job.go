@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// job is one call of Send on its way through the pool. Until a connection takes it, it belongs to Send and the pool; from
-// then on to the connection, until done is closed.
+// job is one call of Send on its way through the pool. It belongs to Send and the pool until a connection takes it, and then to
+// that connection until done is closed.
 type job struct {
-	ctx  context.Context //nolint:containedctx // a job is a call of Send on its way: it lives exactly as long
+	ctx  context.Context //nolint:containedctx // a job lives exactly as long as its call of Send
 	env  Envelope
 	from address
 	to   []address
@@ -18,8 +18,9 @@ type job struct {
 
 	todo      []int     // recipients without an outcome
 	committed bool      // the hook was called and agreed
-	restarted bool      // the connection ended while a hook ran, and another took the job
-	began     time.Time // when a connection first took it
+	restarted bool      // the connection ended while a hook ran, or was used up, and another took the job
+	resized   bool      // the message was refused because of its number of recipients
+	began     time.Time // when a connection took it first
 	res       Result
 	done      chan struct{}
 
@@ -35,7 +36,7 @@ const (
 	jobGone                    // withdrawn by Send
 )
 
-// newJob checks the message and the addresses. Its job can be finished also when there is an error.
+// newJob checks the message and the addresses. The job can be finished although there is an error.
 func newJob(ctx context.Context, env Envelope, data []byte) (*job, *Error) {
 	j := &job{ctx: ctx, env: env, done: make(chan struct{})}
 	j.res.Outcomes = make([]Outcome, len(env.To))
@@ -101,7 +102,7 @@ func (j *job) result() (Result, error) {
 	return j.res, nil
 }
 
-// report tells an observer what became of the job.
+// report describes the outcome of the job to an observer.
 func (j *job) report(host string, start time.Time, err error) MessageDone {
 	m := MessageDone{Host: host, Recipients: len(j.res.Outcomes), Size: j.body.size(), Duration: time.Since(start), Err: err}
 	m.Waited = m.Duration
@@ -116,8 +117,8 @@ func (j *job) report(host string, start time.Time, err error) MessageDone {
 	return m
 }
 
-// gaveUp is the error of a message whose context was done before it could be accepted. Where time ran out, trying again at
-// once would run into the same.
+// gaveUp returns the error of a message whose context was done before it could be accepted. When time ran out, trying again at
+// once would end alike.
 func gaveUp(stage Stage, cause error) *Error {
 	if errors.Is(cause, context.DeadlineExceeded) {
 		return &Error{Stage: stage, Class: ClassTransient, Err: cause}
@@ -125,7 +126,7 @@ func gaveUp(stage Stage, cause error) *Error {
 	return notSent(stage, cause)
 }
 
-// notSent is the error of a message that was given up on this side: it is as good as before.
+// notSent returns the error of a message that the client gave up. Nothing was sent, and nothing is wrong with the relay.
 func notSent(stage Stage, cause error) *Error {
 	return &Error{Stage: stage, Class: ClassRecycle, Err: cause}
 }

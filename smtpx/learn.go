@@ -6,20 +6,21 @@ import (
 	"time"
 )
 
-// limits are what a pool keeps to: the configuration's, narrowed by what the server was found to allow. The pool's mutex
-// guards them.
+// limits are those of a pool: the configured ones, narrowed by what the server showed. The pool's mutex guards them.
 type limits struct {
 	connections int       // at a time
 	narrowed    time.Time // when connections was last changed
 
-	messages learnt[int]           // of one connection
-	idle     learnt[time.Duration] // of a connection without work
+	messages   learnt[int]           // of one connection
+	recipients learnt[int]           // of one transaction
+	idle       learnt[time.Duration] // of a connection without work
 }
 
 func newLimits(r *relay) limits {
 	return limits{
 		connections: r.Connections,
 		messages:    learnt[int]{configured: r.MaxMessages, value: r.MaxMessages},
+		recipients:  learnt[int]{configured: maxFlight, value: maxFlight},
 		idle:        learnt[time.Duration]{configured: r.Idle, value: r.Idle},
 	}
 }
@@ -41,7 +42,7 @@ type learnt[T ~int | ~int64] struct {
 	seen              time.Time
 }
 
-// observe takes what one connection showed. It reports whether the limit changed.
+// observe takes the limit that one connection showed. It reports whether the limit in force changed.
 func (l *learnt[T]) observe(v T) bool {
 	first := l.witness
 	l.witness = v
@@ -116,8 +117,8 @@ func (p *pool) learnConnections(n int, r Reply) {
 	}
 }
 
-// learn takes what a refusal on connection c says about the server. What it says about a rate or a login is for the caller of
-// Send, who finds it in the class.
+// learn narrows the limits by a refusal on connection c. A refusal about a rate or a login changes none of them: the caller of
+// Send sees it in the class.
 func (p *pool) learn(c *conn, e *Error) {
 	p.mu.Lock()
 	defer p.report()
@@ -135,9 +136,16 @@ func (p *pool) learn(c *conn, e *Error) {
 	}
 }
 
+// learnRecipients notes that the server takes no more than n recipients in a transaction.
+func (p *pool) learnRecipients(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limits.recipients.observe(n)
+}
+
 // learnIdle notes that the server ended a connection that had no work since its last message. The caller holds mu.
 //
-// A server that shuts down ends all connections, however long they were idle; what several say at that moment counts once.
+// A server that shuts down ends all connections, however long they were idle. Several ends at one moment count once.
 func (p *pool) learnIdle(c *conn, r Reply) {
 	limit := time.Since(c.lastUsed) * 4 / 5
 	if limit < minIdle || limit >= p.limits.idle.current() || shutsDown(r) || c.lastUsed.Before(p.idleSeen) {
@@ -158,7 +166,7 @@ func shutsDown(r Reply) bool {
 			func(word string) bool { return strings.Contains(text, word) })
 }
 
-// record keeps what was learnt until report is called. The caller holds mu.
+// record keeps a change until report is called. The caller holds mu.
 func (p *pool) record(l Learned) {
 	if p.relay.Observer.Learned != nil {
 		l.Host = p.relay.addr
@@ -166,7 +174,7 @@ func (p *pool) record(l Learned) {
 	}
 }
 
-// report tells the observer what was learnt. The caller does not hold mu: the observer may ask the client.
+// report passes the recorded changes to the observer. The caller does not hold mu: the observer may ask the client.
 func (p *pool) report() {
 	p.mu.Lock()
 	learned := p.learned
@@ -189,6 +197,23 @@ func (p *pool) messageLimit() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.limits.messages.current()
+}
+
+// recipientLimit returns how many recipients a transaction may have.
+func (p *pool) recipientLimit() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.limits.recipients.current()
+}
+
+// usedUp notes that the server refused a further message on connection c.
+func (p *pool) usedUp(c *conn, r Reply) {
+	p.mu.Lock()
+	defer p.report()
+	defer p.mu.Unlock()
+	if p.limits.messages.observe(c.carried) {
+		p.record(Learned{Effect: EffectSessionCap, Value: c.carried, Reply: r})
+	}
 }
 
 // hungUp notes that the server ended connection c while it was idle.

@@ -18,7 +18,7 @@ type limiter struct {
 	once    sync.Once
 }
 
-// slack is how much unused time may be caught up on, so that a timer's lateness does not lower the rate.
+// slack is how much unused time may be made up for. Without it a timer's lateness would lower the rate.
 const slack = 100 * time.Millisecond
 
 func newLimiter(perSecond float64) *limiter {

@@ -24,7 +24,7 @@ func (m *plain) start() ([]byte, error) {
 func (m *plain) next([]byte) ([]byte, error) { return nil, errChallenge }
 func (m *plain) done() error                 { return nil }
 
-// login is the mechanism of draft-murchison-sasl-login. It answers in order, whatever the prompts say.
+// login is the mechanism of draft-murchison-sasl-login. It answers in order and ignores the texts of the prompts.
 type login struct{ answers []string }
 
 func (m *login) start() ([]byte, error) { return nil, nil }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// checkEHLO tells whether name may stand after EHLO (RFC 5321 §4.1.1.1): a fully-qualified host name, an address literal,
-// or towards loopback "localhost".
+// checkEHLO refuses a name that must not follow EHLO (RFC 5321 §4.1.1.1). A fully-qualified host name or an address literal
+// may, and "localhost" towards loopback.
 func checkEHLO(name string, loopback bool) error {
 	if strings.HasPrefix(name, "[") {
 		if !validLiteral(name) {
@@ -33,8 +33,8 @@ func checkEHLO(name string, loopback bool) error {
 	return nil
 }
 
-// checkHostname tells whether name is a fully-qualified ASCII host name (RFC 1123 §2.1): its error completes a sentence
-// that begins with the name.
+// checkHostname refuses what is no fully-qualified ASCII host name (RFC 1123 §2.1). Its error completes a sentence that begins
+// with the name.
 func checkHostname(name string) error {
 	switch {
 	case name == "":
@@ -76,7 +76,8 @@ func letterDigit(r rune) bool {
 	return (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') || (r >= '0' && r <= '9')
 }
 
-// validLiteral knows the literals of RFC 5321 §4.1.3, apart from the General-address form that nobody registered.
+// validLiteral tells whether s is an address literal of RFC 5321 §4.1.3. It does not know the General-address form, which has no
+// registered tag.
 func validLiteral(s string) bool {
 	inner, ok := strings.CutPrefix(s, "[")
 	if !ok || !strings.HasSuffix(inner, "]") {
@@ -91,7 +92,7 @@ func validLiteral(s string) bool {
 	return err == nil && a.Is4()
 }
 
-// addressLiteral writes a local address as RFC 5321 §4.1.3 has it, "" if it is no IP address.
+// addressLiteral returns the literal of an address (RFC 5321 §4.1.3), "" if it is no IP address.
 func addressLiteral(addr net.Addr) string {
 	a, ok := addrIP(addr)
 	if !ok {
@@ -135,8 +136,8 @@ func ehloName(configured string, local net.Addr, loopback bool) (string, error) 
 	return "", errors.New("no EHLO name: the host's name is not fully qualified and the local address is unknown; set one")
 }
 
-// relayHost checks the name or address of a relay, and gives an international name in its ASCII form, which is the one that is
-// looked up and that certificates have.
+// relayHost checks the name or address of a relay. It returns an international name in its ASCII form, which is looked up and
+// stands in certificates.
 func relayHost(host string) (string, error) {
 	if host == "" {
 		return "", errors.New("the host is missing")
@@ -162,7 +163,7 @@ func relayHost(host string) (string, error) {
 	return host, nil
 }
 
-// loopbackHost tells whether host, a name or an address, is this machine by definition (RFC 6761 §6.3).
+// loopbackHost tells whether a name or an address is this machine by definition (RFC 6761 §6.3).
 func loopbackHost(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true

@@ -54,7 +54,7 @@ type StageDone struct {
 	Duration time.Duration
 	// Code is that of the reply, 0 if there was none.
 	Code int
-	// Err is what went wrong, nil for success.
+	// Err is the failure, nil for success.
 	Err *Error
 }
 
@@ -71,7 +71,7 @@ type MessageDone struct {
 	Err error
 }
 
-// Learned describes what the pool keeps to from now on.
+// Learned describes a change of what the pool keeps to.
 type Learned struct {
 	Host string
 	// Effect is the kind of limit. Value is the limit: messages, connections, or seconds.
@@ -79,7 +79,7 @@ type Learned struct {
 	Value  int
 	// Extension is the one that is not used any more, with EffectFalseOffer only.
 	Extension string
-	// Reply is what taught it.
+	// Reply is the reason. Its Code is 0 when there was no reply.
 	Reply Reply
 }
 
@@ -88,7 +88,7 @@ type Learned struct {
 type Line struct {
 	Connection int
 	Time       time.Time
-	// Client is true for what the client said.
+	// Client is true for a line of the client.
 	Client bool
 	// Text is the line without its ending, control characters replaced.
 	Text string

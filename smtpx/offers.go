@@ -1,6 +1,8 @@
 package smtpx
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -39,15 +41,71 @@ func (f *falseOffers) add(keyword string) bool {
 // it for three days; the parameter without= of the URL names it for good.
 const EffectFalseOffer Effect = "false-offer"
 
-// disbelieve stops using an extension because of a reply on connection c.
-func (p *pool) disbelieve(c *conn, keyword string, r Reply) {
+// disbelieve stops using an extension because of a reply on connection c. It reports whether the extension was used before.
+func (p *pool) disbelieve(c *conn, keyword string, r Reply) bool {
 	if !p.relay.disbelieved.add(keyword) {
-		return
+		return false
 	}
 	p.mu.Lock()
 	p.record(Learned{Effect: EffectFalseOffer, Extension: keyword, Reply: c.scrub(r)})
 	p.mu.Unlock()
 	p.report()
+	return true
+}
+
+// falseOffer tells whether a refusal says that the server does not do what it offers: a flight of commands, or a parameter. The
+// extension is not used any more then, and the message goes on another connection.
+func (c *conn) falseOffer(t *transaction, stage Stage, r Reply) bool {
+	if !dialogueFault(r) && r.Code != 554 || t.complete || t.stale || len(t.accepted) > 0 && stage == StageRcpt {
+		return false
+	}
+	text := strings.ToLower(r.Text())
+	names := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
+	}
+	var keywords []string
+	switch {
+	case names("pipelin", "synchroniz"):
+		keywords = []string{"PIPELINING"}
+	case stage == StageData || !dialogueFault(r):
+		return false
+	case r.Code != 555 && !names("param", "option", "argument", "size", "body", "envid", "notify", "ret="):
+		return false
+	case stage == StageRcpt:
+		keywords = []string{"DSN"}
+	case names("size"):
+		keywords = []string{"SIZE"}
+	case names("body", "8bit"):
+		keywords = []string{"8BITMIME"}
+	default:
+		keywords = []string{"SIZE", "8BITMIME", "DSN"}
+	}
+	changed := false
+	for _, keyword := range keywords {
+		if c.sends(t, keyword) {
+			changed = c.pool.disbelieve(c, keyword, r) || changed
+		}
+	}
+	if changed {
+		c.cut()
+		c.moveOn(t)
+	}
+	return changed
+}
+
+// sends tells whether a transaction uses an extension.
+func (c *conn) sends(t *transaction, keyword string) bool {
+	if !c.offers(keyword) {
+		return false
+	}
+	switch keyword {
+	case "8BITMIME":
+		return t.job.body.bit8
+	case "DSN":
+		d := t.job.env.DSN
+		return d.ID != "" || d.Return != "" || len(d.Notify) > 0
+	}
+	return true
 }
 
 // announced tells whether the server offers an extension.

@@ -9,8 +9,8 @@ import (
 )
 
 // pool hands jobs to connections, first come, first served. It opens a connection when a job waits and the limit allows one.
-// Until a dial has succeeded it tries one at a time, so that a relay that is down or refuses the password is not tried many
-// times at once.
+// Until a dial has succeeded it tries one at a time: a relay that is down or refuses the password must not be tried many times
+// at once.
 type pool struct {
 	relay *relay
 
@@ -143,7 +143,7 @@ func (p *pool) connect() {
 	p.grow()
 	p.mu.Unlock()
 
-	// Until the connection takes its first job it counts as being dialled: nobody must dial another for that job.
+	// It counts as being dialled until it takes its first job: no other may be dialled for that job.
 	c := newConn(s, p)
 	c.serve()
 	c.end()
@@ -221,8 +221,8 @@ func (p *pool) hasWaiting() bool {
 	return len(p.waiting) > 0
 }
 
-// offerNext takes the job that waits longest, so that a connection can send its head early, if the job fits. It returns nil
-// if not, or if there are more connections than wanted.
+// offerNext takes the job that waits longest, for a connection that can send its head early. It returns nil if the job does not
+// fit, or if there are more connections than configured.
 func (p *pool) offerNext(fits func(*job) bool) *job {
 	p.mu.Lock()
 	defer p.mu.Unlock()

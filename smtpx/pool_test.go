@@ -434,7 +434,7 @@ func TestServerTakesFewerConnections(t *testing.T) {
 func TestUnansweredQuitKeepsNoPlace(t *testing.T) {
 	config := smtptest.Config{Hook: smtptest.At(smtptest.StageQuit, -1, smtptest.Action{End: smtptest.Stall})}
 	opts := []smtpx.Option{func(c *smtpx.Config) { c.Connections, c.MaxMessages = 1, 1 }}
-	bubble(t, config, opts, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+	bubble(t, config, opts, func(t *testing.T, _ *smtptest.Server, client *smtpx.Client) {
 		start := time.Now()
 		for range 5 {
 			if _, err := client.Send(t.Context(), envelope("b@example.net"), message("x")); err != nil {

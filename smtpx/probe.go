@@ -7,13 +7,13 @@ import (
 	"slices"
 )
 
-// Report is what [Client.Probe] found.
+// Report is the result of [Client.Probe].
 type Report struct {
 	// Host is the host:port of the configuration, Remote the address that answered.
 	Host, Remote string
 	// Banner is the server's greeting.
 	Banner Reply
-	// EHLO is the name that was given.
+	// EHLO is the name that the client gave.
 	EHLO string
 	// TLSVersion and TLSCipher are as crypto/tls names them, "" without TLS.
 	TLSVersion, TLSCipher string
@@ -21,7 +21,7 @@ type Report struct {
 	Extensions []string
 	// Mechanism is the one that AUTH used, "" for none.
 	Mechanism string
-	// Steps are the stages that were gone through and their durations, in order. The stage that failed is the last.
+	// Steps are the stages in order, with their durations. A stage that failed is the last.
 	Steps []Step
 }
 

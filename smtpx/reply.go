@@ -63,7 +63,7 @@ func (r Reply) String() string {
 	return s
 }
 
-// errReply marks what is no reply of SMTP. The connection that brought it is out of step and must not be used again.
+// errReply marks text that is no reply of SMTP. Its connection is out of step and must not be used again.
 var errReply = errors.New("malformed reply")
 
 // quotedError is an errReply that quotes the line.
@@ -141,7 +141,7 @@ func readLine(br *bufio.Reader, limit int) (line []byte, length int, err error) 
 	return line, length, err
 }
 
-// parseReplyLine parses one line, its ending included. A bare LF ends a line, too: to lose a verdict for it would help nobody.
+// parseReplyLine parses one line, its ending included. A bare LF ends a line, too.
 func parseReplyLine(line []byte) (code int, text string, last bool, err error) {
 	line = line[:len(line)-1]
 	if n := len(line); n > 0 && line[n-1] == '\r' {

@@ -155,3 +155,25 @@ func TestScopeWithoutARule(t *testing.T) {
 		}
 	}
 }
+
+func TestStatedMoment(t *testing.T) {
+	now := time.Date(2035, time.January, 1, 9, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Duration{
+		"limit reached, not before mon, 01 jan 2035 10:00:00 utc": time.Hour,
+		"blocked until monday, 1 january 2035 09:30 gmt":          30 * time.Minute,
+		"quota resets at 2035-01-01t09:10:00z":                    10 * time.Minute,
+		"quota resets on 2035-01-01 12:00:00 +02:00":              time.Hour,
+		"try again after 2035-01-01t10:00:00.123+0000":            time.Hour,
+		"until mon, 01 jan 2035 05:00:00 -0500":                   time.Hour,
+		"until sun, 31 dec 2034 10:00:00 utc":                     0, // it is over
+		"until mon, 01 jan 2036 10:00:00 utc":                     maxRetryAfter,
+		"until mon, 41 jan 2035 10:00:00 utc":                     0,
+		"message of mon, 01 jan 2035 10:00:00 utc refused":        0,
+		"until further notice":                                    0,
+		"until 2035-13-01t10:00:00z":                              0,
+	} {
+		if got := statedMoment(text, now); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}

@@ -6,8 +6,8 @@ import (
 	"github.com/xdg-go/stringprep"
 )
 
-// queryProfile is SASLprep (RFC 4013) for what is looked up: characters that Unicode 3.2 did not have are allowed, which
-// stringprep.SASLprep, the profile for what is stored, forbids.
+// queryProfile is SASLprep (RFC 4013) for strings that are looked up. It allows characters that Unicode 3.2 did not have.
+// stringprep.SASLprep, which is for strings that are stored, forbids them.
 var queryProfile = stringprep.Profile{
 	Mappings:  stringprep.SASLprep.Mappings,
 	Normalize: true,
@@ -18,7 +18,8 @@ var queryProfile = stringprep.Profile{
 	CheckBiDi: true,
 }
 
-// prepareUser and preparePassword are what SCRAM wants done (RFC 5802 §5.1 and §2.2). Their errors do not quote anything.
+// prepareUser and preparePassword prepare a user name and a password for SCRAM (RFC 5802 §5.1 and §2.2). Their errors quote
+// nothing.
 func prepareUser(s string) (string, error) {
 	p, err := queryProfile.Prepare(s)
 	if err != nil || p == "" {

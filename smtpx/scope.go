@@ -1,27 +1,27 @@
 package smtpx
 
-// Scope says how much a failure concerns: whoever must stop something for it need not stop more than that.
+// Scope says how much a failure concerns. Nothing more than that need be stopped for it.
 type Scope string
 
 // The scopes, from the narrowest to the widest.
 const (
 	// ScopeRecipient: this recipient of this message. Everything else may go on.
 	ScopeRecipient Scope = "recipient"
-	// ScopeMessage: this message, whoever it goes to.
+	// ScopeMessage: this message for all its recipients.
 	ScopeMessage Scope = "message"
-	// ScopeSession: this connection. A new one may do what it did not.
+	// ScopeSession: this connection. A new one may succeed.
 	ScopeSession Scope = "session"
-	// ScopeSender: messages with this sender, or from this sender to recipients like this one. Those of other senders may be
-	// taken; only when they are refused alike is it the relay that must be mended.
+	// ScopeSender: messages with this sender, or from this sender to recipients like this one. Other senders' may be taken. The
+	// fault is the relay's only if theirs are refused, too.
 	ScopeSender Scope = "sender"
-	// ScopeLogin: the account at the relay: everything that is sent with these credentials.
+	// ScopeLogin: everything that is sent with these credentials.
 	ScopeLogin Scope = "login"
-	// ScopeRelay: the relay as it is configured, or this host in its eyes: everything that would be sent through it.
+	// ScopeRelay: everything that would be sent through the relay, as it is configured or from this host.
 	ScopeRelay Scope = "relay"
 )
 
-// Scope says what the failure concerns. It is that of the rule where the rule has one; otherwise it follows from Class and
-// Stage, also for an Error that did not come from this package. A failure without a class concerns the relay.
+// Scope returns what the failure concerns: the scope of the rule, or else what follows from Class and Stage. It serves an Error
+// from outside this package, too. A failure without a class concerns the relay.
 func (e *Error) Scope() Scope {
 	if e.scope != "" {
 		return e.scope

@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// What a server may ask of the key derivation. RFC 7677 §4 wants 4096 rounds at least; without a bound above, a server could
-// keep the client busy for hours.
+// Bounds of the rounds that a server may ask of the key derivation. RFC 7677 §4 wants at least 4096. Without an upper bound a
+// server could keep the client busy for hours.
 const (
 	minRounds = 4096
 	maxRounds = 5_000_000
@@ -29,7 +29,7 @@ type binding struct {
 	data []byte
 }
 
-// channelBinding gives the binding of the session's TLS, nil if there is none.
+// channelBinding returns the binding of the session's TLS, nil for none.
 func (s *session) channelBinding() *binding {
 	if s.tls == nil {
 		return nil
@@ -47,8 +47,7 @@ func (s *session) channelBinding() *binding {
 	return &binding{"tls-exporter", data}
 }
 
-// scram is RFC 5802 with the hashes of SCRAM-SHA-1 and SCRAM-SHA-256 (RFC 7677), and with channel binding where the name ends
-// in -PLUS.
+// scram is RFC 5802 with the hashes of SCRAM-SHA-1 and SCRAM-SHA-256 (RFC 7677). A name in -PLUS means channel binding.
 type scram struct {
 	newHash        func() hash.Hash
 	user, password string
@@ -91,7 +90,7 @@ func newSCRAM(name, user, password string, b *binding) (*scram, error) {
 		}
 		m.header, m.bound = "p="+b.name+",,", b.data
 	case b != nil:
-		m.header = "y,," // we could, and the server said that it cannot: a lie will be noticed
+		m.header = "y,," // the client can bind, and the server says that it cannot: a stripped offer shows
 	}
 	return m, nil
 }
@@ -126,7 +125,7 @@ func (m *scram) prove(first string) ([]byte, error) {
 		return nil, err
 	}
 	if !strings.HasPrefix(nonce, m.nonce) || len(nonce) == len(m.nonce) {
-		return nil, errors.New("the server's nonce does not extend ours")
+		return nil, errors.New("the server's nonce does not begin with the client's")
 	}
 	salted, err := pbkdf2.Key(m.newHash, m.password, salt, rounds, m.newHash().Size())
 	if err != nil {
@@ -153,7 +152,7 @@ func (m *scram) verify(final string) error {
 	value, _, _ = strings.Cut(value, ",")
 	signature, err := base64.StdEncoding.DecodeString(value)
 	if !ok || err != nil || !hmac.Equal(signature, m.serverSignature) {
-		return errors.New("the server does not know the password: it may not be the one that it claims to be")
+		return errors.New("the server does not know the password: it may be an impostor")
 	}
 	m.proved = true
 	return nil
@@ -165,7 +164,7 @@ func (m *scram) mac(key []byte, text string) []byte {
 	return h.Sum(nil)
 }
 
-// parseServerFirst reads "r=nonce,s=salt,i=rounds". Extensions behind it are ignored, mandatory ones before it refused.
+// parseServerFirst parses "r=nonce,s=salt,i=rounds". It ignores extensions behind them and refuses mandatory ones before.
 func parseServerFirst(first string) (nonce string, salt []byte, rounds int, err error) {
 	parts := strings.Split(first, ",")
 	if len(parts) < 3 || !strings.HasPrefix(parts[0], "r=") || !strings.HasPrefix(parts[1], "s=") || !strings.HasPrefix(parts[2], "i=") {

@@ -52,7 +52,7 @@ func (s *secrets) note(text string) {
 	}
 }
 
-// lower is strings.ToLower for ASCII, so that octets keep their places.
+// lower is strings.ToLower for ASCII: every octet keeps its place.
 func lower(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' {

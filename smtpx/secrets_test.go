@@ -49,10 +49,10 @@ var echoes = map[string]func(line string) string{
 	"in upper case":      func(l string) string { return "501 5.5.4 " + strings.ToUpper(l) },
 	"in quotes":          func(l string) string { return `501 5.5.4 "` + l + `"` },
 	"decoded":            func(l string) string { return "535 5.7.8 " + printableBase64(l) },
-	"as hexadecimal":     func(l string) string { return "535 5.7.8 " + hex.EncodeToString([]byte(canary)) },
-	"percent-encoded":    func(l string) string { return "535 5.7.8 " + url.QueryEscape(canary) },
+	"as hexadecimal":     func(string) string { return "535 5.7.8 " + hex.EncodeToString([]byte(canary)) },
+	"percent-encoded":    func(string) string { return "535 5.7.8 " + url.QueryEscape(canary) },
 	"then hangs up":      func(l string) string { return "535-5.7.8 " + l + "\x00" },
-	"as URL-safe base64": func(l string) string { return "535 5.7.8 " + base64.URLEncoding.EncodeToString([]byte(canary)) },
+	"as URL-safe base64": func(string) string { return "535 5.7.8 " + base64.URLEncoding.EncodeToString([]byte(canary)) },
 }
 
 const canary = "sup3r/s3cr3t+c4nary?~"

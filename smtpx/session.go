@@ -133,7 +133,9 @@ func (s *session) greet() (Reply, *Error) {
 	r, err := s.readReply()
 	if err != nil && r.Code == 0 {
 		e := s.broken(StageBanner, err)
-		switch {
+		switch alert := tlsAlert(err); {
+		case alert != "": // TLS 1.3 refuses a client certificate after the handshake
+			e.Class, e.Hint = ClassConfig, alert
 		case errors.Is(err, errReply):
 			e.Hint = "the port does not speak SMTP in clear text; if it expects TLS from the first byte, use smtps://"
 		case errors.Is(err, os.ErrDeadlineExceeded) && s.relay.TLS != TLSImplicit:
@@ -197,7 +199,8 @@ func (s *session) upgrade(ctx context.Context) *Error {
 			return nil
 		}
 		return &Error{Stage: StageStartTLS, Class: ClassConfig, Err: errors.New("the server does not offer STARTTLS"),
-			Hint: "use smtps:// if the relay expects TLS from the first byte; a relay without TLS needs tls=none"}
+			Hint: "use smtps:// if the relay expects TLS from the first byte; a relay without TLS needs tls=none; a relay may also " +
+				"hide its extensions from a host that it refuses"}
 	}
 	if err := s.timed(StageStartTLS, s.askTLS); err != nil {
 		return err
@@ -248,26 +251,52 @@ func (s *session) handshake(ctx context.Context) *Error {
 
 // tlsError tells a fault that an operator must mend from an outage.
 func tlsError(err error) *Error {
-	e := &Error{Stage: StageTLS, Class: ClassUnreachable, Err: err}
+	e := &Error{Stage: StageTLS, Class: ClassUnreachable, Err: plainIO(err)}
 	var (
 		record   tls.RecordHeaderError
 		verify   *tls.CertificateVerificationError
 		unknown  x509.UnknownAuthorityError
 		hostname x509.HostnameError
-		alert    tls.AlertError
 	)
-	switch {
+	switch alert := tlsAlert(err); {
 	case errors.As(err, &record):
 		e.Class = ClassConfig
 		e.Hint = "the server answered in clear text: this port expects STARTTLS, use smtp:// instead of smtps://"
 	case errors.As(err, &verify), errors.As(err, &unknown), errors.As(err, &hostname):
 		e.Class = ClassConfig
 		e.Hint = "the server's certificate cannot be verified: check the host name, the clock and the authorities (ca=FILE)"
-	case errors.As(err, &alert), strings.HasPrefix(err.Error(), "tls: "):
+	case alert != "":
+		e.Class, e.Hint = ClassConfig, alert
+	case strings.HasPrefix(err.Error(), "tls: "):
 		e.Class = ClassConfig
-		e.Hint = "client and server do not agree on TLS: versions from 1.2 are supported"
+		e.Hint = hintVersions
+	case errors.Is(err, io.EOF):
+		e.Hint = "a server may end the handshake when it does not know a version of TLS: versions from 1.2 are supported"
 	}
 	return e
+}
+
+const hintVersions = "client and server do not agree on TLS: versions from 1.2 are supported"
+
+// tlsAlert returns the hint for an alert that the server sent, "" if there was none or it speaks of an outage. The type of an
+// alert over TCP is not exported: its words are RFC 8446 §6.2's as crypto/tls has them.
+func tlsAlert(err error) string {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" {
+		return ""
+	}
+	text := op.Err.Error()
+	switch {
+	case strings.Contains(text, "internal error"), strings.Contains(text, "close notify"), strings.Contains(text, "user canceled"):
+		return ""
+	case strings.Contains(text, "certificate"), strings.Contains(text, "access denied"):
+		return "the server wants another client certificate, or any: give one with cert= and key="
+	case strings.Contains(text, "handshake failure"):
+		return hintVersions + "; a server that wants a client certificate refuses alike: give one with cert= and key="
+	case strings.Contains(text, "unrecognized name"):
+		return "the server has no certificate for this host name: check the host in the relay's URL"
+	}
+	return hintVersions
 }
 
 // within bounds the next reads and writes. On a closed connection it has no effect; the next read fails.
@@ -332,14 +361,25 @@ func refusal(p *Profile, stage Stage, r Reply) *Error {
 
 // plainIO puts the common errors of sockets in plain words.
 func plainIO(err error) error {
+	var plain *plainError
 	switch {
+	case errors.As(err, &plain):
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("the server closed the connection: %w", err)
+		return &plainError{"the server closed the connection", err}
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errTimeout):
-		return fmt.Errorf("the server did not answer in time: %w", err)
+		return &plainError{"the server did not answer in time", err}
 	}
 	return err
 }
+
+// plainError says in plain words what err means.
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
 
 // sizeLimit returns the limit in octets that the server announced (RFC 1870), 0 for none.
 func (s *session) sizeLimit() int {

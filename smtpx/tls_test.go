@@ -1,8 +1,13 @@
 package smtpx_test
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,3 +96,59 @@ fDz62d6cN3pz4r6QzJxWb3kYI95XRGOb+Ha6VRH+LKcCIQCP5XBjMtZTEdsOx+Sx
 QS1cFDCXKvkMKBFxiI70fAQlSg==
 -----END CERTIFICATE-----
 `)
+
+// An alert of the server is a fault that an operator must mend, and the hint says where. An end without one may be an outage.
+func TestAlertsOfTheServer(t *testing.T) {
+	chain, pem := smtptest.Certificate(t, "127.0.0.1")
+	authority := x509.NewCertPool()
+	authority.AppendCertsFromPEM(pem)
+	var own tls.Certificate
+	for _, block := range chain {
+		if block.Type == "CERTIFICATE" {
+			own.Certificate = append(own.Certificate, block.Bytes)
+			continue
+		}
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own.PrivateKey = key
+	}
+	for name, tc := range map[string]struct {
+		config func(*tls.Config)
+		drop   bool
+		class  smtpx.Class
+		hint   string
+	}{
+		"old version":                    {config: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS11 }, class: smtpx.ClassConfig, hint: "versions from 1.2"},
+		"client certificate, TLS 1.2":    {config: func(c *tls.Config) { c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12 }, class: smtpx.ClassConfig, hint: "cert= and key="},
+		"client certificate, TLS 1.3":    {config: func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }, class: smtpx.ClassConfig, hint: "cert= and key="},
+		"end of stream in the handshake": {drop: true, class: smtpx.ClassUnreachable, hint: "versions from 1.2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := script(t, func(c net.Conn, r *bufio.Reader, _ int) {
+				if tc.drop {
+					_, _ = r.Peek(1)
+					return
+				}
+				config := &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS10}
+				tc.config(config)
+				s := tls.Server(c, config)
+				if s.Handshake() != nil {
+					return
+				}
+				say(s, "220 x")
+				_, _ = r.Peek(1)
+			})
+			client := open(t, "smtps://"+addr, smtpx.RootCAs(authority))
+			_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
+			var e *smtpx.Error
+			if !errors.As(err, &e) || e.Class != tc.class || !strings.Contains(e.Hint, tc.hint) {
+				t.Fatalf("%v, want class %s; hint %q", err, tc.class, e.Hint)
+			}
+			if text := err.Error(); strings.Count(text, "tls:") != 1 || strings.Contains(text, "EOF") {
+				t.Errorf("words: %s", text)
+			}
+		})
+	}
+}

@@ -341,7 +341,22 @@ func (c *conn) leadLockstep(t *transaction) {
 func (c *conn) learnRecipients(t *transaction) {
 	if n := len(t.accepted); n > 0 && (t.surplus.certain || (t.surplus.refused > 1 && !t.surplus.followed)) {
 		c.rcptMax = n
+		c.pool.learnRecipients(n)
 	}
+}
+
+// shrink sends a message again, with as many recipients as were accepted, that is refused because there were more: Exim's
+// recipients_max_reject answers 552 to those beyond its limit, and 554 to the message. It is false if that is not the case.
+func (c *conn) shrink(t *transaction, r Reply) bool {
+	n := len(t.accepted)
+	if t.surplus.refused == 0 || n == 0 || !r.Permanent() || closes(r.Code) || t.job.resized {
+		return false
+	}
+	t.job.resized = true
+	c.rcptMax = n
+	c.pool.learnRecipients(n)
+	t.stale, t.accepted = true, nil
+	return true
 }
 
 // askData sends DATA by itself.
@@ -384,6 +399,12 @@ func (t *transaction) mayGetIt() []int {
 		return slices.Clone(t.rcpts)
 	}
 	return slices.Clone(t.accepted)
+}
+
+// outOfTurn tells whether a server refuses a command because it came before it was ready for it.
+func outOfTurn(r Reply) bool {
+	text := strings.ToLower(r.Text())
+	return dialogueFault(r) || (r.Code == 554 && (strings.Contains(text, "pipelin") || strings.Contains(text, "synchroni")))
 }
 
 // dialogueFault tells whether a refusal speaks of the dialogue rather than of the mail (RFC 5321 §4.2.4, RFC 3463 §3.6): the

@@ -114,7 +114,7 @@ func (c *conn) runFlight(t *transaction) {
 		return
 	}
 	t.complete = true
-	// The first refusal is the verdict. All replies are read, so that the connection stays in step.
+	// The first refusal is the verdict. All replies are read, which keeps the connection in step.
 	if !c.readMail(t) && c.dead() {
 		return
 	}
@@ -180,6 +180,11 @@ func (c *conn) conclude(t *transaction, err error, complete bool) (answered bool
 		c.cut()
 		c.pool.disbelieve(c, "CHUNKING", r)
 		c.moveOn(t)
+	case c.shrink(t, r):
+		c.settle(connReady)
+		if t.mode != transferData {
+			c.settle(connDirty)
+		}
 	default:
 		c.refusedDot(t, r)
 	}

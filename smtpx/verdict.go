@@ -20,11 +20,12 @@ func (c *conn) readMail(t *transaction) bool {
 	case r.Positive() && !closes(r.Code):
 		c.settle(connDirty)
 		return true
-	case t.early && dialogueFault(r):
+	case t.early && outOfTurn(r):
 		// The server read the commands while it was not ready for them. Nothing of the message can have been taken.
 		c.relay.early.refuse()
 		c.cut()
 		c.moveOn(t)
+	case c.falseOffer(t, StageMail, r):
 	default:
 		c.refuse(t, c.refused(StageMail, r))
 	}
@@ -61,6 +62,16 @@ func (c *conn) read(t *transaction, stage Stage, limit time.Duration) (Reply, er
 // refuse takes a verdict on the whole message, or on the session.
 func (c *conn) refuse(t *transaction, e *Error) {
 	c.pool.learn(c, e)
+	if e.Stage == StageMail && e.Reply.Transient() && c.carried > 0 && !t.job.restarted && (e.Class == ClassTransient || e.Reply.Code == 452) {
+		// A session that is used up sounds like a relay that is busy: OpenSMTPD says "452 too many recipients" to the MAIL of
+		// each further message. A new connection knows better.
+		if e.Reply.Code == 452 && e.Class != ClassRecycle {
+			c.pool.usedUp(c, e.Reply)
+		}
+		t.job.restarted = true
+		c.moveOn(t)
+		return
+	}
 	if closes(e.Reply.Code) || e.Reply.Code < 400 {
 		c.state = connDead
 	}
@@ -83,6 +94,8 @@ func (c *conn) readRcpt(t *transaction, i int) bool {
 	o := &t.job.res.Outcomes[i]
 	switch {
 	case o.Err != nil || t.stale: // MAIL was refused: this reply adds nothing
+	case c.falseOffer(t, StageRcpt, r):
+		return false
 	case r.Positive() && !closes(r.Code):
 		t.accepted = append(t.accepted, i)
 		t.surplus.followed = t.surplus.followed || t.surplus.refused > 0
@@ -105,7 +118,7 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 	case !ends && (certain || (many && e.Rule == "rcpt")):
 		e.Class, e.scope = ClassTransient, "" // there were none before it: trying again at once leads nowhere
 	case t.complete && ends:
-		// The body has left, and the server ends the connection. Unless it still answers the body, it accepted nobody.
+		// The body has left, and the server ends the connection. It accepted none of it, unless it still answers the body.
 		t.closing = e
 	case t.complete:
 		// The body has left: the reply to it decides about the recipients that were accepted.
@@ -135,15 +148,19 @@ func (c *conn) readData(t *transaction) {
 	}
 	if r.Code == 354 {
 		t.open = true
+		c.relay.pipelined.Store(c.relay.pipelined.Load() || c.offers("PIPELINING"))
 		if t.early {
 			c.relay.early.take()
 		}
 		return
 	}
-	if len(t.accepted) > 0 && t.early && dialogueFault(r) {
+	if len(t.accepted) > 0 && t.early && outOfTurn(r) {
 		c.relay.early.refuse()
 		c.cut()
 		c.moveOn(t)
+		return
+	}
+	if c.falseOffer(t, StageData, r) || c.shrink(t, r) {
 		return
 	}
 	if closes(r.Code) || r.Code < 400 {
@@ -179,5 +196,13 @@ func (c *conn) lost(t *transaction, stage Stage, err error) {
 		c.moveOn(t) // it was dead before the message came
 		return
 	}
-	t.fail(&Error{Stage: stage, Class: ClassTransient, Err: plainIO(err)})
+	e := &Error{Stage: stage, Class: ClassTransient, Err: plainIO(err)}
+	if t.answered && stage != StageMail && errors.Is(err, os.ErrDeadlineExceeded) && c.offers("PIPELINING") && !t.open &&
+		!c.relay.pipelined.Load() {
+		// The server answered the first command of a flight and lost the others.
+		c.pool.disbelieve(c, "PIPELINING", Reply{})
+		e.Hint = "the server offers PIPELINING and did not answer a flight: the next message goes without it; without=PIPELINING " +
+			"in the relay's URL turns it off for good"
+	}
+	t.fail(e)
 }

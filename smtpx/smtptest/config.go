@@ -59,7 +59,7 @@ type Config struct {
 	// Latency is waited for before every flight of replies. Defaults to none.
 	Latency time.Duration
 
-	// Hook, when set, is asked at every stage of every session and may change what the server does. It is called by many
+	// Hook, when set, is called at every stage of every session and may change the server's behaviour. It is called by many
 	// goroutines at a time. It may block; ctx is done when the server closes.
 	Hook func(ctx context.Context, e Event) Action
 	// Discard keeps the bodies out of the ledger: Message.Data is nil, Size is right. It is for load.
@@ -88,17 +88,17 @@ const (
 	StageOther    Stage = "other" // any other command
 )
 
-// Event is what the hook is asked about.
+// Event describes the moment at which the hook is called.
 type Event struct {
 	Stage   Stage
 	Session Session
 	// Line is the command as it was received, without its line ending, "" where there is none.
 	Line string
-	// Message is what was received, at StageDot only.
+	// Message is the message that was received, at StageDot only.
 	Message *Message
 }
 
-// Session says who is connected, as far as is known at the stage.
+// Session describes the connected client, as far as is known at the stage.
 type Session struct {
 	// ID numbers the sessions of a server from 1.
 	ID int
@@ -109,18 +109,18 @@ type Session struct {
 	// TLS is the version, such as "TLS 1.3", "" in clear. Resumed tells whether the handshake was short.
 	TLS     string
 	Resumed bool
-	// User is who authenticated, and Mechanism how.
+	// User is the user that AUTH accepted, by Mechanism.
 	User, Mechanism string
 	// Messages counts those that were accepted before.
 	Messages int
 }
 
-// Action is what a server does at a stage. The zero value is the normal course.
+// Action changes the server's behaviour at a stage. The zero value changes nothing.
 type Action struct {
 	// Delay is waited for first.
 	Delay time.Duration
 	// Reply is sent instead of the normal reply, and the command is not carried out. Lines are separated by "\n"; each must
-	// bear its code. At StageDot a reply that begins with 2 accepts the message.
+	// have its code. At StageDot a reply that begins with 2 accepts the message.
 	Reply string
 	// Raw is sent instead of a reply as it is.
 	Raw string
@@ -129,9 +129,9 @@ type Action struct {
 	// After makes the other fields act when so many octets of the body were read. At StageBody only. Without an End the rest
 	// of the body is read and thrown away, and gets no other reply.
 	After int
-	// Withhold records the message as accepted, but sends no reply. At StageDot only; End says what follows.
+	// Withhold records the message as accepted and sends no reply. It counts at StageDot only. End ends the session then.
 	Withhold bool
-	// End ends the session after what was said above.
+	// End ends the session after the other fields took effect.
 	End End
 }
 

@@ -6,6 +6,5 @@
 //	…
 //	messages, err := srv.WaitMessages(ctx, 1)
 //
-// [New] belongs to a test, [Start] to a program. The server is for tests: it keeps what it accepts in memory and delivers it
-// nowhere. All methods of [Server] may be used concurrently.
+// [New] is for a test, [Start] for a program. The server keeps the messages that it accepts in memory and delivers none. All methods of [Server] may be used concurrently.
 package smtptest

@@ -25,13 +25,13 @@ type Message struct {
 	Size int
 	// MessageID is the header field with its brackets, "" if there is none.
 	MessageID string
-	// ID is the name that the server gave the message in its reply.
+	// ID is the server's name for the message, from its reply.
 	ID string
 	// Received is when it was complete.
 	Received time.Time
-	// Withheld tells that the server accepted the message but did not say so.
+	// Withheld is true when the server accepted the message and did not say so.
 	Withheld bool
-	// Session is the session that brought it.
+	// Session is the session of the message.
 	Session Session
 }
 
@@ -44,7 +44,7 @@ func (m *Message) Header(name string) string {
 	return parsed.Header.Get(name)
 }
 
-// ledger keeps what was accepted.
+// ledger keeps the messages that were accepted.
 type ledger struct {
 	mu       sync.Mutex
 	messages []Message
@@ -71,8 +71,8 @@ func (l *ledger) snapshot() ([]Message, <-chan struct{}) {
 	return slices.Clip(l.messages), l.changed
 }
 
-// Messages returns what the server has accepted so far, in the order of acceptance, withheld ones included. The caller must
-// not change what the messages point to.
+// Messages returns the messages that the server accepted so far, in order, withheld ones included. The caller must not change
+// the slices in them.
 func (s *Server) Messages() []Message {
 	messages, _ := s.ledger.snapshot()
 	return messages
@@ -103,7 +103,7 @@ func (s *Server) Clear() {
 	s.ledger.messages = nil
 }
 
-// Stats counts what a server has seen.
+// Stats are the counters of a server.
 type Stats struct {
 	// Sessions is how many were begun, Open how many are open, Peak how many were at a time.
 	Sessions, Open, Peak int

@@ -213,7 +213,7 @@ func (s *session) readDot(buf *bytes.Buffer, limit int) (done bool, err error) {
 	return false, nil
 }
 
-// chunk is BDAT (RFC 3030). The octets of a chunk are read whatever becomes of it.
+// chunk is BDAT (RFC 3030). The octets of a chunk are read even if it is refused.
 func (s *session) chunk(ctx context.Context, line, args string) error {
 	sizeText, last, _ := strings.Cut(args, " ")
 	size, err := strconv.Atoi(sizeText)
@@ -305,7 +305,7 @@ func (s *session) accept(ctx context.Context, body []byte) error {
 	return s.idle(ctx)
 }
 
-// idle asks the hook what to do behind a message.
+// idle calls the hook behind a message.
 func (s *session) idle(ctx context.Context) error {
 	if s.config.Hook == nil && s.server.character.hook == nil {
 		return nil

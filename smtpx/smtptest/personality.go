@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// Personality makes a server behave like a provider's, as far as that is known from its documentation and from transcripts
-// that people published: what EHLO offers, which names and senders it takes, how it words its replies, and its habits. Fields
-// of [Config] that are set prevail.
+// Personality makes a server behave like a provider's, as far as documentation and published transcripts show it: the offers of
+// EHLO, the names and senders that it takes, the words of its replies, and its habits. Fields of [Config] that are set prevail.
 type Personality string
 
 // The personalities.
@@ -29,13 +28,13 @@ const (
 	Postmark Personality = "postmark"
 	// M365 is Microsoft 365: LOGIN and XOAUTH2, 432 for a message on a fourth connection, binary data in reply to QUIT.
 	M365 Personality = "m365"
-	// QQ wants MAIL FROM to be the login, and hangs up behind every message.
+	// QQ wants MAIL FROM to be the login, and closes the connection behind every message.
 	QQ Personality = "qq"
 	// NetEase163 wants MAIL FROM to be the login, and takes ten messages on a connection.
 	NetEase163 Personality = "163"
 )
 
-// character is what a personality consists of.
+// character holds the parts of a personality.
 type character struct {
 	banner       string
 	extensions   []string

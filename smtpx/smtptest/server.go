@@ -32,7 +32,7 @@ type Server struct {
 	closed bool
 }
 
-// TB is what [New] needs of a testing.TB.
+// TB has the methods of a testing.TB that [New] needs.
 type TB interface {
 	Helper()
 	Cleanup(func())

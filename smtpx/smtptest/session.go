@@ -90,7 +90,7 @@ func (s *session) leave() {
 	}
 }
 
-// readLine flushes what there is to say if the client waits for it, and reads a command.
+// readLine flushes the replies if the client waits for them, and reads a command.
 func (s *session) readLine(ctx context.Context) (string, error) {
 	waited := s.br.Buffered() == 0
 	if waited {
@@ -176,7 +176,7 @@ func (s *session) command(ctx context.Context, line string) error {
 	return s.answer(ctx, StageOther, line, "500 5.5.2 command not known")
 }
 
-// do asks the hook, and does what is normal unless that acts.
+// do calls the hook, and carries out the command unless the hook acts.
 func (s *session) do(ctx context.Context, stage Stage, line string, normal func() string) error {
 	a := s.ask(ctx, stage, line, nil)
 	if err := s.delay(ctx, a.Delay); err != nil {
