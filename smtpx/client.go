@@ -209,6 +209,7 @@ func (c *Client) send(j *job, err *Error) (Result, error) {
 	if cause := c.rate.wait(j.ctx); cause != nil {
 		return j.finish(gaveUp(StageDial, fmt.Errorf("waiting for the rate limit: %w", cause)))
 	}
+	defer j.awaitHook()
 	turn := time.Now()
 	defer func() { c.rate.took(time.Since(turn)) }()
 	if err := c.pool.submit(j); err != nil {

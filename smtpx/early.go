@@ -156,6 +156,7 @@ func (c *conn) appendEarlyHead() *transaction {
 			end := len(c.buf)
 			c.buf = c.appendHead(c.buf, t)
 			c.logFlight(c.buf[end:])
+			j.commitEarly()
 			c.pool.allowWithdraw(j)
 			return t
 		}

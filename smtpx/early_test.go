@@ -281,3 +281,94 @@ func TestLargeHeadsAreNotEarly(t *testing.T) {
 		t.Errorf("up to %d octets behind a final dot, want some, and at most 4096", most)
 	}
 }
+
+// The hook of a message whose head leaves early is called while the message before is not answered yet, once, and its answer
+// stays with the message. One that is old is asked for again.
+func TestHookOfAnEarlyHead(t *testing.T) {
+	boom := errors.New("lease lost")
+	for name, tc := range map[string]struct {
+		dot     smtptest.Action // to the first message
+		answer  error
+		calls   int
+		sent    int
+		hookFor time.Duration
+	}{
+		"agrees":                          {dot: smtptest.Action{Delay: time.Second}, calls: 1, sent: 2},
+		"agrees, slowly":                  {dot: smtptest.Action{Delay: time.Second}, calls: 1, sent: 2, hookFor: 3 * time.Second},
+		"refuses":                         {dot: smtptest.Action{Delay: time.Second}, answer: boom, calls: 1, sent: 1},
+		"on another connection":           {dot: smtptest.Action{Delay: time.Second, Reply: "421 4.3.2 down", End: smtptest.Close}, calls: 1, sent: 1},
+		"is asked again when it is old":   {dot: smtptest.Action{Delay: 6 * time.Second}, calls: 2, sent: 2},
+		"refuses when the first is doubt": {dot: smtptest.Action{Delay: time.Second, End: smtptest.Close}, answer: boom, calls: 1, sent: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := smtptest.Config{Extensions: []string{"PIPELINING"}, Hook: smtptest.At(smtptest.StageDot, 1, tc.dot)}
+			opts := []smtpx.Option{func(c *smtpx.Config) { c.Connections = 1 }}
+			bubble(t, config, opts, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+				smtpx.TakeEarlyHeads(client)
+				var called []time.Duration
+				start := time.Now()
+				second := make(chan error, 1)
+				env := envelope("first@example.net")
+				env.Commit = func(context.Context) error {
+					go func() {
+						env := envelope("second@example.net")
+						env.Commit = func(context.Context) error {
+							called = append(called, time.Since(start))
+							time.Sleep(tc.hookFor)
+							return tc.answer
+						}
+						_, err := client.Send(t.Context(), env, message("second"))
+						second <- err
+					}()
+					synctest.Wait()
+					return nil
+				}
+				_, _ = client.Send(t.Context(), env, message("first"))
+				if err := <-second; !errors.Is(err, tc.answer) {
+					t.Errorf("second: %v, want %v", err, tc.answer)
+				}
+				if len(called) != tc.calls || called[0] != 0 || srv.Count() != tc.sent {
+					t.Errorf("called at %v, %d arrived; want %d calls, the first at once, and %d", called, srv.Count(), tc.calls, tc.sent)
+				}
+			})
+		})
+	}
+}
+
+// A message that is withdrawn leaves no hook behind.
+func TestHookHasReturnedWhenSendReturns(t *testing.T) {
+	config := smtptest.Config{Extensions: []string{"PIPELINING"}, Hook: smtptest.At(smtptest.StageDot, 1, smtptest.Action{Delay: time.Minute})}
+	opts := []smtpx.Option{func(c *smtpx.Config) { c.Connections = 1 }}
+	bubble(t, config, opts, func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
+		smtpx.TakeEarlyHeads(client)
+		second := make(chan error, 1)
+		env := envelope("first@example.net")
+		env.Commit = func(context.Context) error {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				returned := false
+				env := envelope("second@example.net")
+				env.Commit = func(ctx context.Context) error {
+					<-ctx.Done()
+					time.Sleep(time.Second)
+					returned = true
+					return ctx.Err()
+				}
+				_, err := client.Send(ctx, env, message("second"))
+				if !returned {
+					err = errors.Join(err, errors.New("the hook runs"))
+				}
+				second <- err
+			}()
+			synctest.Wait()
+			return nil
+		}
+		if _, err := client.Send(t.Context(), env, message("first")); err != nil {
+			t.Error(err)
+		}
+		if err := <-second; !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "runs") || srv.Count() != 1 {
+			t.Errorf("second: %v; %d arrived", err, srv.Count())
+		}
+	})
+}

@@ -10,8 +10,11 @@ type Envelope struct {
 	// To are the recipients, at least one. A recipient with an invalid address gets an error of its own; the others get the
 	// message.
 	To []string
-	// Commit, when set, is called once, after at least one recipient was accepted and before the first octet of the body may
-	// leave. When the whole message goes in one flight, it is called before that flight.
+	// Commit, when set, is called before the first octet of the body may leave: after at least one recipient was accepted, or
+	// before the flight when the whole message goes in one. When the commands of the message leave behind the final dot of the
+	// message before, Commit is called at that moment, at the same time as other calls of hooks, and before any recipient is
+	// accepted. If the body leaves more than 5 seconds after that, Commit is called once more; otherwise it is called once. It
+	// has returned when Send returns.
 	//
 	// An error abandons the message. Nothing of the body is sent, and [Client.Send] returns an [*Error] of [ClassRecycle] that
 	// wraps it. After nil the message may still not be sent, when ctx is done or the connection ends. ctx is that of Send; the

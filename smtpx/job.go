@@ -24,7 +24,62 @@ type job struct {
 	res       Result
 	done      chan struct{}
 
+	early *earlyCommit // of a job whose head left early; set before it is offered
+
 	state jobState // guarded by pool.mu
+}
+
+// commitFresh is how long the answer of a hook that was called early holds.
+const commitFresh = 5 * time.Second
+
+// earlyCommit is a call of Envelope.Commit that began when the head of the job left. The answer stays with the job, whichever
+// connection sends it.
+type earlyCommit struct {
+	began time.Time
+	done  chan struct{}
+	err   error
+}
+
+// commitEarly calls the hook while the connection waits for the reply to the message before.
+func (j *job) commitEarly() {
+	if j.env.Commit == nil || j.committed || j.early != nil {
+		return
+	}
+	early := &earlyCommit{began: time.Now(), done: make(chan struct{})}
+	j.early = early
+	go func() {
+		defer close(early.done)
+		early.err = j.env.Commit(j.ctx)
+	}()
+}
+
+// commit calls the hook, or takes the answer of an early call that is fresh.
+func (j *job) commit() error {
+	if j.committed || j.env.Commit == nil {
+		return nil
+	}
+	if early := j.early; early != nil {
+		<-early.done
+		j.early = nil
+		if early.err != nil {
+			return early.err
+		}
+		if j.committed = time.Since(early.began) < commitFresh; j.committed {
+			return nil
+		}
+	}
+	if err := j.env.Commit(j.ctx); err != nil {
+		return err
+	}
+	j.committed = true
+	return nil
+}
+
+// awaitHook returns when no hook runs any more. The caller of Send must not meet it afterwards.
+func (j *job) awaitHook() {
+	if j.early != nil {
+		<-j.early.done
+	}
 }
 
 type jobState int

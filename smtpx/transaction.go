@@ -377,12 +377,9 @@ func (c *conn) commit(t *transaction) bool {
 		t.abandon(gaveUp(StageData, err))
 		return false
 	}
-	if j.env.Commit != nil && !j.committed {
-		if err := j.env.Commit(j.ctx); err != nil {
-			t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
-			return false
-		}
-		j.committed = true
+	if err := j.commit(); err != nil {
+		t.abandon(notSent(StageData, fmt.Errorf("not sent: %w", err)))
+		return false
 	}
 	if j.env.CommitAccepted != nil {
 		if err := j.env.CommitAccepted(j.ctx, t.mayGetIt()); err != nil {
