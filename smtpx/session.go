@@ -362,8 +362,11 @@ func refusal(p *Profile, stage Stage, r Reply) *Error {
 // plainIO puts the common errors of sockets in plain words.
 func plainIO(err error) error {
 	var plain *plainError
+	var op *net.OpError
 	switch {
 	case errors.As(err, &plain):
+	case errors.As(err, &op) && op.Op == "remote error":
+		return &plainError{"the server ended TLS with the alert " + strings.TrimPrefix(op.Err.Error(), "tls: "), err}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &plainError{"the server closed the connection", err}
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errTimeout):

@@ -22,7 +22,6 @@ type transaction struct {
 	answered bool   // the server answered a command of it
 	stale    bool   // the server took nothing of it: all of it must go on another connection
 	open     bool   // the server waits for the body
-	begun    bool   // octets of the body have left
 	complete bool   // the end of the body has left: only a reply tells the outcome
 	closing  *Error // a 421 that came after the end of the body had left
 }

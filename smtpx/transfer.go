@@ -22,7 +22,6 @@ func (c *conn) transferData(t *transaction) (next *transaction) {
 			c.lost(t, StageData, err)
 			return nil
 		}
-		t.begun = true
 		if c.interrupted(t) {
 			return nil
 		}
@@ -70,7 +69,6 @@ func (c *conn) transferChunk(t *transaction) {
 			c.lost(t, StageData, err)
 			return
 		}
-		t.begun = true
 		if c.interrupted(t) {
 			return
 		}
@@ -130,8 +128,8 @@ func (c *conn) runFlight(t *transaction) {
 // interrupted looks for a reply that comes before the end of the body has left. It costs no round trip. A refusal is the
 // verdict. Whatever came, the server does not read the rest, and nothing was accepted.
 //
-// When the connection ended before the first octet of the body, as it does while a hook takes its time, the message goes on
-// another connection, once.
+// When a kept connection ended before anything of the transaction left, as it may while a hook takes its time, the message goes
+// on another connection, once.
 func (c *conn) interrupted(t *transaction) bool {
 	in := c.pending()
 	if in == nil {
@@ -139,7 +137,7 @@ func (c *conn) interrupted(t *transaction) bool {
 	}
 	c.cut()
 	switch {
-	case !t.begun && !t.job.restarted && endOfSession(in):
+	case t.mode == transferFlight && t.used && !t.job.restarted && endOfSession(in):
 		t.job.restarted = true
 		c.moveOn(t)
 	case in.err != nil:

@@ -131,12 +131,13 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 }
 
 // tooManyRecipients tells whether a RCPT may have been refused only because of those before it, and whether the server says
-// so: RFC 5321 §4.5.3.1.10 has 452 for it and wants 552 taken alike. What the words say about the relay or the message goes first.
+// so. RFC 5321 §4.5.3.1.10 has 452 for it, with the words "insufficient system storage" of §4.2.3, and wants 552 taken alike.
+// Words that speak of something else, such as a full mailbox, go first.
 func tooManyRecipients(e *Error) (may, certain bool) {
 	r := e.Reply
 	certain = strings.HasPrefix(e.Rule, "recipients.many")
-	return certain ||
-		((r.Code == 452 || r.Code == 552) && r.Enhanced == "" && (e.Class == ClassTransient || e.Class == ClassRecipient)), certain
+	silent := e.Rule == "transient" || e.Rule == "rcpt" || strings.Contains(strings.ToLower(r.Text()), "insufficient system storage")
+	return certain || ((r.Code == 452 || r.Code == 552) && r.Enhanced == "" && silent), certain
 }
 
 // readData reads the reply to DATA.

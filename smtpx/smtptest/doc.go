@@ -6,5 +6,6 @@
 //	…
 //	messages, err := srv.WaitMessages(ctx, 1)
 //
-// [New] is for a test, [Start] for a program. The server keeps the messages that it accepts in memory and delivers none. All methods of [Server] may be used concurrently.
+// [New] is for a test, [Start] for a program. The server keeps the messages that it accepts in memory and delivers none.
+// All methods of [Server] may be used concurrently.
 package smtptest
