@@ -80,6 +80,11 @@ var kinds = []kind{
 		{"generic", "banner", 554, "192.0.2.7 is refused here", "config"},
 		{"generic", "dot", 550, "mail from 192.0.2.7 is refused here", "config"},
 	}},
+	{"a header field whose name speaks of something else", []example{
+		{"ses", "dot", 554, "Transaction failed: Duplicate header 'DKIM-Signature'.", "message"},
+		{"generic", "dot", 550, "5.6.0 repeated header: Authentication-Results", "message"},
+		{"generic", "dot", 554, "the header X-Spam-Status stands there twice", "message"},
+	}},
 	{"whose account", []example{
 		{"generic", "dot", 554, "No delivery to bob@example.com: account is disabled", "recipient"},
 		{"generic", "dot", 550, "mail to this person cannot be delivered, the account was closed", "recipient"},
@@ -107,6 +112,8 @@ var kinds = []kind{
 		{"generic", "rcpt", 554, "internal error, please retry", "transient"},
 		{"generic", "rcpt", 550, "temporarily unavailable", "transient"},
 		{"generic", "rcpt", 550, "nobody of that name lives here", "recipient"},
+		{"generic", "rcpt", 550, "5.7.0 our policy forbids it", "message"},
+		{"generic", "rcpt", 554, "no", "message"},
 	}},
 	{"the test mode of a provider", []example{
 		{"generic", "dot", 550, "Test mode: only your own address may be written to. Verify a domain first", "config"},
@@ -151,6 +158,7 @@ var kinds = []kind{
 		{"generic", "data", 554, "5.5.1 no valid recipients", "recipient"},
 		{"generic", "data", 503, "valid recipient needed: mailbox unavailable", "recipient"},
 		{"generic", "data", 503, "5.5.1 RCPT first", "recycle"},
+		{"generic", "dot", 503, "no recipients specified", "recipient"},
 	}},
 	{"the order within a profile", []example{
 		{"yahoo", "mail", 421, "4.7.1 [TS03] All messages from 192.0.2.7 will be permanently deferred; Retrying will NOT succeed.", "config"},
