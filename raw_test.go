@@ -238,6 +238,8 @@ func TestRawReads(t *testing.T) {
 		{"name with dots and brackets", "From: Dr. A. [EU] <a@example.org>\nTo: B.C. <b@example.net>\n", "a@example.org", "b@example.net"},
 		{"name without quotes and a comment as name", "From: a@example.org (Ann (A.))\nTo: (x) b@example.net (y), (z)\n c@example.net\n", "a@example.org", "b@example.net c@example.net"},
 		{"long", "From: a@example.org\nTo: " + strings.Repeat("l", 81) + "@example.net\n", "a@example.org", strings.Repeat("l", 81) + "@example.net"},
+		{"address as a name", "From: a@example.org <a@example.org>\nTo: b@example.net <b@example.net>, x@y (c) <\"d\"@example.net>\n",
+			"a@example.org", "b@example.net d@example.net"},
 		{"empty places", "From: a@example.org\nTo: ,, b@example.net,\n", "a@example.org", "b@example.net"},
 		{"groups next to addresses", "From: a@example.org\nTo: x@example.net, Team: y@example.net, z@example.net;, w@example.net\n",
 			"a@example.org", "x@example.net y@example.net z@example.net w@example.net"},

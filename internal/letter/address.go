@@ -32,9 +32,10 @@ func mailboxes(list []address) ([]Mailbox, error) {
 type syntax int
 
 const (
-	// asWritten reads the present syntax and what comments may stand in, for fields to be written.
+	// asWritten reads the present syntax, for fields to be written.
 	asWritten syntax = iota
-	// asFound also reads the obsolete syntax (RFC 5322 §4.4): routes, empty places in a list, stray dots in a local part.
+	// asFound also reads the obsolete syntax (RFC 5322 §4.4) and what programs write against it: routes, empty places in a list,
+	// stray dots in a local part, an address as a display name without quotes.
 	asFound
 )
 
@@ -206,14 +207,17 @@ func (r *addressReader) route() error {
 	return nil
 }
 
-// bare reads an address without angle brackets, the words of whose local part were read. A comment behind it is the place where
-// RFC 822 had the display name.
+// bare reads an address without angle brackets whose local part was read. Where the obsolete syntax is read, an address before
+// angle brackets is a display name that lacks its quotes.
 func (r *addressReader) bare(words []word, comments []piece) error {
 	before := len(r.pieces)
 	r.pieces = append(r.pieces, comments...)
 	a, err := r.spec(words)
 	if err != nil {
 		return err
+	}
+	if r.found == asFound && r.take('<') {
+		return r.angle(a.local + "@" + a.domain)
 	}
 	return r.address(a, before, "", "")
 }
