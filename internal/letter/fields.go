@@ -67,9 +67,12 @@ func ParseFields(header map[string][]string, limits Limits) ([]Field, error) {
 
 // write writes the field.
 func (f *Field) write(b *headerBlock) {
-	if f.pieces != nil {
+	switch _, structured := grammars[f.key]; {
+	case f.pieces != nil:
 		b.structured(f.Name, f.pieces)
-	} else {
+	case structured:
+		b.tokens(f.Name, f.Value)
+	default:
 		b.opaque(f.Name, f.Value)
 	}
 }

@@ -101,31 +101,61 @@ func (b *headerBlock) opaque(name, value string) {
 	b.end()
 }
 
+// tokens writes a structured field whose value is ASCII as it is.
+func (b *headerBlock) tokens(name, value string) {
+	b.begin(name)
+	b.buf = append(b.buf, ' ')
+	b.folded(value, nextFoldUnquoted)
+	b.end()
+}
+
 // words writes a space and ASCII text, folded.
 func (b *headerBlock) words(value string) {
 	b.buf = append(b.buf, ' ')
-	b.folded(value)
+	b.folded(value, nextFold)
 }
 
-// folded writes ASCII text, folded at single spaces: readers disagree about what a fold inside a run of spaces means.
-func (b *headerBlock) folded(value string) {
+// folded writes ASCII text, folded at the places that next finds.
+func (b *headerBlock) folded(value string, next func(string) int) {
 	for {
-		i := nextFold(value)
+		i := next(value)
 		if i < 0 {
 			b.buf = append(b.buf, value...)
 			return
 		}
 		b.buf = append(b.buf, value[:i]...)
 		value = value[i+1:]
-		next := nextFold(value)
-		if next < 0 {
-			next = len(value)
+		word := next(value)
+		if word < 0 {
+			word = len(value)
 		}
-		b.space(next)
+		b.space(word)
 	}
 }
 
-// nextFold returns the place of the first space in s that stands alone between two words, or -1.
+// nextFoldUnquoted is nextFold for structured text: a quoted-string stays on one line, for some readers keep the fold in it.
+func nextFoldUnquoted(s string) int {
+	quoted, depth := false, 0
+	for i := 0; i < len(s)-1; i++ {
+		switch c := s[i]; {
+		case c == '\\':
+			i++
+		case c == '"' && depth == 0:
+			quoted = !quoted
+		case quoted:
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == ' ' && i > 0 && s[i-1] != ' ' && s[i+1] != ' ':
+			return i
+		}
+	}
+	return -1
+}
+
+// nextFold returns the place of the first space in s that stands alone between two words, or -1. Readers disagree about a fold
+// inside a run of spaces.
 func nextFold(s string) int {
 	for i := 1; i < len(s)-1; i++ {
 		if s[i] == ' ' && s[i-1] != ' ' && s[i+1] != ' ' {

@@ -60,7 +60,7 @@ func (b *headerBlock) comment(s string) {
 	if IsASCII(s) {
 		b.space(min(len(s), maxEncodedWord) + 2)
 		b.buf = append(b.buf, '(')
-		b.folded(s)
+		b.folded(s, nextFold)
 	} else {
 		s = unescape(s)
 		b.space(firstWordLength(s) + 2)
@@ -78,7 +78,7 @@ func (b *headerBlock) free(s string) {
 			first = len(s)
 		}
 		b.space(first)
-		b.folded(s)
+		b.folded(s, nextFold)
 		return
 	}
 	b.space(firstWordLength(s))

@@ -44,7 +44,7 @@ func ParseRaw(data []byte, limits Limits) (*Raw, error) {
 		return nil, err
 	}
 	if bytes.HasPrefix(data, []byte("From ")) || bytes.HasPrefix(data, []byte(">From ")) {
-		return nil, errors.New(`begins with "From ", the separator line of an mbox file: leave it out, and restore lines that begin with ">From "`)
+		return nil, errors.New(`begins with "From ", the separator line of an mbox file: leave it out, and restore lines with ">From "`)
 	}
 	data, err = checkLines(data)
 	if err != nil {
