@@ -300,10 +300,16 @@ func (s *sources) parseText(name, locale, kind string, page file) (executor, err
 
 func (s *sources) parseHTML(name, locale string, page file) (executor, error) {
 	funcs := s.funcs(page)
+	comments := newComments()
+	funcs[commentFunc] = comments.placeholder
 	set := htmltemplate.New(name + kindHTML).Option("missingkey=error").Funcs(funcs)
 	list, entry := s.pieces(name, locale, kindHTML, page)
 	for _, p := range list {
-		if _, err := set.New(p.name).Parse(p.file.text); err != nil {
+		text, err := comments.keep(p.file.text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.file.path, err)
+		}
+		if _, err := set.New(p.name).Parse(text); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.file.path, err)
 		}
 	}
@@ -320,25 +326,36 @@ func (s *sources) parseHTML(name, locale string, page file) (executor, error) {
 	if err := trial.ExecuteTemplate(io.Discard, entry, nil); errors.As(err, &refused) {
 		return nil, fmt.Errorf("%s: %w", page.path, refused)
 	}
-	return set.Lookup(entry), nil
+	if err := comments.checkDelimiters(trial); err != nil {
+		return nil, fmt.Errorf("%s: %w", page.path, err)
+	}
+	if len(comments.delimiters) == 0 {
+		return set.Lookup(entry), nil
+	}
+	return &commentedHTML{template: set.Lookup(entry), comments: comments}, nil
 }
 
 // errTrial ends a trial.
 var errTrial = errors.New("this is a trial without data")
 
 // undefined returns a template that a node uses and that is not there, or nothing.
-func undefined(node parse.Node, known func(string) bool) string {
+func undefined(node parse.Node, known func(string) bool) (name string) {
+	walk(node, func(n parse.Node) {
+		if t, ok := n.(*parse.TemplateNode); ok && name == "" && !known(t.Name) {
+			name = t.Name
+		}
+	})
+	return name
+}
+
+// walk visits a node and those below it, but for what stands in pipelines.
+func walk(node parse.Node, visit func(parse.Node)) {
+	visit(node)
 	var lists []*parse.ListNode
 	switch n := node.(type) {
-	case *parse.TemplateNode:
-		if !known(n.Name) {
-			return n.Name
-		}
 	case *parse.ListNode:
 		for _, child := range n.Nodes {
-			if name := undefined(child, known); name != "" {
-				return name
-			}
+			walk(child, visit)
 		}
 	case *parse.IfNode:
 		lists = []*parse.ListNode{n.List, n.ElseList}
@@ -348,12 +365,8 @@ func undefined(node parse.Node, known func(string) bool) string {
 		lists = []*parse.ListNode{n.List, n.ElseList}
 	}
 	for _, list := range lists {
-		if list == nil {
-			continue
-		}
-		if name := undefined(list, known); name != "" {
-			return name
+		if list != nil {
+			walk(list, visit)
 		}
 	}
-	return ""
 }

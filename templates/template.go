@@ -38,7 +38,7 @@ type executor interface {
 // Config says how [Load] reads templates. The zero value is ready to use.
 type Config struct {
 	// Locale is the language of the files that name none, as a BCP 47 tag such as "en". Defaults to none: then they serve
-	// where no other language fis.
+	// where no other language fits.
 	Locale string
 	// Funcs are functions for the templates, beside those of text/template. They must be safe for concurrent use. Defaults
 	// to none; "locale", which gives the locale of the variant, is always there.
@@ -60,8 +60,11 @@ type Config struct {
 // appear where it says {{template "content" .}}. Partials and layouts are found for the locale of the variant first, then
 // for the more general one, then without. Files with other endings are not looked at.
 //
-// A key that a map does not have is an error. html/template leaves HTML comments out, so Outlook's conditional comments
-// need a function that returns a template.HTML.
+// A key that a map does not have is an error.
+//
+// Outlook's conditional comments stay in HTML, such as <!--[if mso]>…<![endif]--> and <!--[if !mso]><!-->…<!--<![endif]-->, so
+// the output of MJML can be used as it is. Data within them is escaped by its context. Their conditions may not contain actions,
+// and a comment must end in the file in which it begins. Other comments are left out.
 func Load(fsys fs.FS, c Config) (*Set, error) {
 	sources, err := readSources(fsys, c)
 	if err != nil {
@@ -111,7 +114,7 @@ func (t *Template) Locales() []string {
 type Parts struct {
 	// Locale is the language that was chosen, empty for the files that name none where Config.Locale is not set.
 	Locale string
-	// Subject, Text and HTML are the pars. A template without text shows the text that is derived from its HTML.
+	// Subject, Text and HTML are the parts. A template without text shows the text that is derived from its HTML.
 	Subject, Text, HTML string
 }
 
@@ -128,8 +131,8 @@ func (t *Template) Preview(data any, locales ...string) (Parts, error) {
 // prefers them. The first that the template has counts, each tried in full and then more generally, de-CH before de
 // (RFC 4647 §3.4); without any the files that name no locale are used.
 //
-// The error is that of the execution, or an [outbox.InvalidError] about a subject that is empty or has more than one line. The
-// message is as it was then.
+// The error is that of the execution, or an [outbox.InvalidError] about a subject that is empty or has more than one line, or about
+// HTML whose data ends a conditional comment. On error, the message is unchanged.
 func (t *Template) Fill(m *outbox.Message, data any, locales ...string) error {
 	p, err := t.execute(data, locales)
 	if err != nil {
