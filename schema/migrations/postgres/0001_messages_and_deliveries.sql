@@ -76,13 +76,23 @@ CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_a
 CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX outbox_deliveries_provider  ON outbox_deliveries (provider_id) WHERE provider_id IS NOT NULL;
 
+-- A row that brings a time of its own is a copy of one that was stored before, and nobody can tell here what became of that. It is
+-- held until somebody says so, unless its deliveries were copied before it.
 -- The search path is pinned: the tables are found wherever the inserting session looks.
 -- +goose StatementBegin
 CREATE FUNCTION outbox_expand_recipients() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-  INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at)
-  SELECT NEW.id, r.place, r.address, NEW.route, NEW.priority, coalesce(NEW.not_before, now()), NEW.expires_at
-  FROM jsonb_array_elements_text(NEW.recipients) WITH ORDINALITY AS r (address, place);
+  IF NEW.created_at = now() THEN
+    INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at)
+    SELECT NEW.id, r.place, r.address, NEW.route, NEW.priority, coalesce(NEW.not_before, now()), NEW.expires_at
+    FROM jsonb_array_elements_text(NEW.recipients) WITH ORDINALITY AS r (address, place);
+  ELSE
+    INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at, state, reply)
+    SELECT NEW.id, r.place, r.address, NEW.route, NEW.priority, coalesce(NEW.not_before, now()), NEW.expires_at, 'held',
+           'the row was inserted with a created_at of its own, as a copy is: release it if it was never sent, else cancel it'
+    FROM jsonb_array_elements_text(NEW.recipients) WITH ORDINALITY AS r (address, place)
+    ON CONFLICT (message_id, seq) DO NOTHING;
+  END IF;
   RETURN NULL;
 END
 $$;

@@ -73,11 +73,27 @@ CREATE INDEX outbox_deliveries_provider  ON outbox_deliveries (provider_id) WHER
 
 -- +goose StatementBegin
 CREATE TRIGGER outbox_expand_recipients AFTER INSERT ON outbox_messages
+WHEN NEW.created_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 BEGIN
   INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at)
   SELECT NEW.id, r.key + 1, r.value, NEW.route, NEW.priority,
          coalesce(NEW.not_before, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), NEW.expires_at
   FROM json_each(NEW.recipients) AS r;
+END;
+-- +goose StatementEnd
+
+-- A row that brings a time of its own is a copy of one that was stored before, and nobody can tell here what became of that. It is
+-- held until somebody says so, unless its deliveries were copied before it. The time stands still within a statement.
+-- +goose StatementBegin
+CREATE TRIGGER outbox_hold_copies AFTER INSERT ON outbox_messages
+WHEN NEW.created_at <> strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+BEGIN
+  INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at, state, reply)
+  SELECT NEW.id, r.key + 1, r.value, NEW.route, NEW.priority,
+         coalesce(NEW.not_before, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), NEW.expires_at, 'held',
+         'the row was inserted with a created_at of its own, as a copy is: release it if it was never sent, else cancel it'
+  FROM json_each(NEW.recipients) AS r WHERE true
+  ON CONFLICT (message_id, seq) DO NOTHING;
 END;
 -- +goose StatementEnd
 
