@@ -31,6 +31,8 @@ type Execer interface {
 // commit one, such as *sql.DB, *sql.Conn, *sqlx.DB, a bun.DB and a pool of gorm: every call with the result fails then, and
 // writes nothing.
 //
+// On a *sql.Conn where you ran BEGIN yourself, hide the rest of it: InTx(struct{ outbox.Execer }{conn}).
+//
 // QueryContext of e is used if it has the signature of database/sql. Without it, the receipt of a duplicate has no ID. Commit
 // and Rollback of the result return an error, because the transaction belongs to its owner.
 func InTx(e Execer) Tx {

@@ -22,7 +22,7 @@ func (s *Store) Enqueue(ctx context.Context, msgs ...*outbox.Message) ([]outbox.
 	}
 	var receipts []outbox.Receipt
 	err := s.atomically(ctx, func(c conn) (err error) {
-		receipts, err = s.outbox.EnqueueMany(ctx, outbox.InTx(c), msgs)
+		receipts, err = s.outbox.EnqueueMany(ctx, outbox.InTx(begun{c}), msgs)
 		return err
 	})
 	if err != nil {
@@ -30,3 +30,7 @@ func (s *Store) Enqueue(ctx context.Context, msgs ...*outbox.Message) ([]outbox.
 	}
 	return receipts, nil
 }
+
+// begun is what a transaction runs on. It hides that a connection of SQLite, on which a statement began the transaction, could
+// begin another.
+type begun struct{ conn }

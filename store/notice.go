@@ -33,7 +33,7 @@ func (s *Store) enqueueNotices(ctx context.Context, c conn, notices map[refJSON]
 			continue
 		}
 		m := &outbox.Message{From: n.From, To: n.To, Raw: n.Raw, EnvelopeFrom: "<>", Route: n.Route}
-		if _, err := s.outbox.Enqueue(ctx, outbox.InTx(c), m); err != nil {
+		if _, err := s.outbox.Enqueue(ctx, outbox.InTx(begun{c}), m); err != nil {
 			return fmt.Errorf("enqueue the notice of %s/%d: %w", ref.ID, ref.Seq, err)
 		}
 	}
