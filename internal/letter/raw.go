@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/emersion/go-message/textproto"
+
+	"github.com/outboxmail/outbox/internal/textfile"
 )
 
 // Raw is a complete message of a caller after its checks.
@@ -39,7 +41,7 @@ type Raw struct {
 // The separator line of an mbox file is refused, not left out: in such a file the body may have another ">" before each line
 // that begins with "From", and nobody can tell which of them the author wrote.
 func ParseRaw(data []byte, limits Limits) (*Raw, error) {
-	data, err := cutByteOrderMark(data)
+	data, err := textfile.Trim(data)
 	if err != nil {
 		return nil, err
 	}
@@ -70,14 +72,6 @@ func ParseRaw(data []byte, limits Limits) (*Raw, error) {
 		return nil, err
 	}
 	return m, nil
-}
-
-// cutByteOrderMark removes the mark that some programs put before UTF-8 (RFC 3629 §6), and refuses that of UTF-16.
-func cutByteOrderMark(data []byte) ([]byte, error) {
-	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		return nil, errors.New("begins with the byte order mark of UTF-16: a message is bytes in ASCII-compatible encodings")
-	}
-	return bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), nil
 }
 
 // checkLines checks the lines of a message and returns it with CRLF line breaks, one of them at the end.

@@ -62,6 +62,19 @@ func filterRules() []rule {
 					w.selects(store.Filter{To: pattern}, id)
 				}
 			}},
+		{"to-quoted", "To selects an address in quotes in every form that means the same, and so does From.", func(w *world) {
+			quoted := w.enqueue(mail(from(`"the shop"@shop.example`), to(`"john doe"@mail.example`)))
+			plain := w.enqueue(mail(from(`"shop"@shop.example`), to(`"ann"@mail.example`)))
+			for _, pattern := range []string{`"john doe"@mail.example`, `"j\ohn\ doe"@MAIL.example`} {
+				w.selects(store.Filter{To: pattern}, quoted)
+			}
+			for _, pattern := range []string{"ann@mail.example", `"ann"@mail.example`, `"\a\n\n"@Mail.example`} {
+				w.selects(store.Filter{To: pattern}, plain)
+			}
+			w.selects(store.Filter{From: `"the\ shop"@shop.example`}, quoted)
+			w.selects(store.Filter{From: "shop@shop.example"}, plain)
+			w.selects(store.Filter{To: "@mail.example"}, quoted, plain)
+		}},
 		{"to-one-recipient", "To selects recipients, not whole messages.", func(w *world) {
 			w.enqueue(mail(to("a@one.example", "b@two.example")))
 			list := w.list(store.Filter{To: "@two.example"})

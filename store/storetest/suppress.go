@@ -76,6 +76,20 @@ func suppressRules() []rule {
 			w.must(err)
 			want(w, "taken off", n, int64(1))
 		}},
+		{"quoted-form", "An address in quotes is the same in every form that means the same.", func(w *world) {
+			w.suppress(store.Suppression{Address: `"bob"@example.org`}, store.Suppression{Address: `"the\ bob"@Example.org`})
+			ids := []outbox.ID{w.enqueue(mail(to("bob@example.org"))), w.enqueue(mail(to(`"the bob"@example.org`)))}
+			w.claim()
+			for i, address := range []string{`"b\ob"@example.org`, `"the bob"@example.org`} {
+				want(w, "states", w.states(ids[i]), []outbox.State{outbox.StateSuppressed})
+				_, found, err := w.store.Suppressed(w.Context(), address)
+				w.must(err)
+				want(w, "found", found, true)
+			}
+			n, err := w.store.Unsuppress(w.Context(), `"\bob"@example.org`)
+			w.must(err)
+			want(w, "taken off", n, int64(1))
+		}},
 		{"by-settling", "A refusal for good may put its recipient on the list, with the relay's words and in the transaction that " +
 			"settles it; what is claimed from then on is not sent.", func(w *world) {
 			c := w.leased(to("Bob@Example.ORG", "cy@example.org"))
