@@ -14,6 +14,10 @@ import (
 // without text. Paragraphs, lists, quotations and rules keep their form, links are followed by their address, images
 // give their alternative text, and what is not shown is left out. It is empty where the HTML has no text.
 //
+// Elements are hidden by the attribute hidden or by their own style attribute: display, visibility, opacity, mso-hide, a size of
+// zero that is clipped, a font size of zero, a transparent colour. The rules of style sheets are not read. HTML that only Outlook
+// reads, in conditional comments, is a comment here too.
+//
 // The time and the length of the result are proportional to the input, whatever that is.
 func PlainText(s string) string {
 	w := textWriter{out: make([]byte, 0, len(s)/2)}
@@ -43,10 +47,11 @@ func PlainText(s string) string {
 // attributes are those of a tag that matter to text.
 type attributes struct {
 	href, alt string
-	hidden    bool
+	look      look
 }
 
 func tagAttributes(z *html.Tokenizer, more bool) (a attributes) {
+	hidden := false
 	for more {
 		var key, value []byte
 		key, value, more = z.TagAttr()
@@ -56,12 +61,12 @@ func tagAttributes(z *html.Tokenizer, more bool) (a attributes) {
 		case "alt":
 			a.alt = string(value)
 		case "hidden":
-			a.hidden = true
+			hidden = true
 		case "style":
-			style := bytes.ToLower(bytes.ReplaceAll(value, []byte(" "), nil))
-			a.hidden = a.hidden || bytes.Contains(style, []byte("display:none"))
+			a.look = parseLook(string(value))
 		}
 	}
+	a.look.hidden = a.look.hidden || hidden
 	return a
 }
 
@@ -84,6 +89,7 @@ type textWriter struct {
 	pre    int
 	lists  []int // of each open list the number of the next item, 0 for one without numbers
 
+	looks     looks
 	skip      atom.Atom // element that is left out, 0 for none
 	skipDepth int       // elements of that name that are open
 
@@ -132,7 +138,7 @@ func margin(tag atom.Atom) int {
 func (w *textWriter) start(tag atom.Atom, a attributes) {
 	switch {
 	case w.skip == 0:
-	case w.skip == atom.Head && tag == atom.Body, w.skip == atom.P && margin(tag) == 2: // their end tags may be left out
+	case w.skip == atom.Head && tag == atom.Body: // the end tag may be left out
 		w.skip = 0
 	default:
 		if tag == w.skip {
@@ -140,10 +146,20 @@ func (w *textWriter) start(tag atom.Atom, a attributes) {
 		}
 		return
 	}
-	if (a.hidden || isSkipped(tag)) && tag != 0 {
-		if !isVoid(tag) {
-			w.skip, w.skipDepth = tag, 1
+	if isSkipped(tag) {
+		w.skip, w.skipDepth = tag, 1
+		return
+	}
+	switch {
+	case tag == 0: // of another language, which may not have an end tag
+	case isVoid(tag):
+		if a.look.hidden {
+			return
 		}
+	default:
+		w.looks.start(tag, a.look)
+	}
+	if w.looks.hidden() {
 		return
 	}
 	w.breakLines(w.nested(margin(tag)))
@@ -182,6 +198,13 @@ func (w *textWriter) end(tag atom.Atom) {
 				w.skip = 0
 			}
 		}
+		return
+	}
+	hidden := w.looks.hidden()
+	if tag != 0 {
+		w.looks.end(tag)
+	}
+	if hidden {
 		return
 	}
 	switch tag {
@@ -263,7 +286,7 @@ func (w *textWriter) endLink() {
 
 // content takes in the text between two tags.
 func (w *textWriter) content(s []byte) {
-	if w.skip != 0 {
+	if w.skip != 0 || w.looks.textHidden() {
 		return
 	}
 	if w.pre > 0 {
@@ -274,19 +297,26 @@ func (w *textWriter) content(s []byte) {
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRune(s[i:])
 		switch {
-		case isBlank(r), isInvisible(r):
+		case isBlank(r):
 			if start >= 0 {
-				w.word(s[start:i])
+				w.visibleWord(s[start:i])
 				start = -1
 			}
-			w.space = w.space || isBlank(r)
+			w.space = true
 		case start < 0:
 			start = i
 		}
 		i += n
 	}
 	if start >= 0 {
-		w.word(s[start:])
+		w.visibleWord(s[start:])
+	}
+}
+
+// visibleWord writes what is seen of a word.
+func (w *textWriter) visibleWord(s []byte) {
+	if s = visible(s); len(s) > 0 {
+		w.word(s)
 	}
 }
 
@@ -297,7 +327,7 @@ func (w *textWriter) preformatted(s []byte) {
 		if !first {
 			w.breaks++
 		}
-		if line = bytes.TrimRight(line, " \t\r"); len(line) > 0 {
+		if line = bytes.TrimRightFunc(visible(line), isBlank); len(line) > 0 {
 			w.word(line)
 		}
 		if !more {
@@ -342,22 +372,4 @@ func (w *textWriter) text() string {
 		return ""
 	}
 	return string(w.out) + "\n"
-}
-
-// isBlank says whether a character is white space to HTML, or the space that does not break, or ends a line elsewhere.
-func isBlank(r rune) bool {
-	switch r {
-	case ' ', '\t', '\n', '\f', '\r', '\u00a0', '\u0085', '\u2028', '\u2029':
-		return true
-	}
-	return false
-}
-
-// isInvisible says whether a character has no place in plain text: preview lines are padded with them.
-func isInvisible(r rune) bool {
-	switch r {
-	case '\u00ad', '\u034f', '\u200b', '\u2060', '\ufeff':
-		return true
-	}
-	return false
 }

@@ -59,12 +59,90 @@ func TestPlainText(t *testing.T) {
 	}
 }
 
+func TestPlainTextLeavesOutWhatIsHidden(t *testing.T) {
+	for _, style := range []string{
+		"display:none", "DISPLAY : NONE !important", "display:block; display:none", "color:red;/* ; */display/**/:none;", "visibility:hidden",
+		"visibility: collapse", "opacity:0", "opacity: 0.0 !important", "mso-hide:all", "max-height:0;overflow:hidden", "height:0px; overflow:hidden",
+		"overflow:hidden;width:0;", "max-width:0%;overflow-x:clip", "font-size:0", "font-size:0px;line-height:1.5", "font: italic 0/0 a",
+		"font: bold 0px/1 Arial", "color:transparent", "color: rgba(255, 255, 255, 0)", "color:#ffff0000; color:#fff0", "color:rgb(0 0 0 / 0%)",
+		"display:none !important; display:block",
+	} {
+		for _, html := range []string{
+			`a<div style="%">x<div>y</div><p>z</p></div>b`, `a<span style='%'>x<b>y</b></span><br>b`, `<p>a<p style="%">x<p>b`,
+			`<table><tr><td>a</td><td style="%">x<td><br>b</table>`, `<table><tr><td style="%">x<table><tr><td>y</table>z</table>a<br>b`,
+			`<ul><li>a<li style="%">x<ul><li>y</ul>z<li>b</ul>`, `<div style="%"><p style="margin:0">x</p><div>y</div>z</div>a<br>b`,
+			`a<table style="%"><tr><td style="padding:0"><table><tr><td>x</td></tr></table>y</td></tr></table>b`,
+			`a<br>b<img style="%;display:none" alt=x>`, `a<div style="%">x<br><hr><a href="https://x.example">y</a><ul><li></ul></div>b`,
+		} {
+			got := PlainText(strings.ReplaceAll(html, "%", style))
+			if got := strings.Join(strings.Fields(strings.NewReplacer("-", "", "<https://x.example>", "").Replace(got)), ""); got != "ab" &&
+				!strings.Contains(got, "https") {
+				t.Errorf("%s of %s gives %q", style, html, got)
+			}
+		}
+	}
+	for html, want := range map[string]string{
+		// What is seen.
+		`<p aria-hidden=true>a`:                                                "a\n",
+		`<p style="max-height:0">a`:                                            "a\n",
+		`<p style="height:0.5px;overflow:hidden">a`:                            "a\n",
+		`<p style="display:none;display:block">a`:                              "a\n",
+		`<p style="opacity:0.1;color:#000;font-size:.1px">a`:                   "a\n",
+		`<p style="font:0 Arial, sans-serif"></p><p style="font:400 16px x">a`: "a\n",
+		`<p style="background:url(x;display:none">a`:                           "",
+		`<p style="color:rgba(0,0,0,.01)">a<p style="color:#ff0000">b`:         "a\n\nb\n",
+		// Within what is hidden.
+		`<td style="font-size:0px"><div style="font-size:13px">a</div>x</td>b`:             "a\nb\n",
+		`<div style="visibility:hidden">x<b style="visibility:visible">a</b></div>`:        "a\n",
+		`<div style="display:none">x<b style="display:block">y</b></div>a`:                 "a\n",
+		`<div style="font-size:0">x<div>y</div><div style="font-size:1em">a</div>z</div>b`: "a\nb\n",
+		// What does not end hides no more than its parent.
+		`<div><div style="display:none">x</div>a`:                     "a\n",
+		`<table><tr><td><p style="display:none">x</td><td>a</table>b`: "a\n\nb\n",
+		`<x-y style="display:none">a</x-y><o:p/>b`:                    "ab\n",
+		// Outlook's comments.
+		`<!--[if mso]>x<![endif]-->a<!--[if !mso]><!-->b<!--<![endif]--><![if !mso]>c<![endif]>`: "abc\n",
+	} {
+		if got := PlainText(html); got != want {
+			t.Errorf("%s\ngives %q\nwant  %q", html, got, want)
+		}
+	}
+}
+
+func TestPlainTextLeavesOutFiller(t *testing.T) {
+	for html, want := range map[string]string{
+		"a" + strings.Repeat("&zwnj;&nbsp;", 50) + "<p>b":                                                          "a\n\nb\n",
+		"a" + strings.Repeat(" &#847; &zwj; &#8199; &shy;", 50) + "<p>b":                                           "a\n\nb\n",
+		strings.Repeat("\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2064\u206a\ufeff\u00ad\u034f\u061c\u180e ", 9): "",
+		strings.Repeat("\u115f\u1160\u3164\uffa0\ufe0f\U000e0100\U000e0020\u2800\u2003\u3000\u17b4\ufff0", 9):      "",
+		"<pre>a\u200b\u2800\n\u3164\nb</pre>":                                                                      "a\n\nb\n",
+		// What changes its neighbours.
+		"👩\u200d👩\u200d👧":                               "👩\u200d👩\u200d👧\n",
+		"❤\ufe0f\u200d🔥 ❤\ufe0f":                        "❤\ufe0f\u200d🔥 ❤\ufe0f\n",
+		"🏴\U000e0067\U000e0062\U000e007f":               "🏴\U000e0067\U000e0062\U000e007f\n",
+		"می\u200cخواهم":                                 "می\u200cخواهم\n",
+		"ന\u0d4d\u200d ക\u0d4d\u200cഷ":                  "ന\u0d4d\u200d ക\u0d4d\u200cഷ\n",
+		"葛\U000e0100":                                   "葛\U000e0100\n",
+		"\u2067שלום\u2069 a\u200e":                      "\u2067שלום\u2069 a\u200e\n",
+		"\u1112\u1160\u11ab":                            "\u1112\u1160\u11ab\n",
+		"\u0600\u0661 \u06dd":                           "\u0600\u0661 \u06dd\n",
+		"Sil\u00adben\u200btren\u2060nung\ufeff\u034f!": "Silbentrennung!\n",
+		"a\u200d\u200db\u200d":                          "a\u200db\n",
+		"⠓⠑\u2800⠇":                                     "⠓⠑ ⠇\n",
+	} {
+		if got := PlainText(html); got != want {
+			t.Errorf("%q\ngives %q\nwant  %q", html, got, want)
+		}
+	}
+}
+
 // TestPlainTextIsBounded feeds what makes careless converters quadratic. The length of the text is checked; time that grew
 // with the square would be minutes here.
 func TestPlainTextIsBounded(t *testing.T) {
 	const n = 1 << 19
 	for _, unit := range []string{
 		">", "<", "&", "<a>", "<a href=https://x>", "<p", "<p hidden>", "<!--", "<ul>", "<li>", "<ol><li>a", "<blockquote><br>a", "<pre>\n",
+		"<p style=display:none>", "<div style=font-size:0>", "<td style='color:transparent'>", "</td></div>", "\u200d", "a\u200d\ufe0f",
 		"</p>", "<td>", " ", "\u200b", "<a href=' ", "<blockquote>", "a<br>",
 	} {
 		s := strings.Repeat(unit, n/len(unit))
@@ -81,6 +159,7 @@ func TestPlainTextIsBounded(t *testing.T) {
 func FuzzPlainText(f *testing.F) {
 	f.Add(newsletter)
 	f.Add("<ul><li><pre>\n\n<a href=' x'><blockquote><td hidden>")
+	f.Add("<div style='font-size:0;display/**/:none!important'><td style='font:0/0 a;color:rgba(0,0,0,0)'>\u200d\u2003<o:p/></div>")
 	f.Add("a\x00<svg/>\xff&#0;&#13;&#xD800;<textarea></a>")
 	f.Fuzz(func(t *testing.T, html string) {
 		text := PlainText(html)
