@@ -207,14 +207,8 @@ func manyAddresses(n int) []Address {
 // renderSample checks and renders a message with the id and the date of the samples.
 func renderSample(tb testing.TB, m *Message) []byte {
 	tb.Helper()
-	o := *standard
-	o.now = func() time.Time { return sampleDate }
-	d := &draft{id: sampleID}
-	if err := o.draftFields(d, m, sampleDate); err != nil {
-		tb.Fatal(err)
-	}
-	// The way that Enqueue takes must accept the same.
-	if _, err := o.draft(context.Background(), m, "", o.now()); err != nil {
+	d, err := standard.draft(context.Background(), m, sampleID, sampleDate)
+	if err != nil {
 		tb.Fatal(err)
 	}
 	return d.body

@@ -9,7 +9,6 @@ import (
 	"mime"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -249,13 +248,13 @@ func decodeSubject(value string) string {
 // Render writes the message and keeps the order and the bytes of everything that a signature may cover. It writes Date and
 // Message-ID before the rest where they are missing. It leaves out Bcc, and Return-Path, which only the last server on
 // the way writes (RFC 5321 §4.4).
-func (m *Raw) Render(messageID string, date time.Time) ([]byte, error) {
+func (m *Raw) Render(stamp Stamp, _ Limits) ([]byte, error) {
 	var head headerBlock
 	if !m.dated {
-		head.date(date)
+		head.date(stamp.Date)
 	}
 	if m.MessageID == "" {
-		head.raw("Message-ID", messageID)
+		head.raw("Message-ID", stamp.MessageID)
 	}
 	var out bytes.Buffer
 	out.Grow(len(m.body) + 4096)
