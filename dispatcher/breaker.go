@@ -27,14 +27,22 @@ const (
 
 // When a breaker opens and how long it stays open.
 const (
-	// tripAfter is the number of failures in a row that take a relay offline. A session that works ends the row.
+	// tripAfter is the number of failures in a row that take a relay offline. A message that gets through ends the row. So do as many
+	// ambiguous outcomes, or refused logins beside sessions that work.
 	tripAfter = 5
+	// worksFor is how long a message that got through shows that the login is right.
+	worksFor = time.Minute
 	// outageWait is the first wait for a relay that cannot be reached. Each further wait doubles, up to longestOutage.
 	outageWait, longestOutage = 5 * time.Second, 5 * time.Minute
 	// configWait is the first wait after a fault that an operator has to mend. It doubles up to longestConfig.
 	configWait, longestConfig = 30 * time.Second, 15 * time.Minute
 	// quotaWait is the first wait for a used-up allowance whose renewal is not known. It doubles up to longestQuota.
 	quotaWait, longestQuota = 15 * time.Minute, 4 * time.Hour
+
+	// longThrottle is the wait from which on a relay is paused that throttles. It must ask for it throttleRow times in a row. It is tried
+	// again after longestThrottle at the latest.
+	longThrottle, longestThrottle = 5 * time.Second, 15 * time.Minute
+	throttleRow                   = 3
 
 	// window is the number of last verdicts that count. With degradedFrom bad ones the relay becomes degraded, with degradedTo it
 	// recovers.
@@ -48,7 +56,8 @@ const (
 //
 // It is closed (healthy or degraded), open (offline or paused) or half open (trial):
 //
-//	closed → open      a fault of the configuration; tripAfter failures in a row; a used-up allowance
+//	closed → open      a fault of the configuration; tripAfter failures or doubts in a row; a used-up allowance;
+//	                   throttling that names a long wait, throttleRow times in a row
 //	open → half open   the wait is over, and the probe, if there is one, succeeded
 //	half open → closed a message was accepted, or rejected for itself
 //	half open → open   another failure: the wait doubles
@@ -59,7 +68,10 @@ type breaker struct {
 	since     time.Time
 	until     time.Time // of offline and paused
 	waited    time.Duration
-	failures  int // in a row
+	failures  int       // in a row
+	doubts    int       // ambiguous outcomes in a row
+	throttles int       // throttled in a row with a long wait named
+	worked    time.Time // when a message last got through
 	lastFrom  string
 	recent    [window]bool // true is bad
 	next      int
@@ -101,6 +113,11 @@ func (b *breaker) note(now time.Time, v verdict) bool {
 	switch v.class {
 	case smtpx.ClassConfig:
 		switch {
+		case (v.scope == smtpx.ScopeLogin || v.scope == smtpx.ScopeRelay) && b.state == RelayHealthy && now.Sub(b.worked) < worksFor:
+			b.failures++ // one odd answer among sessions that work is no reason to stop
+			if b.failures >= tripAfter {
+				b.open(now, RelayOffline, v.words, configWait, longestConfig, v.reset)
+			}
 		case v.scope == smtpx.ScopeLogin || v.scope == smtpx.ScopeRelay:
 			b.open(now, RelayOffline, v.words, configWait, longestConfig, v.reset)
 		case v.sender != b.lastFrom: // one sender that may not send is no fault of the relay; several are
@@ -113,7 +130,12 @@ func (b *breaker) note(now time.Time, v verdict) bool {
 		b.open(now, RelayPaused, v.words, quotaWait, longestQuota, v.reset)
 	case smtpx.ClassThrottled:
 		b.throttled = now
-	case smtpx.ClassRecycle, smtpx.ClassAmbiguous:
+		b.throttle(now, v)
+	case smtpx.ClassAmbiguous:
+		if b.doubts++; b.state == RelayTrial || b.doubts >= tripAfter {
+			b.open(now, RelayOffline, v.words, outageWait, longestOutage, v.reset)
+		}
+	case smtpx.ClassRecycle:
 	default:
 		b.close(now)
 	}
@@ -125,6 +147,16 @@ func (b *breaker) fail(now time.Time, v verdict) {
 	b.failures++
 	if b.state == RelayTrial || b.failures >= tripAfter {
 		b.open(now, RelayOffline, v.words, outageWait, longestOutage, v.reset)
+	}
+}
+
+// throttle pauses the relay if it asks several times in a row, or in a trial, for a wait that is too long for the pace.
+func (b *breaker) throttle(now time.Time, v verdict) {
+	if v.reset < longThrottle {
+		return
+	}
+	if b.throttles++; b.state == RelayTrial || b.throttles >= throttleRow {
+		b.open(now, RelayPaused, v.words, longThrottle, longestThrottle, min(v.reset, longestThrottle))
 	}
 }
 
@@ -155,7 +187,7 @@ func (b *breaker) reopen(now time.Time, v verdict) {
 
 // close ends a row of failures, and ends a trial.
 func (b *breaker) close(now time.Time) {
-	b.failures, b.lastFrom = 0, ""
+	b.failures, b.doubts, b.throttles, b.lastFrom, b.worked = 0, 0, 0, "", now
 	switch b.state {
 	case RelayTrial:
 		b.waited = 0

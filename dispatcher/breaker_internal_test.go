@@ -17,7 +17,8 @@ func TestBreakerStateMachine(t *testing.T) {
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		b := newBreaker(now)
 		inARow := 0 // failures since the last message that got through, as a bystander counts them
-		var opened, until time.Time
+		doubts := 0 // in a row
+		var opened, until, worked time.Time
 		senders := []string{"a@example.com", "b@example.com"}
 		for range rapid.IntRange(1, 80).Draw(rt, "steps") {
 			before, _, _ := b.status(now)
@@ -45,21 +46,26 @@ func TestBreakerStateMachine(t *testing.T) {
 					scope:  rapid.SampledFrom([]smtpx.Scope{smtpx.ScopeSender, smtpx.ScopeLogin, smtpx.ScopeRelay}).Draw(rt, "scope"),
 					sender: rapid.SampledFrom(senders).Draw(rt, "sender"), words: "words",
 				}
-				stops := v.class == smtpx.ClassQuota || v.class == smtpx.ClassConfig && v.scope != smtpx.ScopeSender
+				inUse := before == RelayHealthy || before == RelayDegraded
+				odd := v.class == smtpx.ClassConfig && v.scope != smtpx.ScopeSender && inUse && now.Sub(worked) < worksFor
+				stops := v.class == smtpx.ClassQuota || v.class == smtpx.ClassConfig && v.scope != smtpx.ScopeSender && !odd
 				counts := v.class == smtpx.ClassUnreachable || v.class == smtpx.ClassConfig && !stops
 				switch {
 				case v.class == "":
-					inARow = 0
+					inARow, doubts, worked = 0, 0, now
+				case v.class == smtpx.ClassAmbiguous:
+					doubts++
 				case counts:
 					inARow++
 				}
+				doubted := v.class == smtpx.ClassAmbiguous && (doubts >= tripAfter || before == RelayTrial)
 				b.note(now, v)
 				after, since, _ := b.status(now)
 				down := after == RelayOffline || after == RelayPaused
 				wasDown := before == RelayOffline || before == RelayPaused
 				switch {
 				case down && !wasDown:
-					if !stops && (!counts || inARow < tripAfter && before != RelayTrial) {
+					if !stops && !doubted && (!counts || inARow < tripAfter && before != RelayTrial) {
 						rt.Fatalf("%s at scope %s took the relay out after %d failures in a row", v.class, v.scope, inARow)
 					}
 					opened, until = now, now.Add(b.wait(now))
@@ -74,7 +80,7 @@ func TestBreakerStateMachine(t *testing.T) {
 					} else {
 						until = next
 					}
-				case !down && stops:
+				case !down && (stops || doubted):
 					rt.Fatalf("%s at scope %s left the relay %s", v.class, v.scope, after)
 				case before == RelayTrial && v.class == "" && after != RelayHealthy && after != RelayDegraded:
 					rt.Fatalf("a message that got through led from the trial to %s", after)
@@ -129,7 +135,7 @@ func TestPace(t *testing.T) {
 		for range rapid.IntRange(1, 100).Draw(rt, "steps") {
 			switch rapid.IntRange(0, 4).Draw(rt, "step") {
 			case 0:
-				p.throttled(now)
+				p.throttled(now, 0)
 			case 1:
 				p.startSlowly()
 			case 2:

@@ -3,12 +3,16 @@ package dispatcher
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
+
+// retryClaim is the longest time between two claims while they fail.
+const retryClaim = 5 * time.Second
 
 // shortestWait is the shortest time between two looks at the queue. Without it the claimer would spin if something is due that
 // cannot be claimed.
@@ -25,7 +29,8 @@ func (e *engine) claimLoop(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	failing, emptyLooks := false, 0
+	next := time.Now() // when the timer ends
+	emptyLooks := 0
 	for {
 		e.lastLook.Store(time.Now().UnixNano())
 		onlyBacklog, woken := false, false
@@ -36,30 +41,21 @@ func (e *engine) claimLoop(ctx context.Context) error {
 			woken = true
 		case <-timer.C:
 		case <-e.progress:
-			onlyBacklog = true
-			if e.drain && e.leases.empty() {
-				onlyBacklog = false // the last outcome is recorded: see whether anything is left
+			if due, ok := e.ledger.takeSoonest(); ok && due.Before(next) { // it was put back, and nobody else tells of it
+				next = later(due, time.Now().Add(shortestWait))
+				timer.Reset(time.Until(next))
 			}
+			onlyBacklog = !e.drain || !e.ledger.idle() // the last outcome is recorded: see whether anything is left
 		}
-		idle := e.leases.empty()
+		if behind, err := e.ledger.behind(); e.drain && behind > e.cfg.Lease {
+			return fmt.Errorf("cannot record outcomes: %w", err)
+		}
+		idle := e.ledger.idle()
 		got, err := e.claimAll(ctx, onlyBacklog, woken)
-		switch {
-		case err == nil && failing:
-			failing = false
-			e.failing.Store(nil)
-			e.log.InfoContext(ctx, "the queue answers again")
-			e.queueFault(ctx, "claim", nil)
-		case err != nil && ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil && e.drain:
-			return err
-		case err != nil && !failing:
-			failing = true
-			words := err.Error()
-			e.failing.Store(&words)
-			e.log.ErrorContext(ctx, "cannot claim; will try again at every poll", "error", err)
-			e.queueFault(ctx, "claim", err)
+		if err != nil && (e.drain || ctx.Err() != nil) {
+			return cmp.Or(ctx.Err(), err)
 		}
+		e.claimWorks(ctx, err)
 		if e.drain && idle && got == 0 && !onlyBacklog && err == nil && !e.outOfTurn {
 			more, err := e.allowanceLacks(ctx)
 			if err != nil || !more {
@@ -76,6 +72,7 @@ func (e *engine) claimLoop(ctx context.Context) error {
 		wait := e.cfg.Poll
 		switch {
 		case err != nil:
+			wait = min(wait, retryClaim)
 		case got > 0 && slices.ContainsFunc(e.snapshot(), func(l *lane) bool { return l.guessed }):
 			wait = min(wait, shortestWait/2) // urgent messages may wait on other routes
 		case got > 0:
@@ -83,8 +80,33 @@ func (e *engine) claimLoop(ctx context.Context) error {
 		default:
 			wait = e.untilDue(ctx, emptyLooks)
 		}
+		next = time.Now().Add(wait)
 		timer.Reset(wait)
 	}
+}
+
+// claimWorks notes whether claims work, and tells of it when that changes.
+func (e *engine) claimWorks(ctx context.Context, err error) {
+	failing := e.failing.Load() != nil
+	switch {
+	case err == nil && failing:
+		e.failing.Store(nil)
+		e.log.InfoContext(ctx, "the queue answers again")
+		e.queueFault(ctx, "claim", nil)
+	case err != nil && !failing:
+		words := err.Error()
+		e.failing.Store(&words)
+		e.log.ErrorContext(ctx, "cannot claim; will try again", "error", err)
+		e.queueFault(ctx, "claim", err)
+	}
+}
+
+// later returns the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // allowanceLacks says whether a message is due that waits only for the rate of its relay.
@@ -170,33 +192,29 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyBackl
 		return 0, nil
 	}
 	expect := l.expected(woken && free == room, routes)
-	fenced := r.Fence == FenceAll
 	asked := time.Now()
 	limited, cancel := e.claimContext(ctx)
 	defer cancel()
-	claimed, err := e.cfg.Queue.Claim(limited, queue.ClaimRequest{
+	jobs, err := e.ledger.claim(limited, queue.ClaimRequest{
 		Owner: e.cfg.Name, Routes: routes, Limit: limit, InlineBytes: inlineBytes, Lease: e.cfg.Lease, Relay: l.name, Rate: r.Rate,
-		Fenced: fenced, Expect: expect,
+		Fenced: r.Fence == FenceAll, Expect: expect,
 	})
 	took := time.Since(asked)
-	jobs := make([]*job, len(claimed))
 	deliveries := 0
-	for i, c := range claimed { // even after an error the claimed deliveries are ours
-		deliveries += len(c.Deliveries)
-		jobs[i] = &job{claimed: c, claimedAt: asked, fenced: fenced}
-		e.leases.add(jobs[i])
-		l.last = queue.Due{Route: c.Route, Priority: c.Priority}
+	for _, j := range jobs {
+		deliveries += len(j.claimed.Deliveries)
+		l.last = queue.Due{Route: j.claimed.Route, Priority: j.claimed.Priority}
 	}
-	l.claimedSome(len(claimed))
+	l.claimedSome(len(jobs))
 	l.backlog = deliveries >= limit
-	if len(claimed) > 0 {
+	if len(jobs) > 0 {
 		notify(ctx, e, "Observer.Claimed", e.cfg.Observer.Claimed,
-			ClaimedEvent{Relay: l.name, Messages: len(claimed), Deliveries: deliveries, Took: took})
+			ClaimedEvent{Relay: l.name, Messages: len(jobs), Deliveries: deliveries, Took: took})
 	}
 	for _, j := range jobs {
 		e.laneOf(lanes, l, &j.claimed).put(j)
 	}
-	return len(claimed), err
+	return len(jobs), err
 }
 
 // expected returns where the lane's last message came from, if the lane is idle and the queue has changed: the claim looks there
@@ -246,7 +264,7 @@ func (l *lane) putBackBlocked() {
 	}
 	l.putBackAt = time.Now()
 	for _, j := range l.jobs.takeBlocked(perDomain) {
-		l.settler.put(same(j, queue.Settlement{Outcome: queue.Deferred, Uncounted: true, Delay: blockedDelay})...)
+		l.ledger.put(same(j, queue.Settlement{Outcome: queue.Deferred, Uncounted: true, Delay: blockedDelay})...)
 	}
 }
 

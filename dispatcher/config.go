@@ -52,8 +52,8 @@ type Config struct {
 	MaxOutage time.Duration
 	// Retry decides when a failed attempt is repeated. Defaults to Backoff{}.
 	Retry RetryPolicy
-	// Suppress lists the routes whose refused recipients are put on the suppression list. "*" means every route. A full mailbox
-	// puts nobody on the list. Defaults to none.
+	// Suppress lists the routes whose recipients are put on the suppression list if a server says that the address itself is gone.
+	// Only enhanced codes such as 5.1.1 and 5.2.1 (RFC 3463) say so; a full mailbox does not. "*" means every route. Defaults to none.
 	Suppress []string
 	// Notice configures reports about messages that were given up. Defaults to none.
 	Notice Notice
@@ -165,7 +165,7 @@ func (c *Config) complete() (err error) {
 // everyRoute means all routes in [Config.Suppress].
 const everyRoute = "*"
 
-// suppresses says whether refused recipients of a route are put on the suppression list.
+// suppresses says whether recipients of a route whose address is gone are put on the suppression list.
 func (c *Config) suppresses(route string) bool {
 	return slices.Contains(c.Suppress, route) || slices.Contains(c.Suppress, everyRoute)
 }

@@ -20,6 +20,7 @@ var (
 	errLeaseLost = errors.New("the lease was lost before the message was sent")
 	errFence     = errors.New("the fence could not be recorded")
 	errExpired   = errors.New("the deadline passed before the message was sent")
+	errLate      = errors.New("Envelope.Commit was called after Send had returned")
 )
 
 // deliver sends one message and returns a settlement for each of its deliveries.
@@ -45,12 +46,15 @@ func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 		return l.notReady(ctx, j, err)
 	}
 
-	var committed atomic.Bool
-	l.sending.Add(1)
-	asked := sync.OnceFunc(func() { l.sending.Add(-1) })
+	var committed, returned atomic.Bool
+	l.ledger.sending.Add(1)
+	asked := sync.OnceFunc(func() { l.ledger.sending.Add(-1) })
 	defer asked()
 	env := smtpx.Envelope{From: c.Sender, To: make([]string, len(c.Deliveries)), Commit: func(ctx context.Context) error {
 		defer asked()
+		if returned.Load() {
+			return errLate
+		}
 		if j.expired() { // it may have waited for a connection
 			return errExpired
 		}
@@ -70,6 +74,7 @@ func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 	notify(ctx, l.engine, "Observer.SendStart", l.cfg.Observer.SendStart,
 		SendEvent{Relay: l.name, Message: c, Waited: began.Sub(j.claimedAt)})
 	res, err := l.contained(ctx, &Sending{Relay: l.name, Message: c, Envelope: env, Body: body}, committed.Load)
+	returned.Store(true)
 	took := time.Since(began)
 	l.timed(took)
 	if !committed.Load() && slices.ContainsFunc(res.Outcomes, func(o smtpx.Outcome) bool { return o.Accepted }) {
@@ -138,12 +143,12 @@ func (l *lane) body(ctx context.Context, j *job) (body []byte, release func(), e
 // sent.
 func (l *lane) passFence(ctx context.Context, j *job) error {
 	if l.unfenced(j) {
-		if !l.leases.valid(j.refs(), l.cfg.Lease) {
+		if !l.ledger.valid(j) {
 			return errLeaseLost
 		}
 		return nil
 	}
-	return l.fencer.commit(ctx, j, l.name)
+	return l.ledger.fence(ctx, j, l.name)
 }
 
 // unfenced says whether the message is sent without being fenced.

@@ -19,23 +19,18 @@ import (
 //   - the claimer, which is the caller's goroutine
 //   - a lane for each relay, with a goroutine for each message that it sends at once; in Run also one that brings the relay back
 //     after an outage
-//   - the fencer, the settler and the renewer
+//   - the ledger's: fencing, settling and renewing
 //   - in Run also the reaper, the cleaner, the heartbeat and the watcher
 type engine struct {
 	*Dispatcher
 	drain        bool // Flush: stop when nothing is due
 	log          *slog.Logger
-	fencer       *fencer
-	settler      *settler
-	leases       *leases
+	ledger       *ledger
 	memory       *semaphore.Weighted // bytes of large bodies in memory
 	fetching     *semaphore.Weighted // bytes of large bodies that are being fetched
 	wake         chan struct{}       // the dispatcher's; nil in a Flush
 	progress     chan struct{}       // a slot was freed, or an outcome recorded
 	heartbeatNow chan struct{}       // the state of a relay changed
-	sending      atomic.Int64        // messages that a sender has and that have not asked for the fence
-
-	underway atomic.Int64 // messages whose outcome is not known
 
 	mu       sync.Mutex
 	lanes    []*lane
@@ -51,15 +46,16 @@ type engine struct {
 
 func newEngine(d *Dispatcher, drain bool) *engine {
 	e := &engine{
-		Dispatcher: d, drain: drain, log: d.cfg.Logger.With("dispatcher", d.cfg.Name), leases: newLeases(),
+		Dispatcher: d, drain: drain, log: d.cfg.Logger.With("dispatcher", d.cfg.Name),
 		memory: semaphore.NewWeighted(d.cfg.MaxBytes), fetching: semaphore.NewWeighted(fetchBytes),
 		progress: make(chan struct{}, 1), heartbeatNow: make(chan struct{}, 1),
 	}
 	if !drain {
 		e.wake = d.wake // a Flush must not take the wake-up of Run
 	}
-	e.fencer = newFencer(e)
-	e.settler = newSettler(e)
+	e.ledger = newLedger(&d.cfg, e.log, e.progressed, func(ctx context.Context, refs []queue.Ref) {
+		notify(ctx, e, "Observer.Lost", d.cfg.Observer.Lost, refs)
+	})
 	e.lastLook.Store(time.Now().UnixNano())
 	return e
 }
@@ -69,15 +65,16 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	detached := context.WithoutCancel(ctx)
 	work, cut := context.WithCancel(detached) // for sends
 	defer cut()
-	keeping, stopKeeping := context.WithCancel(detached)
-	defer stopKeeping()
+	renewing, stopRenewing := context.WithCancel(detached)
+	defer stopRenewing()
 	settling, stopSettling := context.WithCancel(detached)
 	defer stopSettling()
 
-	var fencer, settler, keeper, others sync.WaitGroup
-	settler.Go(func() { e.settler.run(settling) })
-	fencer.Go(func() { e.fencer.run(detached) })
-	keeper.Go(func() { e.keep(keeping) })
+	var fencer, settler, renewer, others sync.WaitGroup
+	settler.Go(func() { e.ledger.settleLoop(settling) })
+	settler.Go(func() { e.ledger.asideLoop(settling) })
+	fencer.Go(func() { e.ledger.fenceLoop(detached) })
+	renewer.Go(func() { e.ledger.renewLoop(renewing) })
 	e.begin(work)
 	if !e.drain {
 		others.Go(func() { e.reap(ctx) })
@@ -92,10 +89,13 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 		}
 	}
 
-	var grace, patience *time.Timer
+	var grace, deadline *time.Timer
 	startTimers := sync.OnceFunc(func() { // as soon as ctx ends, even if the claimer still waits for the queue
 		grace = time.AfterFunc(e.cfg.Grace, cut)
-		patience = time.AfterFunc(e.cfg.Grace+e.cfg.Lease, stopSettling)
+		deadline = time.AfterFunc(e.cfg.Grace+e.cfg.Lease, func() {
+			e.ledger.setDeadline(time.Now())
+			stopSettling()
+		})
 	})
 	unhook := context.AfterFunc(ctx, startTimers)
 	defer unhook()
@@ -103,21 +103,21 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	err := e.claimLoop(ctx)
 
 	startTimers()
-	defer patience.Stop()
+	defer deadline.Stop()
 	e.end()
 	e.workers.Wait()
 	grace.Stop()
-	e.fencer.close()
+	close(e.ledger.fenceClosed)
 	fencer.Wait()
-	e.settler.close()
+	close(e.ledger.outcomes)
 	settler.Wait()
-	stopKeeping()
-	keeper.Wait()
+	stopRenewing()
+	renewer.Wait()
 	others.Wait()
 	if !e.drain && errors.Is(err, ctx.Err()) {
 		err = nil
 	}
-	return e.settler.report, err
+	return e.ledger.report, err
 }
 
 // begin starts the lanes. From now on Update changes this engine.

@@ -56,7 +56,11 @@ func (d *Dispatcher) Health() Health {
 		return Health{Reasons: []string{"the dispatcher does not run"}}
 	}
 	h := Health{Live: true, Ready: true}
-	if still := time.Since(time.Unix(0, e.lastLook.Load())); still > d.cfg.Poll+2*d.cfg.Lease && !e.settler.behind.Load() {
+	behind, _ := e.ledger.behind()
+	if trouble := e.ledger.trouble(); trouble != "" {
+		h.Reasons = append(h.Reasons, trouble)
+	}
+	if still := time.Since(time.Unix(0, e.lastLook.Load())); still > d.cfg.Poll+2*d.cfg.Lease && behind == 0 {
 		h.Live, h.Ready = false, false
 		h.Reasons = append(h.Reasons, fmt.Sprintf("no look at the queue for %v", still.Round(time.Second)))
 	}

@@ -157,7 +157,7 @@ func (l *lane) run(ctx context.Context) {
 			l.handBack(l.jobs.take())
 			continue
 		}
-		l.underway.Add(1)
+		l.ledger.underway.Add(1)
 		if _, active := l.jobs.count(); workers < active {
 			workers++
 			sends.Go(func() {
@@ -176,8 +176,8 @@ func (l *lane) run(ctx context.Context) {
 // handle sends one message and hands over its outcome.
 func (l *lane) handle(ctx context.Context, j *job) {
 	list := l.deliver(ctx, j)
-	l.underway.Add(-1)
-	l.settler.put(list...)
+	l.ledger.underway.Add(-1)
+	l.ledger.put(list...)
 	l.lastDone.Store(time.Now().UnixNano())
 	l.jobs.done(j)
 	l.progressed()
@@ -197,7 +197,7 @@ func (l *lane) close() {
 // handBack returns messages to the queue as if they had not been claimed.
 func (l *lane) handBack(list []*job) {
 	for _, j := range list {
-		l.settler.put(same(j, queue.Settlement{Outcome: queue.Recycled})...)
+		l.ledger.put(same(j, queue.Settlement{Outcome: queue.Recycled})...)
 	}
 	if len(list) > 0 {
 		l.progressed()
@@ -217,7 +217,7 @@ func (l *lane) put(j *job) {
 	case l.another(l, j.claimed.Route):
 		s = queue.Settlement{Outcome: queue.Recycled}
 	}
-	l.settler.put(same(j, s)...)
+	l.ledger.put(same(j, s)...)
 }
 
 // doubtful says whether a delivery may have been accepted before.
@@ -242,7 +242,7 @@ func (l *lane) note(ctx context.Context, v verdict) {
 	case "":
 		l.pace.accepted(now)
 	case smtpx.ClassThrottled:
-		l.pace.throttled(now)
+		l.pace.throttled(now, v.reset)
 	default:
 	}
 	changed := l.breaker.note(now, v)

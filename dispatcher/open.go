@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
@@ -64,6 +65,9 @@ func (l *lane) notReady(ctx context.Context, j *job, err error) []queue.Settleme
 	return l.settleAll(ctx, j, queue.Settlement{Outcome: queue.Held, Uncounted: true, Evidence: evidenceOf(l.name, e, 0)})
 }
 
+// genericProfile is the profile of an unknown provider.
+var genericProfile = sync.OnceValue(func() *smtpx.Profile { return smtpx.DetectProfile("") })
+
 // profileOf returns the profile that a sender tells, or else the generic one.
 func profileOf(s Sender) *smtpx.Profile {
 	if known, ok := s.(interface{ Profile() *smtpx.Profile }); ok {
@@ -71,7 +75,7 @@ func profileOf(s Sender) *smtpx.Profile {
 			return p
 		}
 	}
-	return smtpx.DetectProfile("")
+	return genericProfile()
 }
 
 // breaksSignatures says why a provider would break a signature. Empty means that it would not.

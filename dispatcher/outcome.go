@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -36,7 +37,7 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 	switch e.Class {
 	case smtpx.ClassRecipient, smtpx.ClassMessage:
 		s.Outcome = queue.Failed
-		s.Suppress = e.Class == smtpx.ClassRecipient && !e.MailboxFull() && l.cfg.suppresses(c.Route)
+		s.Suppress = e.Class == smtpx.ClassRecipient && !e.MailboxFull() && l.cfg.suppresses(c.Route) && addressGone(e)
 		return s
 	case smtpx.ClassRecycle:
 		// A new session may help once. After that the delivery waits as in an outage. So does one in doubt, because its class does not
@@ -70,7 +71,9 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		s.Outcome, s.Uncounted, s.Delay = queue.Deferred, !counted(e.Class), delay
 		// This relay certainly did not accept it, so another may have it at once. Relays must not pass it round in a circle, and a
 		// delivery in doubt stays with its relay.
-		if e.Stage != "" && failsOver(e.Class) && !failsOver(smtpx.Class(d.Class)) && !doubtful(*d) && l.another(l, c.Route) {
+		// A delivery that a dead dispatcher left has such a class, too, but names no relay.
+		passedOn := d.Relay != "" && failsOver(smtpx.Class(d.Class))
+		if e.Stage != "" && failsOver(e.Class) && !passedOn && !doubtful(*d) && l.another(l, c.Route) {
 			s.Delay = 0
 		}
 	}
@@ -78,6 +81,31 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		return l.withDoubt(s, d)
 	}
 	return s
+}
+
+// goneCodes are the enhanced codes (RFC 3463, RFC 7505) with which a server says that the address itself is gone. A full mailbox and
+// a policy are none of them.
+var goneCodes = []string{
+	"5.1.1",  // bad destination mailbox address
+	"5.1.2",  // bad destination system address
+	"5.1.3",  // bad destination mailbox address syntax
+	"5.1.6",  // destination mailbox has moved, no forwarding address
+	"5.1.10", // recipient address has null MX
+	"5.2.1",  // mailbox disabled
+	"5.7.13", // user account disabled
+}
+
+// addressGone says whether the server's reply shows that the address itself is gone.
+func addressGone(e *smtpx.Error) bool {
+	r := e.Reply
+	if r.Code/100 != 5 || e.Stage != smtpx.StageRcpt && e.Stage != smtpx.StageDot {
+		return false
+	}
+	code := r.Enhanced
+	if code == "" && len(r.Lines) > 0 {
+		code, _, _ = strings.Cut(strings.TrimSpace(r.Lines[0]), " ")
+	}
+	return slices.Contains(goneCodes, strings.TrimPrefix(code, "#"))
 }
 
 // withDoubt keeps an older doubt and its relay after an attempt that sent nothing.

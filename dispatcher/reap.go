@@ -17,7 +17,7 @@ func (e *engine) reap(ctx context.Context) {
 	defer tick.Stop()
 	failing := false
 	for {
-		if e.settler.behind.Load() {
+		if behind, _ := e.ledger.behind(); behind > 0 {
 			// The database was away, and leases of this dispatcher may have lapsed. Record the known outcomes first: the reaper would
 			// make them uncertain.
 			select {

@@ -215,3 +215,82 @@ func TestTheLogHoldsNoAddresses(t *testing.T) {
 		t.Errorf("the database says %q", d.Reply)
 	}
 }
+
+// A sender that was fenced and gives up because the dispatcher stops leaves a doubt. It is not sent again.
+func TestAStopAfterTheFenceLeavesADoubt(t *testing.T) {
+	t.Parallel()
+	for name, gives := range map[string]func(ctx context.Context) error{
+		"the context's error": func(ctx context.Context) error { return ctx.Err() },
+		"an error of its own": func(context.Context) error { return errors.New("gave up") },
+		"an ambiguous error": func(ctx context.Context) error {
+			return &smtpx.Error{Stage: smtpx.StageDot, Class: smtpx.ClassAmbiguous, Err: ctx.Err()}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := newQueue(t, openSQLite(t))
+			id := q.enqueue(1, func(m *outbox.Message) { m.OnUncertain = outbox.Hold })[0]
+			began := make(chan struct{})
+			s := &sender{}
+			s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
+				if _, err := s.accept(ctx, env, body); err != nil {
+					return smtpx.Result{}, err
+				}
+				close(began)
+				<-ctx.Done()
+				return smtpx.Result{}, gives(ctx)
+			}
+			stop := start(t, newDispatcher(t, dispatcher.Config{Queue: q, Grace: 10 * time.Millisecond}, s))
+			<-began
+			stop()
+			q.wantStates(id, outbox.StateUncertain)
+		})
+	}
+}
+
+// A refusal for now is waited out. It is no reason to try another relay at once.
+func TestARefusalDoesNotFailOver(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, openSQLite(t))
+	id := q.enqueue(1, nil)[0]
+	refusing := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
+		return refuse(env, reply(smtpx.StageRcpt, smtpx.ClassTransient, 451, "greylisted"))
+	}}
+	list := []dispatcher.Relay{{Name: "a", Sender: refusing}, {Name: "b", Sender: &sender{send: refusing.send}}}
+	flush(t, newDispatcher(t, dispatcher.Config{Queue: q, Relays: list}, nil))
+	if d := q.get(id).Deliveries[0]; d.Attempts != 1 || time.Until(d.DueAt) < 10*time.Second {
+		t.Errorf("%d attempts, due in %v", d.Attempts, time.Until(d.DueAt))
+	}
+}
+
+// A message waits at least as long as the relay asks for.
+func TestRetryAfterIsHeeded(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, openSQLite(t))
+	id := q.enqueue(1, nil)[0]
+	s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
+		e := reply(smtpx.StageRcpt, smtpx.ClassTransient, 451, "try again in 3 hours")
+		e.RetryAfter = 3 * time.Hour
+		return refuse(env, e)
+	}}
+	flush(t, newDispatcher(t, dispatcher.Config{Queue: q}, s))
+	if d := q.get(id).Deliveries[0]; time.Until(d.DueAt) < 2*time.Hour {
+		t.Errorf("due in %v", time.Until(d.DueAt))
+	}
+}
+
+// A sender that calls Commit after Send has returned is refused, also after the dispatcher has stopped. Nothing panics.
+func TestCommitAfterSendIsRefused(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, openSQLite(t))
+	q.enqueue(1, nil)
+	var commit func(context.Context) error
+	s := &sender{send: func(_ context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
+		commit = env.Commit
+		return refuse(env, reply(smtpx.StageRcpt, smtpx.ClassTransient, 451, "later"))
+	}}
+	flush(t, newDispatcher(t, dispatcher.Config{Queue: q}, s))
+	if err := commit(t.Context()); err == nil {
+		t.Error("a late Commit succeeded")
+	}
+}

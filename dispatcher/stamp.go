@@ -340,7 +340,7 @@ func writeEscape(b *strings.Builder, r rune) {
 	b.WriteString(`\u` + strings.Repeat("0", width-len(digits)) + digits)
 }
 
-// shortened returns at most most different tags, each cut to length bytes.
+// shortened returns different tags, no more than most, each cut to length bytes.
 func shortened(tags []string, most, length int) []string {
 	var list []string
 	for _, t := range tags {
