@@ -34,7 +34,7 @@ func (b *block) String() string { return fmt.Sprintf("%s:%d", b.page, b.line) }
 // tested are the languages of blocks that are tested, and shown those of blocks that are only looked at.
 var (
 	tested = []string{"go", "sh"}
-	shown  = []string{"text", "mermaid", "sql", "json", "toml", "yaml", "diff", "html"}
+	shown  = []string{"text", "mermaid", "sql", "json", "toml", "yaml", "diff", "html", "python"}
 )
 
 // The comments above a block.

@@ -38,7 +38,8 @@ func openWorkspace(t *testing.T, dir string, patterns ...string) *workspace {
 	for line := range strings.Lines(list) {
 		path, name, _ := strings.Cut(strings.TrimSpace(line), "\t")
 		hidden := strings.Contains("/"+path+"/", "/internal/") || strings.HasPrefix(path, "vendor/") || name == "main" ||
-			strings.Contains(path, " ") || name == "" || strings.HasSuffix(path, ".test") // variants for tests
+			strings.Contains(path, " ") || name == "" || strings.HasSuffix(path, ".test") || // variants for tests
+			strings.Contains(path, "/examples/integrations/") // named after the libraries that they show
 		known, again := w.names[name]
 		switch {
 		case hidden:
