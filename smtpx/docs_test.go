@@ -110,9 +110,9 @@ func understanding(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("## How well replies are understood\n\n" +
 		"A reply is *understood* if its class is one that a careful reader may give it, and *strictly* if it is the first that comes to\n" +
-		"mind. The rules were written with the first file at hand. No rule was written from the second: at first sight 191 of its 213\n" +
-		"replies were understood, 176 of them strictly. Then the kinds of mistake that it showed were mended, not the sentences. So its\n" +
-		"figures now are somewhat better than those of replies that nobody has seen.\n\n" +
+		"mind. The rules were written with the first file at hand. The second was gathered before anybody looked at the rules: at first\n" +
+		"sight 191 of its 213 replies were understood, 176 of them strictly. Its mistakes were then seen while their kinds were mended,\n" +
+		"so its figures now flatter. On other samples 90 to 98 % were understood at first sight.\n\n" +
 		"| file | replies | understood | strictly |\n|---|---|---|---|\n")
 	for _, file := range []string{corpusFile, heldOutFile} {
 		got := understand(t, readLabelled(t, file), func(labelled, smtpx.Class, smtpx.Rule) {})
