@@ -25,11 +25,11 @@ func newCat(a *app, runF func(context.Context, *catOptions) error) *cobra.Comman
 	return &cobra.Command{
 		Use:   "cat ID",
 		Short: "Print a message",
-		Long: `Print a message in the format of RFC 5322, as it is stored and without its encryption; relays get it with the fields
-of their provider and a signature above it. On a terminal, characters that would control the terminal are replaced. A
-message that is encrypted needs its key: --key-file or ` + keysVariable + `.`,
-		Example: `  outboxctl cat 01934a5b > message.eml
-  outboxctl cat 01934a5b | less`,
+		Long: `Print a message as it is stored, decrypted, in the format of RFC 5322. A relay gets more: the dispatcher adds the header
+fields of the provider and a signature. On a terminal, control characters are replaced. An encrypted message needs its
+key: --key-file or ` + keysVariable + `.`,
+		Example: `  outboxctl cat 3e4f5a6b > message.eml
+  outboxctl cat 3e4f5a6b | less`,
 		Args: needs(1, 1, "the id of a message"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.name = args[0]
@@ -65,7 +65,7 @@ func catRun(ctx context.Context, opts *catOptions) (err error) {
 	return err
 }
 
-// harmless makes a message safe to show on a terminal, line by line.
+// harmless replaces the characters in a message that would control a terminal.
 func harmless(body []byte) []byte {
 	var out bytes.Buffer
 	for line := range bytes.Lines(body) {

@@ -16,7 +16,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// dispatchFlags are what run and flush have in common.
+// dispatchFlags are the flags of run and flush.
 type dispatchFlags struct {
 	relay       connect.RelayFlags
 	concurrency int
@@ -29,12 +29,12 @@ func (f *dispatchFlags) add(cmd *cobra.Command) {
 	f.relay.Add(cmd)
 	fl := cmd.Flags()
 	fl.IntVar(&f.concurrency, "concurrency", 0, "send `N` messages at once (default 10)")
-	fl.DurationVar(&f.lease, "lease", 0, "`TIME` after which another dispatcher takes over from one that died (default 1m)")
-	fl.DurationVar(&f.grace, "grace", 0, "`TIME` that messages being sent get when the command is told to stop (default 30s)")
-	fl.DurationVar(&f.maxAge, "max-age", 0, "`TIME` after which a message that is refused again is given up (default 120h)")
+	fl.DurationVar(&f.lease, "lease", 0, "`TIME` after which another dispatcher takes over from a dead one (default 1m)")
+	fl.DurationVar(&f.grace, "grace", 0, "`TIME` that running transfers get after a stop (default 30s)")
+	fl.DurationVar(&f.maxAge, "max-age", 0, "`TIME` after which a refused message is given up (default 120h)")
 }
 
-// dispatch is a dispatcher with what it works on.
+// dispatch is a dispatcher with its database and relay.
 type dispatch struct {
 	*dispatcher.Dispatcher
 	db     *connect.Database
@@ -42,7 +42,7 @@ type dispatch struct {
 	faults *faults
 }
 
-// open sets a dispatcher up. Nothing is sent yet; the relay is not connected to.
+// open makes a dispatcher. It sends nothing yet and does not connect to the relay.
 func (f *dispatchFlags) open(ctx context.Context, a *app, log *slog.Logger, poll time.Duration) (_ *dispatch, err error) {
 	relay, err := f.relay.Open(ctx, a.io.Getenv, a.io.Err)
 	if err != nil {
@@ -80,7 +80,7 @@ func (d *dispatch) close() error {
 	return err
 }
 
-// faults sends through a client and remembers the first failure that has something to say to the operator.
+// faults sends through a client. It keeps the first failure, or the first one with a hint.
 type faults struct {
 	*smtpx.Client
 
@@ -101,7 +101,7 @@ func (f *faults) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smt
 	return res, err
 }
 
-// hint says what a failed delivery calls for: the relay's words, and what is known about them.
+// hint returns the relay's words about the first failure and the hint to them.
 func (f *faults) hint(relay string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -21,7 +21,7 @@ import (
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/selection"
 )
 
-// largestInput bounds what is read from a file or standard input. The library's own limit for messages is below it.
+// largestInput is the most that is read from a file or standard input, in bytes. The library's limit for messages is lower.
 const largestInput = 256 << 20
 
 type enqueueOptions struct {
@@ -56,10 +56,10 @@ func newEnqueue(a *app, runF func(context.Context, *enqueueOptions) error) *cobr
 	}
 	cmd := &cobra.Command{
 		Use:   "enqueue",
-		Short: "Store a message to be sent",
-		Long: `Store a message to be sent, composed from flags or complete from a file, and print its receipt. It is sent by
-"outboxctl run" or "outboxctl flush", or by the application's own dispatcher. With keys (--key-file) its body is
-encrypted, and with --seal-details also its subject and its metadata.`,
+		Short: "Store a message for delivery",
+		Long: `Store a message for delivery and print its receipt. Compose it from flags, or give it complete as a file. A dispatcher
+sends it: "outboxctl run", "outboxctl flush" or the application's own. With keys (--key-file) the body is encrypted,
+with --seal-details also the subject and the metadata.`,
 		Example: `  outboxctl enqueue --from shop@example.com --to ann@example.net --subject Hello --text 'Hi Ann!'
   outboxctl enqueue … --text-file - --attach report.pdf < text
   outboxctl enqueue --eml message.eml --key invoice-4711
@@ -73,34 +73,34 @@ encrypted, and with --seal-details also its subject and its metadata.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&opts.from, "from", "", "author: `ADDRESS`, with a name or without")
-	fl.StringArrayVar(&opts.to, "to", nil, "recipient `ADDRESS`; may be repeated, or hold several separated by commas")
+	fl.StringVar(&opts.from, "from", "", "author `ADDRESS`, with or without a name")
+	fl.StringArrayVar(&opts.to, "to", nil, "recipient `ADDRESS`; repeat it, or separate several by commas")
 	fl.StringArrayVar(&opts.cc, "cc", nil, "recipient `ADDRESS` of a copy")
-	fl.StringArrayVar(&opts.bcc, "bcc", nil, "recipient `ADDRESS` of a copy that the others do not see")
+	fl.StringArrayVar(&opts.bcc, "bcc", nil, "recipient `ADDRESS` of a copy, hidden from the others")
 	fl.StringArrayVar(&opts.replyTo, "reply-to", nil, "`ADDRESS` for answers (default that of --from)")
 	fl.StringVar(&opts.envelopeFrom, "envelope-from", "", "`ADDRESS` for bounces, or <> for none (default that of --from)")
-	fl.StringVar(&opts.subject, "subject", "", "`TEXT` of the subject line")
+	fl.StringVar(&opts.subject, "subject", "", "subject `TEXT`")
 	fl.StringVar(&opts.text, "text", "", "`TEXT` of the message")
 	fl.StringVar(&opts.textFile, "text-file", "", "read the text from `FILE`, or - for standard input")
 	fl.StringVar(&opts.html, "html", "", "`HTML` of the message")
 	fl.StringVar(&opts.htmlFile, "html-file", "", "read the HTML from `FILE`, or - for standard input")
-	fl.StringArrayVar(&opts.attach, "attach", nil, "attach `FILE`; may be repeated")
-	fl.StringArrayVar(&opts.header, "header", nil, "extra header `FIELD`, as in 'X-Campaign: spring'; may be repeated")
+	fl.StringArrayVar(&opts.attach, "attach", nil, "attach `FILE`; repeatable")
+	fl.StringArrayVar(&opts.header, "header", nil, "extra header `FIELD`, as in 'X-Campaign: spring'; repeatable")
 	fl.StringVar(&opts.eml, "eml", "", "take the complete message (RFC 5322) from `FILE`, or - for standard input")
-	fl.StringVar(&opts.key, "key", "", "idempotency `KEY`: a second message with it is not stored")
+	fl.StringVar(&opts.key, "key", "", "idempotency `KEY`: a second message with the same key is not stored")
 	fl.StringVar(&opts.route, "route", "", "`NAME` of the route (default \"default\")")
 	fl.StringVar(&opts.priority, "priority", "", "`PRIORITY`: high, normal or bulk (default normal)")
 	fl.StringVar(&opts.notBefore, "not-before", "", "send no earlier than this `TIME` (RFC 3339) or after this duration (90m, 2d)")
 	fl.StringVar(&opts.expires, "expires", "", "do not send after this `TIME` or duration")
-	fl.StringVar(&opts.onUncertain, "on-uncertain", "", "`POLICY` for an outcome that cannot be known: resend or hold (default resend)")
-	fl.StringArrayVar(&opts.tags, "tag", nil, "`LABEL` for reports; may be repeated")
-	fl.StringToStringVar(&opts.metadata, "metadata", nil, "`KEY=VALUE` to keep with the message; may be repeated")
-	fl.BoolVar(&opts.sealDetails, "seal-details", false, "encrypt the subject and the metadata, too; they cannot be searched then")
+	fl.StringVar(&opts.onUncertain, "on-uncertain", "", "`POLICY` for an unknown outcome: resend or hold (default resend)")
+	fl.StringArrayVar(&opts.tags, "tag", nil, "`LABEL` for reports; repeatable")
+	fl.StringToStringVar(&opts.metadata, "metadata", nil, "`KEY=VALUE` to keep with the message; repeatable")
+	fl.BoolVar(&opts.sealDetails, "seal-details", false, "also encrypt the subject and the metadata; they cannot be searched then")
 	opts.output.Add(cmd, receiptJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV, output.ID)
 	return cmd
 }
 
-// compatible refuses flags that contradict each other.
+// compatible refuses flags that exclude each other.
 func compatible(fl *pflag.FlagSet) error {
 	for _, pair := range [][2]string{
 		{"eml", "from"}, {"eml", "reply-to"}, {"eml", "subject"}, {"eml", "text"}, {"eml", "text-file"}, {"eml", "html"},

@@ -37,9 +37,9 @@ func newFlush(a *app, runF func(context.Context, *flushOptions) error) *cobra.Co
 	}
 	cmd := &cobra.Command{
 		Use:   "flush",
-		Short: "Deliver what is due, then exit",
-		Long: `Deliver what is due, then exit. What the relay defers stays for later. The exit code is 5 when only part of what was
-due was sent, and 1 when nothing was.`,
+		Short: "Deliver the messages that are due, then exit",
+		Long: `Deliver the messages that are due, then exit. Deferred messages stay for later. The exit code is 5 if only some of the
+due deliveries were sent, and 1 if none was.`,
 		Example: `  outboxctl flush --relay smtp://app@smtp.example.com:587 --password-file /run/secrets/smtp
   OUTBOX_RELAY=smtps://app@smtp.example.com OUTBOX_RELAY_PASSWORD=… outboxctl flush`,
 		Args: needs(0, 0, ""),
@@ -55,7 +55,7 @@ func flushRun(ctx context.Context, opts *flushOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	// What became of each delivery is in the database and, summed up, in the report: only trouble is logged.
+	// The database has the outcome of each delivery, and the report has the sums. So nothing is logged.
 	d, err := opts.dispatch.open(ctx, opts.app, opts.logger(slog.LevelError+1), 0)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func printFlush(printer *output.Printer, report dispatcher.Report) error {
 	})
 }
 
-// count writes a number with its noun.
+// count returns a number with its noun.
 func count(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -2,7 +2,7 @@ package command
 
 import "github.com/spf13/cobra"
 
-// helpTemplate shows what a command does, then how it is used, examples first.
+// helpTemplate shows what a command does, then examples, then the flags.
 const helpTemplate = `{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
 {{end}}{{if or .Runnable .HasSubCommands}}
 {{.UsageString}}{{end}}`
@@ -30,70 +30,80 @@ Topics:{{range .Commands}}{{if .IsAdditionalHelpTopicCommand}}
   {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}
 {{end}}`
 
-// helpTopics are what `outboxctl help` explains besides the commands.
+// helpTopics are the topics that `outboxctl help` explains besides the commands.
 func helpTopics() []*cobra.Command {
 	return []*cobra.Command{
 		{Use: "environment", Short: "The environment variables", Long: environmentTopic},
 		{Use: "encryption", Short: "Messages that are encrypted at rest", Long: encryptionTopic},
 		{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesTopic},
 		{Use: "formatting", Short: "Tables, JSON, TSV, ids", Long: formattingTopic},
-		{Use: "states", Short: "Where a delivery may stand", Long: statesTopic},
+		{Use: "states", Short: "The states of a delivery", Long: statesTopic},
 	}
 }
 
-const environmentTopic = `OUTBOX_DB              the database, where --db is not given
-OUTBOX_SCHEMA          the schema of PostgreSQL that holds the tables, where --schema is not given
-OUTBOX_RELAY           the relay, where --relay is not given
-OUTBOX_RELAY_PASSWORD  the relay's password, where the URL names a user and nothing else gives one
-OUTBOX_KEYS            the keys of encrypted messages, where --key-file is not given; see the topic encryption
+const environmentTopic = `OUTBOX_DB              the database, unless --db is given
+OUTBOX_SCHEMA          the PostgreSQL schema that holds the tables, unless --schema is given
+OUTBOX_RELAY           the relay, unless --relay is given
+OUTBOX_RELAY_PASSWORD  the relay's password, if the URL names a user and nothing else gives the password
+OUTBOX_KEYS            the keys of encrypted messages, unless --key-file is given; see the topic encryption
 OUTBOX_FORCE_TTY       a number of columns: behave as on a terminal of that width
-NO_COLOR               set to anything: no colour, unless --color says otherwise
-CLICOLOR, CLICOLOR_FORCE
-                       0: no colour; force set to anything else: colour also where no terminal is
+NO_COLOR               set to any value: no colour, unless --color says otherwise
+CLICOLOR=0             no colour
+CLICOLOR_FORCE         set to any value but 0: colour in a pipe, too
 PGHOST, PGUSER, PGPASSWORD, PGSSLMODE and the like
-                       what a postgres:// URL leaves out`
+                       the parts that a postgres:// URL leaves out`
 
-const encryptionTopic = `An application that has keys (outbox.Config.Keys) stores the bodies of its messages encrypted. What sends
-them or shows them needs the keys: in a file (--key-file), or in OUTBOX_KEYS. One key stands on each line as
-NAME:SECRET, the secret 32 random bytes in base64, the current key first; what follows a # is left out. To make one:
+const encryptionTopic = `To make a key:
 
   echo "2026-11:$(openssl rand -base64 32)"
 
-To change keys without a stop: give the new key to everybody, behind the current one; put it first everywhere; run
-"outboxctl rekey" until --dry-run finds none; take the older key away.
+An application with keys (outbox.Config.Keys) stores the bodies of its messages encrypted. To send or show them,
+outboxctl needs the keys, too: in a file (--key-file) or in OUTBOX_KEYS. Write one key on each line as NAME:SECRET, the
+current key first. The secret is 32 random bytes in base64. A # begins a comment.
 
-A delivery that a dispatcher cannot open, because its key is missing or another, is held and says so. Give the
-dispatcher the key and run "outboxctl release": it is sent then. Nothing is lost but what the lost key alone could
-open.`
+To change keys while everything runs:
 
-const exitCodesTopic = `0    done, also where nothing matched
+  1. Give the new key to every dispatcher and application, behind the current one.
+  2. Put it first everywhere.
+  3. Run "outboxctl rekey" until --dry-run finds none.
+  4. Remove the older key.
+
+A dispatcher that lacks the key of a message holds the delivery, and the reason names the key. Give the key to the
+dispatcher and run "outboxctl release". If a key is lost for good, nobody can read the messages under it.`
+
+const exitCodesTopic = `0    done, even if nothing matched
 1    failed
-2    the command line or the message that it describes is wrong; nothing was done
-3    the database cannot be reached, or has another schema than this program
+2    the command line, or the message in it, is wrong; nothing was done
+3    the database cannot be reached, or its tables have another version than this program
 4    nothing matched, with --exit-status
-5    done in part
+5    partly done
 130  interrupted`
 
-const formattingTopic = `A terminal gets tables with a header, relative times and columns cut to the width of the screen.
-A pipe gets values between tabs, complete, with times in RFC 3339 and no header.
+const formattingTopic = `  outboxctl list --state failed                       a table on a terminal, tab-separated values in a pipe
+  outboxctl list --state failed -o json               JSON
+  outboxctl list --state failed --json id,reply       JSON with two fields
+  outboxctl list -o id --state failed | outboxctl requeue --state failed -
+
+On a terminal, tables have a header and relative times, and long columns are cut.
+In a pipe, values are complete, separated by tabs, with RFC 3339 times and no header.
 
 -o table    aligned columns under a header
 -o tsv      values between tabs
 -o json     one JSON object with "schema_version"
 -o ndjson   one JSON object on each line
--o id       message ids, for another command to read: outboxctl list -o id … | outboxctl requeue -
---json a,b  JSON with these fields alone; an empty list of fields names them all
+-o id       message ids, for another command to read
+--json a,b  JSON with only these fields; --json without fields lists them all
 
-The JSON is described in docs/cli-json.md. Fields may be added at any time.`
+docs/cli-json.md describes the JSON. New fields may come at any time.`
 
-const statesTopic = `Each recipient of a message has a delivery of its own, which is in one of these states:
+const statesTopic = `Each recipient of a message has its own delivery. It is in one of these states:
 
-queued      waits to be sent; reads "scheduled" before its time and "deferred" after an attempt
-sending     a dispatcher holds it
-uncertain   the connection was lost after the message had been transferred: the relay may have accepted it
-held        set aside until somebody releases it
+queued      waits to be sent; shown as "scheduled" before its time and "deferred" after an attempt
+sending     a dispatcher is sending it
+uncertain   the connection was lost after the transfer: the relay may have accepted it
+held        set aside until you release it
 sent        the relay accepted it
 failed      refused for good, or given up
 expired     not sent before its deadline
 cancelled   withdrawn by the application or an operator
-suppressed  its recipient is on the suppression list`
+suppressed  not sent: the recipient is on the suppression list`

@@ -18,8 +18,7 @@ const keysVariable = "OUTBOX_KEYS"
 // hintKeys says where keys come from.
 const hintKeys = "give the keys with --key-file or " + keysVariable + "; `outboxctl help encryption` says more"
 
-// keyRing reads the keys of --key-file, or else of the environment. It is nil where neither is given. Errors never repeat what
-// was read.
+// keyRing reads the keys from --key-file, or else from the environment. It is nil if neither is given. Errors never quote the keys.
 func (a *app) keyRing() (*keyring.Ring, error) {
 	var (
 		keys *keyring.Ring
@@ -36,12 +35,12 @@ func (a *app) keyRing() (*keyring.Ring, error) {
 		return nil, nil //nolint:nilnil // a nil key ring is one without keys
 	}
 	if err != nil {
-		return nil, &exit.Error{Err: err, Hint: "write a key a line, the current one first, each as NAME:SECRET", Code: exit.Usage}
+		return nil, &exit.Error{Err: err, Hint: "write one key on each line as NAME:SECRET, the current one first", Code: exit.Usage}
 	}
 	return keys, nil
 }
 
-// openBody opens a stored body where it is encrypted.
+// openBody decrypts a stored body if it is encrypted.
 func (a *app) openBody(id outbox.ID, stored []byte) ([]byte, error) {
 	if !keyring.IsSealed(stored) {
 		return stored, nil
@@ -57,7 +56,7 @@ func (a *app) openBody(id outbox.ID, stored []byte) ([]byte, error) {
 	return body, nil
 }
 
-// revealer returns what opens the subjects of deliveries. What it cannot open stays as it is, to be shown as encrypted.
+// revealer returns a function that decrypts the subject of a delivery. A subject without its key stays as it is.
 func (a *app) revealer() (func(*store.Delivery), error) {
 	keys, err := a.keyRing()
 	if err != nil {
@@ -73,7 +72,7 @@ func (a *app) revealer() (func(*store.Delivery), error) {
 	}, nil
 }
 
-// revealMessage does the same for a message with its deliveries and its metadata.
+// revealMessage decrypts the subject and the metadata of a message.
 func (a *app) revealMessage(m *store.Message) error {
 	reveal, err := a.revealer()
 	if err != nil || m.KeyID == "" {
@@ -100,7 +99,7 @@ func (a *app) revealMessage(m *store.Message) error {
 	return nil
 }
 
-// sealed says which fields are encrypted, in the words of the JSON.
+// sealed lists the encrypted fields by their JSON names.
 func sealed(keyID, subject string, metadata map[string]string) (fields []string) {
 	if keyID == "" {
 		return nil
@@ -114,7 +113,7 @@ func sealed(keyID, subject string, metadata map[string]string) (fields []string)
 	return fields
 }
 
-// readable returns a subject as JSON shows it: empty where it is encrypted.
+// readable returns a subject, or nothing if it is encrypted.
 func readable(keyID, subject string) string {
 	if sealed(keyID, subject, nil) != nil {
 		return ""
@@ -122,7 +121,7 @@ func readable(keyID, subject string) string {
 	return subject
 }
 
-// subjectCell shows a subject, or that it is encrypted.
+// subjectCell shows a subject, or a note that it is encrypted.
 func subjectCell(keyID, subject string) output.Cell {
 	if sealed(keyID, subject, nil) != nil {
 		return output.Cell{Text: encryptedWith(keyID), Color: iostreams.Dim}

@@ -13,7 +13,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// screenful is how many deliveries a table on a terminal shows unless --limit says otherwise.
+// screenful is the number of deliveries that a table on a terminal shows without --limit.
 const screenful = 100
 
 type listOptions struct {
@@ -34,7 +34,7 @@ func newList(a *app, runF func(context.Context, *listOptions) error) *cobra.Comm
 		Use:     "list [ID... | -]",
 		Aliases: []string{"ls"},
 		Short:   "List deliveries",
-		Long:    "List deliveries, one for each recipient of a message, the newest message first. Every flag narrows the list.",
+		Long:    "List deliveries, the newest message first. A message has one delivery for each recipient. Each flag narrows the list.",
 		Example: `  outboxctl list --state failed --newer-than 24h
   outboxctl list --to @example.com --class throttled
   outboxctl list --state uncertain --json id,recipient,reply
@@ -99,7 +99,7 @@ func listRun(ctx context.Context, opts *listOptions) (err error) {
 	return nil
 }
 
-// each streams what is selected.
+// each streams the selected deliveries.
 func each(ctx context.Context, st *store.Store, s *selection.Selection) iter.Seq2[store.Delivery, error] {
 	return func(yield func(store.Delivery, error) bool) {
 		f, ok := s.Whole()
@@ -114,7 +114,7 @@ func each(ctx context.Context, st *store.Store, s *selection.Selection) iter.Seq
 	}
 }
 
-// revealed opens what the keys open.
+// revealed decrypts the subjects for which there is a key.
 func revealed(items iter.Seq2[store.Delivery, error], reveal func(*store.Delivery)) iter.Seq2[store.Delivery, error] {
 	return func(yield func(store.Delivery, error) bool) {
 		for d, err := range items {
@@ -128,7 +128,7 @@ func revealed(items iter.Seq2[store.Delivery, error], reveal func(*store.Deliver
 	}
 }
 
-// first cuts a sequence after n items and tells whether there were more.
+// first yields n items and sets more if there were others.
 func first(n int, items iter.Seq2[store.Delivery, error], more *bool) iter.Seq2[store.Delivery, error] {
 	return func(yield func(store.Delivery, error) bool) {
 		for d, err := range items {
@@ -144,7 +144,7 @@ func first(n int, items iter.Seq2[store.Delivery, error], more *bool) iter.Seq2[
 	}
 }
 
-// deliveryList is how deliveries are listed.
+// deliveryList returns the columns and the JSON of a list of deliveries.
 func deliveryList(a *app) output.List[store.Delivery] {
 	return output.List[store.Delivery]{
 		Name: "deliveries",

@@ -42,8 +42,8 @@ func newMigrate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Create and update the tables",
-		Long: `Create and update the tables of the outbox, which live beside the application's own. Only what is missing is
-applied, in one transaction; any number of processes may migrate at the same time.`,
+		Long: `Create and update the tables of the outbox in the application's database. Missing steps are applied in one transaction.
+Any number of processes may migrate at the same time.`,
 		Example: `  outboxctl migrate up --db sqlite:app.db
   outboxctl migrate status
   outboxctl migrate sql --dialect postgres > outbox.sql
@@ -63,15 +63,16 @@ func newMigrateUp(a *app, runF func(context.Context, *migrateOptions) error) *co
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring the database to the version of this program",
-		Long: `Bring the database to the version of this program. An SQLite file that does not exist is created, and so is a schema of
-PostgreSQL. An SQLite file that an application has marked as its own (PRAGMA application_id) is left alone unless
---application-id names that mark, because it may have been taken for another by mistake.`,
+		Long: `Bring the database to the version of this program. A missing SQLite file or PostgreSQL schema is created.
+
+An application may mark its SQLite file (PRAGMA application_id). Such a file is refused, because it may be the wrong
+one. If it is the right one, name the mark with --application-id.`,
 		Example: `  outboxctl migrate up --db sqlite:app.db
   outboxctl migrate up --db postgres://owner@db.example.com/shop --schema mail`,
 		Args: needs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
 	}
-	cmd.Flags().StringVar(&opts.applicationID, "application-id", "", "migrate an SQLite file that is marked with `NUMBER`")
+	cmd.Flags().StringVar(&opts.applicationID, "application-id", "", "migrate an SQLite file with this mark: `NUMBER`")
 	opts.output.Add(cmd, migrationJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 	return cmd
 }
@@ -126,13 +127,13 @@ func newMigrateStatus(a *app, runF func(context.Context, *migrateOptions) error)
 	}
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say which version the database has",
+		Short: "Show the version of the database",
 		Example: `  outboxctl migrate status
   outboxctl migrate status --exit-status || outboxctl migrate up`,
 		Args: needs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
 	}
-	cmd.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 3 when the database has another version than this program")
+	cmd.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 3 if the database has another version than this program")
 	opts.output.Add(cmd, migrationJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 	return cmd
 }
@@ -155,7 +156,7 @@ func migrateStatusRun(ctx context.Context, opts *migrateOptions) (err error) {
 	if err := printMigration(printer, status); err != nil {
 		return err
 	}
-	// An edited migration is told even to those who only ask for the version.
+	// An edited migration is an error even if only the version is asked for.
 	err = schema.Check(ctx, db.SQL, db.Dialect, db.In()...)
 	if _, differs := errors.AsType[*schema.VersionError](err); differs && !opts.exitStatus {
 		return nil

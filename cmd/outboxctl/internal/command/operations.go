@@ -19,73 +19,73 @@ import (
 // riskDuplicate is the name of the risk that requeueing sent mail takes.
 const riskDuplicate = "duplicate-mail"
 
-// samples is how many deliveries a dry run shows.
+// samples is the number of deliveries that a dry run shows.
 const samples = 5
 
 // operation is a verb that changes deliveries.
 type operation struct {
 	op      store.Operation
-	past    string // what has become of the deliveries
+	past    string // the participle: "requeued"
 	short   string
 	long    string
 	example string
-	// apply is nil for resolve, which also needs to know how.
+	// apply is nil for resolve, which has an argument of its own.
 	apply func(*store.Store, context.Context, store.Filter, ...store.BulkOption) (int64, error)
 }
 
-// operations are the verbs. Everything else about them is the same.
+// operations are the verbs. They have everything else in common.
 func operations() []operation {
 	return []operation{
 		{
 			op: store.OpRequeue, past: "requeued", apply: (*store.Store).Requeue,
-			short: "Send again what failed, or now what is deferred",
-			long: `Make deliveries due now, with their attempts counted anew: those that failed, expired, were cancelled or suppressed,
-and those that are deferred. Deliveries that were sent are requeued only when they are named, by their id or by
---state sent, and with --accept-risk=` + riskDuplicate + `, because their recipients get a second copy. Through Resend they
-presumably get none within 24 hours of the first: it knows the idempotency key of that one, accepts the message, and
-drops it, while it is recorded here as sent.`,
-			example: `  outboxctl requeue 01934a5b
+			short: "Send again: failed deliveries, and deferred ones now",
+			long: `Make deliveries due now and count their attempts anew. This takes failed, expired, cancelled, suppressed and deferred
+deliveries.
+
+Sent deliveries are requeued only if you name them, by id or with --state sent, and add
+--accept-risk=` + riskDuplicate + `: their recipients get a second copy. The provider Resend is an exception. For 24 hours
+it knows the idempotency key of the first copy: it accepts the second one and drops it. Here it is recorded as sent.`,
+			example: `  outboxctl requeue 3e4f5a6b
   outboxctl requeue --state failed --class unreachable --dry-run
   outboxctl list -o id --state failed | outboxctl requeue -`,
 		},
 		{
 			op: store.OpHold, past: "held", apply: (*store.Store).Hold,
-			short: "Set aside what waits",
-			long: `Set deliveries aside that are queued: nothing happens to them until they are released, cancelled, or reach their
-deadline. To hold back all that is enqueued on a route, also later, pause the route.`,
-			example: `  outboxctl hold 01934a5b
+			short: "Set queued deliveries aside",
+			long: `Set queued deliveries aside. They wait until you release or cancel them, or until their deadline. To stop a whole
+route, with the messages that come later, use "outboxctl pause".`,
+			example: `  outboxctl hold 3e4f5a6b
   outboxctl hold --to @example.net --dry-run`,
 		},
 		{
 			op: store.OpRelease, past: "released", apply: (*store.Store).Release,
-			short: "Let go on what is held",
-			long: `Queue held deliveries again: they are sent when they are due. Also those that a dispatcher held because it had no key
-for them.`,
-			example: `  outboxctl release 01934a5b
+			short: "Queue held deliveries again",
+			long: `Queue held deliveries again. They are sent when they are due. This includes deliveries that a dispatcher held because
+it lacked their key.`,
+			example: `  outboxctl release 3e4f5a6b
   outboxctl release --class config --yes`,
 		},
 		{
 			op: store.OpResolve, past: "resolved",
-			short: "End the doubt about what is uncertain",
-			long: `Say what became of deliveries that are uncertain, because a connection or a process was lost when their message may
-have been accepted: with --sent that they arrived, with --resend that they are to be sent again, at worst as a
-second copy.`,
+			short: "Settle uncertain deliveries",
+			long: `Settle uncertain deliveries: they arrived (--sent) or go again (--resend). A delivery is uncertain if the connection or
+the process was lost when the relay might have accepted the message. With --resend, a recipient may get a second copy.`,
 			example: `  outboxctl list --state uncertain
-  outboxctl resolve --sent 01934a5b
+  outboxctl resolve --sent 3e4f5a6b
   outboxctl resolve --resend --relay primary --yes`,
 		},
 		{
 			op: store.OpCancel, past: "cancelled", apply: (*store.Store).Cancel,
-			short: "Withdraw what is not on its way yet",
-			long:  "Withdraw deliveries that are queued or held. What is being sent, or was sent, stays as it is.",
-			example: `  outboxctl cancel 01934a5b
+			short: "Withdraw deliveries that wait",
+			long:  "Withdraw queued and held deliveries. Deliveries that are being sent, or were sent, stay as they are.",
+			example: `  outboxctl cancel 3e4f5a6b
   outboxctl cancel --route newsletter --state queued --yes`,
 		},
 		{
 			op: store.OpPurge, past: "purged", apply: (*store.Store).Purge,
-			short: "Remove what is finished",
-			long: `Remove deliveries that are in a terminal state, with what is known of their attempts, and every message of which no
-delivery is left. This cannot be undone.`,
+			short: "Remove finished deliveries",
+			long: `Remove deliveries in a terminal state, with their attempts. A message goes with its last delivery. This cannot be
+undone.`,
 			example: `  outboxctl purge --state sent --older-than 30d --dry-run
   outboxctl purge --older-than 1w --all --yes`,
 		},
@@ -135,7 +135,7 @@ func newOperation(a *app, op operation, runF func(context.Context, *operationOpt
 	cmd := &cobra.Command{
 		Use:     string(op.op) + " [ID... | -]",
 		Short:   op.short,
-		Long:    op.long + "\n\nDeliveries are chosen by ids, by the flags of `list`, or both; \"-\" reads ids from standard input.",
+		Long:    op.long + "\n\nChoose deliveries by ids, by the flags of `list`, or both. \"-\" reads ids from standard input.",
 		Example: op.example,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.args = args
@@ -144,15 +144,15 @@ func newOperation(a *app, op operation, runF func(context.Context, *operationOpt
 	}
 	opts.filter.Add(cmd)
 	fl := cmd.Flags()
-	fl.BoolVar(&opts.dryRun, "dry-run", false, "say what would change, and change nothing")
+	fl.BoolVar(&opts.dryRun, "dry-run", false, "show what would change, and change nothing")
 	fl.BoolVarP(&opts.yes, "yes", "y", false, "do not ask")
-	fl.BoolVar(&opts.all, "all", false, "choose everything, where no id and no other flag narrows the choice")
-	fl.BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 when nothing matches")
+	fl.BoolVar(&opts.all, "all", false, "choose every delivery; needed if no id and no other flag narrows the choice")
+	fl.BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 if nothing matches")
 	if op.op == store.OpRequeue {
-		fl.StringVar(&opts.risk, "accept-risk", "", "take the `RISK` named here: "+riskDuplicate+" for sending again what was sent")
+		fl.StringVar(&opts.risk, "accept-risk", "", "`RISK` that you accept: "+riskDuplicate+" requeues sent deliveries")
 	}
 	if op.op == store.OpResolve {
-		fl.BoolVar(&opts.sent, "sent", false, "they were sent")
+		fl.BoolVar(&opts.sent, "sent", false, "record that they arrived")
 		fl.BoolVar(&opts.resend, "resend", false, "send them again")
 	}
 	opts.output.Add(cmd, operationJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
@@ -220,7 +220,7 @@ func (opts *operationOptions) resolution() store.Resolution {
 	}
 }
 
-// change runs the operation on what a filter selects.
+// change runs the operation on the deliveries that a filter selects.
 func (opts *operationOptions) change(ctx context.Context, s *store.Store, f store.Filter, progress store.BulkOption) (int64, error) {
 	if opts.op == store.OpResolve {
 		return s.Resolve(ctx, f, opts.resolution(), progress)
@@ -228,7 +228,7 @@ func (opts *operationOptions) change(ctx context.Context, s *store.Store, f stor
 	return opts.apply(s, ctx, f, progress)
 }
 
-// choice checks the flags that say what to work on.
+// choice checks the flags that choose deliveries.
 func (opts *operationOptions) choice() (store.Filter, selection.Names, error) {
 	filter, err := opts.filter.Filter(opts.now())
 	if err != nil {
@@ -242,19 +242,19 @@ func (opts *operationOptions) choice() (store.Filter, selection.Names, error) {
 		return filter, names, exit.Usagef("the only risk is "+riskDuplicate, "--accept-risk: %q is not a risk of this command", opts.risk)
 	}
 	if opts.op == store.OpResolve && opts.sent == opts.resend {
-		return filter, names, exit.Usagef("--sent when the recipient has it, --resend when not", "resolve needs either --sent or --resend")
+		return filter, names, exit.Usagef("--sent if the recipients have it, --resend if not", "resolve needs either --sent or --resend")
 	}
 	if filter.Empty() && names.None() && !opts.all {
-		return filter, names, exit.Usagef(fmt.Sprintf("`outboxctl %s --all --dry-run` shows what that would be", opts.op),
+		return filter, names, exit.Usagef(fmt.Sprintf("`outboxctl %s --all --dry-run` shows what would change", opts.op),
 			"%s needs ids, a filter, or --all", opts.op)
 	}
 	sent := slices.Contains(filter.States, outbox.StateSent)
 	switch {
 	case opts.op != store.OpRequeue:
 	case sent && opts.risk == "":
-		return filter, names, errSent("requeueing what was sent sends a second copy to its recipients")
+		return filter, names, errSent("the recipients of sent deliveries would get a second copy")
 	case !sent && len(filter.States) == 0 && !names.None() && opts.risk == riskDuplicate:
-		// Somebody named the messages and accepts the risk: sent ones are meant, too.
+		// The messages are named and the risk is accepted: sent deliveries are meant, too.
 		filter.States = []outbox.State{
 			outbox.StateSent, outbox.StateFailed, outbox.StateExpired, outbox.StateCancelled, outbox.StateSuppressed, outbox.StateQueued,
 		}
@@ -266,7 +266,7 @@ func errSent(sentence string) error {
 	return exit.Usagef("add --accept-risk="+riskDuplicate+" if that is what you want", "%s", sentence)
 }
 
-// preview counts what the operation would change, with the same predicate by which it then does.
+// preview counts the deliveries that the operation would change. It uses the same predicate as the operation.
 func (opts *operationOptions) preview(ctx context.Context, db *connect.Database, chosen *selection.Selection, result *operationJSON) error {
 	reveal, err := opts.revealer()
 	if err != nil {
@@ -288,7 +288,7 @@ func (opts *operationOptions) preview(ctx context.Context, db *connect.Database,
 	return nil
 }
 
-// nothing ends an operation that has nothing to do.
+// nothing ends an operation that matched nothing.
 func (opts *operationOptions) nothing(
 	ctx context.Context, db *connect.Database, chosen *selection.Selection, printer *output.Printer, result operationJSON,
 ) error {
@@ -298,7 +298,7 @@ func (opts *operationOptions) nothing(
 		if n, err := db.Store.Count(ctx, sent); err != nil {
 			return err
 		} else if n > 0 {
-			return errSent("it was sent already; requeueing sends a second copy to its recipients")
+			return errSent("it was sent already: its recipients would get a second copy")
 		}
 	}
 	if err := opts.report(printer, result); err != nil {
@@ -313,7 +313,7 @@ func (opts *operationOptions) nothing(
 	return nil
 }
 
-// explain says of the first messages that were named where they stand, since the operation does not apply to them.
+// explain shows the states of the first named messages, because the operation does not apply to them.
 func (opts *operationOptions) explain(ctx context.Context, db *connect.Database, chosen *selection.Selection) error {
 	if len(chosen.IDs) == 0 {
 		return nil
@@ -325,20 +325,20 @@ func (opts *operationOptions) explain(ctx context.Context, db *connect.Database,
 	return err
 }
 
-// confirm asks, unless --yes was given or the messages were named one by one.
+// confirm asks a question, unless --yes was given or the messages were named one by one.
 func (opts *operationOptions) confirm(chosen *selection.Selection, names selection.Names, n int64) error {
 	if opts.yes || chosen.Named {
 		return nil
 	}
 	if !opts.io.InTTY || !opts.io.ErrTTY || names.FromInput {
-		return exit.Usagef("", "%s would change %s: --yes is needed where nobody can be asked", opts.op, count(n, "delivery", "deliveries"))
+		return exit.Usagef("", "%s be %s. Not a terminal: add --yes", count(n, "delivery would", "deliveries would"), opts.past)
 	}
 	ok, err := opts.io.Confirm(fmt.Sprintf("%s %s?", title(string(opts.op)), count(n, "delivery", "deliveries")))
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the answer: %w", err)
 	case !ok:
-		return &exit.Error{Err: errors.New("nothing was changed, as you wished")}
+		return &exit.Error{Err: errors.New("nothing was changed")}
 	default:
 		return nil
 	}
@@ -357,7 +357,7 @@ func (opts *operationOptions) work(ctx context.Context, db *connect.Database, ch
 	return err
 }
 
-// plan shows what a dry run found.
+// plan shows the result of a dry run.
 func (opts *operationOptions) plan(printer *output.Printer, result operationJSON) error {
 	return printer.Object(result, "", func(r *output.Rows) {
 		if printer.Format() == output.TSV {
@@ -381,7 +381,7 @@ func sampleSubject(d deliveryJSON) output.Cell {
 	return output.Text(d.Subject)
 }
 
-// report says what was done.
+// report shows the result.
 func (opts *operationOptions) report(printer *output.Printer, result operationJSON) error {
 	return printer.Object(result, "", func(r *output.Rows) {
 		switch {

@@ -19,7 +19,7 @@ type pauseOptions struct {
 	route      string
 }
 
-// pausedJSON is the JSON of pause and resume. Changed is false where resume found that the route was not paused.
+// pausedJSON is the JSON of pause and resume. Changed is false if the route to resume was not paused.
 type pausedJSON struct {
 	Operation string `json:"operation"`
 	Route     string `json:"route"`
@@ -31,12 +31,12 @@ func newPause(a *app, runF func(context.Context, *pauseOptions) error) *cobra.Co
 	opts := &pauseOptions{app: a}
 	cmd := opts.command(runF)
 	cmd.Use = "pause ROUTE"
-	cmd.Short = "Hold a route back"
-	cmd.Long = `Hold a route back: no dispatcher takes up what waits on it, until it is resumed. What is being sent goes on, and the
-application goes on enqueueing. Pausing a route that is paused changes the reason.`
+	cmd.Short = "Pause a route"
+	cmd.Long = `Pause a route: dispatchers leave its deliveries alone until you resume it. Deliveries that are being sent go on, and the
+application can still enqueue. If the route is paused already, its reason changes.`
 	cmd.Example = `  outboxctl pause newsletter --reason 'wrong template'
   outboxctl pause default`
-	cmd.Flags().StringVar(&opts.reason, "reason", "", "say `WHY`, for those who look at the status")
+	cmd.Flags().StringVar(&opts.reason, "reason", "", "`WHY` it is paused, shown by status")
 	return cmd
 }
 
@@ -44,14 +44,14 @@ func newResume(a *app, runF func(context.Context, *pauseOptions) error) *cobra.C
 	opts := &pauseOptions{app: a, resume: true}
 	cmd := opts.command(runF)
 	cmd.Use = "resume ROUTE"
-	cmd.Short = "Let a paused route go on"
-	cmd.Long = "Let a paused route go on. A running dispatcher takes up what waits on it at its next poll."
+	cmd.Short = "Resume a paused route"
+	cmd.Long = "Resume a paused route. A running dispatcher goes on with it at its next poll."
 	cmd.Example = "  outboxctl resume newsletter"
-	cmd.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 when the route was not paused")
+	cmd.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 if the route was not paused")
 	return cmd
 }
 
-// command is what both have in common.
+// command makes what both commands have in common.
 func (opts *pauseOptions) command(runF func(context.Context, *pauseOptions) error) *cobra.Command {
 	if runF == nil {
 		runF = pauseRun
@@ -80,7 +80,7 @@ func pauseRun(ctx context.Context, opts *pauseOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	result := pausedJSON{Operation: "resume", Route: opts.route}
-	sentence := "Route " + opts.route + " goes on."
+	sentence := "Route " + opts.route + " was resumed."
 	if opts.resume {
 		if result.Changed, err = db.Store.Resume(ctx, opts.route); err != nil {
 			return err

@@ -6,16 +6,16 @@ import (
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 )
 
-// barFrom is the number of deliveries from which a bar is worth showing.
+// barFrom is the largest number of deliveries without a bar.
 const barFrom = 1000
 
-// barTemplate shows count, bar, rate and the time that is left.
+// barTemplate shows the count, a bar, the rate and the remaining time.
 const barTemplate pb.ProgressBarTemplate = `{{counters . }} {{bar . }} {{speed . "%s/s"}} {{rtime . "%s left"}}`
 
-// progress shows on standard error how far a long operation has come. Its zero value shows nothing.
+// progress shows the progress of a long operation on standard error. Its zero value shows nothing.
 type progress struct{ bar *pb.ProgressBar }
 
-// newProgress starts a bar where a person sees it and it is worth it. The caller must finish it.
+// newProgress starts a bar if standard error is a terminal and the total is large. The caller must finish it.
 func newProgress(s *iostreams.Streams, total int64) progress {
 	if total <= barFrom || !s.ErrTTY {
 		return progress{}

@@ -42,21 +42,21 @@ func newRekey(a *app, runF func(context.Context, *rekeyOptions) error) *cobra.Co
 	}
 	cmd := &cobra.Command{
 		Use:   "rekey",
-		Short: "Encrypt again under the current key",
-		Long: `Encrypt what is stored under an older key again, under the current one: the first of the key file. Dispatchers and
-applications may go on meanwhile; they need both keys. The command may be interrupted at any time: what it did stays,
-and run again it does the rest. It exits with 5 when some are left, such as messages that were committed meanwhile.
-The older key can be taken away when all of them enqueue with the new one, and after that --dry-run finds none.
+		Short: "Encrypt stored messages with the current key",
+		Long: `Encrypt stored messages again, from an older key to the current one: the first in the key file. Dispatchers and
+applications can run meanwhile. They need both keys.
 
-What cannot be opened, because its key is not in the file, stays as it is and is counted.`,
+You can interrupt the command at any time and run it again for the rest. It exits with 5 if messages are left, such as
+those that were committed meanwhile. Remove the older key only when every application encrypts with the new one and
+--dry-run then finds none. A message whose key is not in the file stays as it is and is counted.`,
 		Example: `  outboxctl rekey --key-file /etc/outbox/keys --dry-run
   outboxctl rekey --key-file /etc/outbox/keys
   outboxctl rekey --key-file /etc/outbox/keys --plain`,
 		Args: needs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
 	}
-	cmd.Flags().BoolVar(&opts.plain, "plain", false, "encrypt the bodies that are stored in clear, too")
-	cmd.Flags().BoolVar(&opts.dryRun, "dry-run", false, "count what has another key, and change nothing")
+	cmd.Flags().BoolVar(&opts.plain, "plain", false, "also encrypt bodies that are stored in clear")
+	cmd.Flags().BoolVar(&opts.dryRun, "dry-run", false, "count the messages under other keys, and change nothing")
 	opts.output.Add(cmd, rekeyJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 	return cmd
 }
@@ -104,7 +104,7 @@ func rekeyRun(ctx context.Context, opts *rekeyOptions) (err error) {
 	return errors.Join(rekeyError(report, result.Left, workErr), countErr)
 }
 
-// left counts what still has another key.
+// left counts the messages that still have another key.
 func left(ctx context.Context, st *store.Store, keys *keyring.Ring, plain bool) (n int64, err error) {
 	counts, err := st.Rekeyable(ctx, keys, plain)
 	for _, m := range counts {
@@ -113,7 +113,7 @@ func left(ctx context.Context, st *store.Store, keys *keyring.Ring, plain bool) 
 	return n, err
 }
 
-// rekeyError says what was left undone.
+// rekeyError returns an error if messages are left.
 func rekeyError(report store.RekeyReport, left int64, workErr error) error {
 	code := exit.Failed
 	if report.Changed > 0 {
@@ -152,7 +152,7 @@ func (opts *rekeyOptions) report(printer *output.Printer, result rekeyJSON) erro
 		case opts.dryRun:
 			r.Add(output.Text(fmt.Sprintf("%s be encrypted with key %s.", count(result.Matched, "message would", "messages would"), result.Key)))
 		case result.Matched == 0:
-			r.Add(output.Text("Everything that is encrypted is so with key " + result.Key + "."))
+			r.Add(output.Text("All encrypted messages have key " + result.Key + "."))
 			return
 		default:
 			r.Add(output.Text(fmt.Sprintf("%s encrypted with key %s.", count(result.Changed, "message was", "messages were"), result.Key)))

@@ -21,7 +21,7 @@ import (
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
 )
 
-// app is what the commands share: the world around them and the flags that they all have.
+// app holds the streams, the clock and the flags that all commands share.
 type app struct {
 	io  *iostreams.Streams
 	now func() time.Time
@@ -32,13 +32,13 @@ type app struct {
 	color   string
 	verbose bool
 
-	// parsed says that the command line was understood: what goes wrong before that is a mistake in it.
+	// parsed is true once the command line was read. An error before that is a mistake in the command line.
 	parsed bool
 }
 
 // Main runs the program with its arguments and returns the code to exit with.
 func Main(args []string) int {
-	// The first signal asks the command to end, the second one ends it.
+	// The first signal asks the command to end. The second one ends it.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
@@ -47,7 +47,7 @@ func Main(args []string) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
-	root := newRoot(a) //nolint:contextcheck // the commands get it when they are run
+	root := newRoot(a) //nolint:contextcheck // the commands get it later
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -67,7 +67,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	return code
 }
 
-// complain writes an error, and what to do about it.
+// complain writes an error and a hint.
 func (a *app) complain(sentence, hint string) {
 	if sentence == "" {
 		return
@@ -78,15 +78,15 @@ func (a *app) complain(sentence, hint string) {
 	}
 }
 
-// notef tells a person something that is not data.
+// notef writes a sentence for people to standard error.
 func (a *app) notef(format string, args ...any) {
 	fmt.Fprintf(a.io.Err, "outboxctl: %s\n", oneLine(fmt.Sprintf(format, args...)))
 }
 
-// oneLine joins the parts of an error and removes what a terminal would obey.
+// oneLine joins the lines of an error and removes control characters.
 func oneLine(s string) string { return output.Clean(strings.ReplaceAll(s, "\n", "; ")) }
 
-// logger writes to standard error what happens in the background, from the given level on, or from debug with --verbose.
+// logger logs to standard error from the given level on, or from debug with --verbose.
 func (a *app) logger(level slog.Level) *slog.Logger {
 	if a.verbose {
 		level = slog.LevelDebug
@@ -94,7 +94,7 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 	return slog.New(tint.NewTextHandler(a.io.Err, &tint.Options{Level: level, TimeFormat: time.RFC3339, NoColor: !a.io.ErrColor}))
 }
 
-// open opens the database whose tables are those of this program.
+// open opens the database and checks that its tables have the version of this program.
 func (a *app) open(ctx context.Context) (*connect.Database, error) {
 	return connect.OpenStore(ctx, a.target())
 }
@@ -106,7 +106,7 @@ func (a *app) databaseURL() string {
 	return a.io.Getenv(connect.EnvDatabase)
 }
 
-// target is which tables the flags or the environment name.
+// target returns the database and schema that the flags or the environment name.
 func (a *app) target() connect.Target {
 	t := connect.Target{URL: a.databaseURL(), Schema: a.schema}
 	if t.Schema == "" {
@@ -115,21 +115,23 @@ func (a *app) target() connect.Target {
 	return t
 }
 
-// needs checks the number of arguments: at least and at most so many, -1 for any number. What names them to the user.
+// needs checks the number of arguments. A most of -1 means any number. The error names the arguments as what says.
 func needs(least, most int, what string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
 			return exit.Usagef("", "%s is missing", what)
-		case most >= 0 && len(args) > most:
-			return exit.Usagef("", "there is no use for %q", args[most])
+		case most == 0 && len(args) > 0:
+			return exit.Usagef("", "%s takes no arguments, but got %q", cmd.Name(), args[0])
+		case most > 0 && len(args) > most:
+			return exit.Usagef("", "%s takes %s only, but also got %q", cmd.Name(), what, args[most])
 		default:
 			return nil
 		}
 	}
 }
 
-// knownCommand refuses what is not a command and says which was perhaps meant.
+// knownCommand refuses an unknown command and suggests similar ones.
 func knownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -145,12 +147,12 @@ func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "outboxctl",
 		Short: "Look at and mend an outbox of e-mail",
-		Long: `outboxctl looks at and mends the outbox of an application: e-mail that is stored in the application's own
-database and delivered from there through an SMTP relay.`,
+		Long: `outboxctl shows and mends the outbox of an application. The outbox holds e-mail in the application's own database, and
+a dispatcher delivers it through an SMTP relay.`,
 		Example: `  export OUTBOX_DB=postgres://app@db.example.com/shop
   outboxctl status
   outboxctl list --state failed --newer-than 24h
-  outboxctl show 01934a5b
+  outboxctl show 3e4f5a6b
   outboxctl list -o id --state failed --class unreachable | outboxctl requeue -`,
 		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -172,10 +174,10 @@ database and delivered from there through an SMTP relay.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit.Usagef("", "%w", err) })
 	root.SuggestionsMinimumDistance = 2
 	fl := root.PersistentFlags()
-	fl.StringVar(&a.db, "db", "", "work on the database at `URL`: sqlite:PATH, PATH.db or postgres://… (env OUTBOX_DB)")
-	fl.StringVar(&a.schema, "schema", "", "work on the tables in the schema `NAME` of PostgreSQL (env OUTBOX_SCHEMA)")
-	fl.StringVar(&a.keyFile, "key-file", "", "read the keys of encrypted messages from `FILE` (env "+keysVariable+")")
-	fl.StringVar(&a.color, "color", "auto", "use colour `WHEN`: auto, always or never")
+	fl.StringVar(&a.db, "db", "", "database `URL`: sqlite:PATH, PATH.db or postgres://… (env OUTBOX_DB)")
+	fl.StringVar(&a.schema, "schema", "", "PostgreSQL schema `NAME` that holds the tables (env OUTBOX_SCHEMA)")
+	fl.StringVar(&a.keyFile, "key-file", "", "`FILE` with the keys of encrypted messages (env "+keysVariable+")")
+	fl.StringVar(&a.color, "color", "auto", "`WHEN` to use colour: auto, always or never")
 	fl.BoolVarP(&a.verbose, "verbose", "v", false, "log more")
 
 	root.AddGroup(&cobra.Group{ID: groupSee, Title: "See"}, &cobra.Group{ID: groupMend, Title: "Mend"},

@@ -22,17 +22,19 @@ func newRun(a *app, runF func(context.Context, *runOptions) error) *cobra.Comman
 	}
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Deliver until told to stop",
-		Long: `Deliver until told to stop. Any number of these may run on one database, on any number of hosts. At the first
-interrupt or SIGTERM nothing new is begun, what is being sent gets --grace to finish, and the exit code is 0; a second
-one ends the program at once, which loses nothing.`,
+		Short: "Deliver until stopped",
+		Long: `Deliver until stopped. Any number of dispatchers can run on one PostgreSQL, on any number of hosts. On SQLite they must
+run on one host.
+
+The first interrupt or SIGTERM stops it: it begins nothing new, gives running transfers --grace to finish, and exits
+with 0. A second one ends it at once. No message is lost by that.`,
 		Example: `  outboxctl run --relay smtp://app@smtp.example.com:587 --password-file /run/secrets/smtp
   outboxctl run --relay 'smtp://app@smtp.example.com:587?conns=2&rate=14' --concurrency 2`,
 		Args: needs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
 	}
 	opts.dispatch.add(cmd)
-	cmd.Flags().DurationVar(&opts.poll, "poll", 0, "look at the database at least every `TIME` (default 1s)")
+	cmd.Flags().DurationVar(&opts.poll, "poll", 0, "`TIME` between two looks at the database (default 1s)")
 	return cmd
 }
 

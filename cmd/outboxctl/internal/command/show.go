@@ -30,10 +30,10 @@ func newShow(a *app, runF func(context.Context, *showOptions) error) *cobra.Comm
 	}
 	cmd := &cobra.Command{
 		Use:   "show ID",
-		Short: "Show everything that is known of a message",
-		Long: `Show a message, where each of its recipients stands, every attempt that did not simply succeed, and what providers
-reported later. The id may be shortened to an unambiguous beginning or end; the Message-ID serves too.`,
-		Example: `  outboxctl show 01934a5b-c6d7
+		Short: "Show all about one message",
+		Long: `Show a message, the state of each recipient, the earlier attempts, and what the provider reported later. Give the id,
+its last digits (eight are enough), or the Message-ID.`,
+		Example: `  outboxctl show 3e4f5a6b
   outboxctl show '<01934a5b-c6d7-7e8f-9a0b-1c2d3e4f5a6b@example.com>' -o json`,
 		Args: needs(1, 1, "the id of a message"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,7 +69,7 @@ func showRun(ctx context.Context, opts *showOptions) (err error) {
 	return printer.Object(viewMessage(m), string(m.ID), func(r *output.Rows) { opts.showMessage(r, m) })
 }
 
-// showMessage writes the message's own properties, then its deliveries, the attempts, and what was reported later.
+// showMessage writes the properties of the message, its deliveries, the attempts, and the later reports.
 func (opts *showOptions) showMessage(r *output.Rows, m *store.Message) {
 	now := opts.now()
 	sender := m.Sender
@@ -117,7 +117,7 @@ func (opts *showOptions) showAttempts(r *output.Rows, list []store.Attempt) {
 		return
 	}
 	now := opts.now()
-	r.Section("Attempts that did not succeed", output.Column{Title: "#", Right: true}, output.Column{Title: "WHEN"},
+	r.Section("Earlier attempts", output.Column{Title: "#", Right: true}, output.Column{Title: "WHEN"},
 		output.Column{Title: "TOOK"}, output.Column{Title: "OUTCOME"}, output.Column{Title: "RELAY"},
 		output.Column{Title: "STAGE"}, output.Column{Title: "CLASS"}, output.Column{Title: "REPLY"})
 	for _, a := range list {
@@ -131,7 +131,7 @@ func (opts *showOptions) showFeedback(r *output.Rows, list []store.Feedback) {
 		return
 	}
 	now := opts.now()
-	r.Section("What was reported later", output.Column{Title: "#", Right: true}, output.Column{Title: "WHEN"},
+	r.Section("Reports of the provider", output.Column{Title: "#", Right: true}, output.Column{Title: "WHEN"},
 		output.Column{Title: "KIND"}, output.Column{Title: "CODE"}, output.Column{Title: "DETAIL"})
 	for _, f := range list {
 		code := f.Enhanced
@@ -142,7 +142,7 @@ func (opts *showOptions) showFeedback(r *output.Rows, list []store.Feedback) {
 	}
 }
 
-// absolute shows a person both the time and how far away it is.
+// absolute shows the time and its distance from now.
 func absolute(t, now time.Time) output.Cell {
 	cell := output.Time(t, now)
 	if cell.Text != "" {

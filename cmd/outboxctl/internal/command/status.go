@@ -31,7 +31,7 @@ type statusJSON struct {
 	Deferred  int64                  `json:"deferred"`
 	OldestDue time.Time              `json:"oldest_due,omitzero"`
 	Paused    []pauseJSON            `json:"paused"`
-	// Dispatchers are those that were heard of within a day and did not stop in an orderly way.
+	// Dispatchers are those that were seen within a day and did not stop in order.
 	Dispatchers []dispatcherJSON `json:"dispatchers"`
 }
 
@@ -66,9 +66,9 @@ func newStatus(a *app, runF func(context.Context, *statusOptions) error) *cobra.
 	}
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Count what waits, what failed and what went out",
-		Long: `Count the deliveries by route and state, and say what is due, how long it has been waiting, which routes are
-paused, and who delivers.`,
+		Short: "Count the deliveries, and show who delivers",
+		Long: `Count the deliveries by route and state. Show how many are due and since when, which routes are paused, and the
+dispatchers.`,
 		Example: "  outboxctl status\n  outboxctl status -o json",
 		Args:    needs(0, 0, ""),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
@@ -131,7 +131,7 @@ func viewStatus(st store.Stats, live []store.Dispatcher) statusJSON {
 	return v
 }
 
-// showStatus writes a matrix of routes and states, and what is noteworthy under it.
+// showStatus writes a matrix of routes and states, then the sums and the pauses.
 func (opts *statusOptions) showStatus(r *output.Rows, st store.Stats) {
 	if len(st.Counts) == 0 {
 		r.Add(output.Text("The outbox is empty."))
@@ -173,7 +173,7 @@ func (opts *statusOptions) showStatus(r *output.Rows, st store.Stats) {
 	r.Add(output.Text(""))
 	waiting := fmt.Sprintf("%d due, %d scheduled, %d deferred", st.Due, st.Scheduled, st.Deferred)
 	if st.Due > 0 && !st.OldestDue.IsZero() {
-		waiting += "; the oldest was due " + output.Relative(st.OldestDue, now)
+		waiting += "; the oldest is due since " + output.Relative(st.OldestDue, now)
 	}
 	r.Add(output.Text(waiting))
 	for _, p := range st.Paused {
@@ -185,10 +185,10 @@ func (opts *statusOptions) showStatus(r *output.Rows, st store.Stats) {
 	}
 }
 
-// silence is the time after which a dispatcher that says nothing has probably died.
+// silence is the time after which a dispatcher without a heartbeat has probably died.
 const silence = time.Minute
 
-// showDispatchers says who delivers, and who has fallen silent.
+// showDispatchers lists the dispatchers and marks the silent ones.
 func showDispatchers(r *output.Rows, live []store.Dispatcher) {
 	if len(live) == 0 {
 		r.Add(output.Text("no dispatcher is running"))

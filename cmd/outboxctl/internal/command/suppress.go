@@ -59,9 +59,9 @@ type suppressOptions struct {
 func newSuppress(a *app, runF func(context.Context, *suppressOptions) error) *cobra.Command {
 	group := &cobra.Command{
 		Use:   "suppress",
-		Short: "Keep the addresses that get no mail",
-		Long: `Keep the suppression list: the addresses that get no mail. A delivery to one of them becomes "suppressed" when its turn
-comes, and can be requeued once the address is taken off the list.`,
+		Short: "Keep the list of addresses that get no mail",
+		Long: `Keep the suppression list: the addresses that get no mail. A delivery to one of them becomes "suppressed" when it is
+due. You can requeue it after you remove the address from the list.`,
 		Example: `  outboxctl suppress add ann@example.net --reason 'asked by phone'
   outboxctl suppress import bounces.csv --source bounce --dry-run
   outboxctl suppress list -o json`,
@@ -91,38 +91,38 @@ comes, and can be requeued once the address is taken off the list.`,
 		return cmd, opts
 	}
 
-	add, opts := verb("add ADDRESS...", "Put addresses on the list", "Put addresses on the list. One that is there gets the new reason.",
+	add, opts := verb("add ADDRESS...", "Put addresses on the list",
+		"Put addresses on the list. An address that is on it already gets the new reason.",
 		"  outboxctl suppress add ann@example.net bob@example.net --reason 'asked by phone'", needs(1, -1, "an address"), suppressAdd)
-	add.Flags().StringVar(&opts.reason, "reason", "", "`TEXT` to tell with every delivery that is suppressed")
-	add.Flags().StringVar(&opts.source, "source", "", "`NAME` of where the entry comes from (default operator)")
+	add.Flags().StringVar(&opts.reason, "reason", "", "`TEXT` of the reason, recorded with every suppressed delivery")
+	add.Flags().StringVar(&opts.source, "source", "", "`NAME` of the source of the entry (default operator)")
 	opts.output.Add(add, suppressJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 
 	remove, opts := verb("remove ADDRESS...", "Take addresses off the list",
-		"Take addresses off the list. What was suppressed stays so until it is requeued.",
+		"Take addresses off the list. Suppressed deliveries stay suppressed until you requeue them.",
 		"  outboxctl suppress remove ann@example.net\n  outboxctl requeue --state suppressed --to ann@example.net --yes",
 		needs(1, -1, "an address"), suppressRemove)
-	remove.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 when none of them was on the list")
+	remove.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 if none of them was on the list")
 	opts.output.Add(remove, suppressJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 
-	list, opts := verb("list [ADDRESS...]", "Show the list", "Show the list in the order of the addresses, or the entries of some addresses.",
+	list, opts := verb("list [ADDRESS...]", "Show the list", "Show the list, sorted by address, or only the entries of some addresses.",
 		"  outboxctl suppress list\n  outboxctl suppress list ann@example.net --exit-status", needs(0, -1, ""), suppressList)
-	list.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 when nothing is on the list")
+	list.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 if no address is found")
 	opts.output.Add(list, suppressionJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 
 	imported, opts := verb("import FILE", "Put the addresses of a CSV file on the list",
-		`Put the addresses of a CSV file on the list, or of standard input for "-". The columns are address, reason and source;
-the last two may be missing. Where the first line names columns, they are found by their names, as in the exports of
-providers, and others are passed over.
+		`Put the addresses of a CSV file on the list. "-" reads standard input. The columns are address, reason and source; the
+last two are optional. If the first line names columns, they are found by name, as in the exports of providers, and
+other columns are ignored.
 
-Every line is read before anything is written. When some cannot be read, all of them are listed with their numbers,
-and nothing is written unless --skip-bad is given. A quote that is not closed must be closed all the same: it swallows
-the lines after it.`,
+Every line is read before anything is written. Lines that cannot be read are listed with their numbers, and then nothing
+is written unless you give --skip-bad. An unclosed quote is refused even then: the following lines are inside it.`,
 		"  outboxctl suppress import bounces.csv --source bounce --dry-run\n  outboxctl suppress import - < list.csv",
 		needs(1, 1, "a file"), suppressImport)
 	imported.Flags().StringVar(&opts.reason, "reason", "", "`TEXT` for lines without a reason")
 	imported.Flags().StringVar(&opts.source, "source", "", "`NAME` of the source for lines without one (default import)")
-	imported.Flags().BoolVar(&opts.dryRun, "dry-run", false, "read the file, say what is wrong with it, and write nothing")
-	imported.Flags().BoolVar(&opts.skipBad, "skip-bad", false, "write the other lines when some single lines cannot be read")
+	imported.Flags().BoolVar(&opts.dryRun, "dry-run", false, "check the file, and write nothing")
+	imported.Flags().BoolVar(&opts.skipBad, "skip-bad", false, "write the good lines if some lines cannot be read")
 	opts.output.Add(imported, suppressJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 	return group
 }
@@ -307,7 +307,7 @@ func suppressImport(ctx context.Context, opts *suppressOptions) error {
 func (opts *suppressOptions) refuse(bad []badLineJSON) error {
 	hint := "mend them, or give --skip-bad to leave them out"
 	if i := slices.IndexFunc(bad, func(b badLineJSON) bool { return b.Last > b.Line }); i >= 0 {
-		hint = fmt.Sprintf("close the quote in line %d; --skip-bad leaves out single lines only", bad[i].Line)
+		hint = fmt.Sprintf("close the quote in line %d; --skip-bad leaves out only single lines", bad[i].Line)
 	} else if len(bad) == 0 || opts.skipBad {
 		return nil
 	}

@@ -122,7 +122,7 @@ func unreachable(ctx context.Context, a address, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	hint := "check --db or OUTBOX_DB, and that the server runs and lets you in"
+	hint := "check --db or OUTBOX_DB, and that the server runs and accepts you"
 	if a.dialect == schema.SQLite {
 		hint = "check --db or OUTBOX_DB: the file must be an SQLite database that you may write to"
 	}

@@ -29,9 +29,9 @@ type RelayFlags struct {
 
 // Add adds the flags to a command.
 func (f *RelayFlags) Add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.url, "relay", "", "send through the SMTP relay at `URL` (env "+EnvRelay+")")
-	cmd.Flags().StringVar(&f.passwordFile, "password-file", "", "read the relay's password from `FILE`")
-	cmd.Flags().StringVar(&f.passwordCommand, "password-command", "", "take the relay's password from what the shell `COMMAND` prints")
+	cmd.Flags().StringVar(&f.url, "relay", "", "SMTP relay `URL` (env "+EnvRelay+")")
+	cmd.Flags().StringVar(&f.passwordFile, "password-file", "", "`FILE` with the relay's password")
+	cmd.Flags().StringVar(&f.passwordCommand, "password-command", "", "take the relay's password from the output of a shell `COMMAND`")
 }
 
 // Relay is a relay that was set up but not yet connected to.

@@ -90,7 +90,7 @@ func known(err error) (sentence, hint string, code int) {
 	case errors.Is(err, outbox.ErrNotMigrated):
 		return "the database has no outbox tables, or outdated ones", "run `outboxctl migrate up`", Database
 	case errors.As(err, &checksum):
-		return fmt.Sprintf("outbox migration %d was applied in another form than this program has", checksum.Version),
+		return fmt.Sprintf("migration %d in the database differs from this program's", checksum.Version),
 			"compare the tables with `outboxctl migrate sql`, mend the difference, then set the checksum in outbox_migrations", Database
 	case errors.As(err, &foreign):
 		mark := fmt.Sprintf("%#x", uint32(foreign.Have))

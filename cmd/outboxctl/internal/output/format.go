@@ -47,9 +47,9 @@ func (f *Flags) Add(cmd *cobra.Command, sample any, allowed ...Format) {
 	for i, a := range allowed {
 		names[i] = string(a)
 	}
-	cmd.Flags().StringVarP(&f.format, "output", "o", "", "write `FORMAT`: "+strings.Join(names, ", ")+
-		" (default table on a terminal, else tsv)")
-	cmd.Flags().StringSliceVar(&f.fields, "json", nil, "write JSON with these `FIELDS` alone, separated by commas")
+	cmd.Flags().StringVarP(&f.format, "output", "o", "", "output `FORMAT`: "+strings.Join(names, ", ")+
+		" (default table on a terminal, tsv in a pipe)")
+	cmd.Flags().StringSliceVar(&f.fields, "json", nil, "JSON with only these `FIELDS`, separated by commas")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok && missing.GetFlag().Name == "json" {
 			return exit.Usagef("the fields are "+strings.Join(f.known, ", "), "--json needs fields, separated by commas")
@@ -80,10 +80,10 @@ func (f *Flags) Printer(s *iostreams.Streams) (*Printer, error) {
 		p.format = Format(f.format)
 	}
 	if !slices.Contains(f.allowed, p.format) {
-		return nil, exit.Usagef(fmt.Sprintf("use one of %v", f.allowed), "the output format %q is not one that this command has", f.format)
+		return nil, exit.Usagef(fmt.Sprintf("use one of %v", f.allowed), "the output format %q is not one of this command", f.format)
 	}
 	if len(f.fields) > 0 && p.format != JSON && p.format != NDJSON {
-		return nil, exit.Usagef("", "--json chooses the fields of JSON and does not go with --output %s", p.format)
+		return nil, exit.Usagef("", "--json does not go with --output %s", p.format)
 	}
 	return p, nil
 }

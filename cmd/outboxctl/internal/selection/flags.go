@@ -30,14 +30,14 @@ type Flags struct {
 // Add adds the flags to a command.
 func (f *Flags) Add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringSliceVar(&f.ids, "id", nil, "the messages with these `IDS`")
-	fl.StringSliceVar(&f.states, "state", nil, "deliveries in these `STATES`: "+strings.Join(stateNames(), ", "))
-	fl.StringSliceVar(&f.routes, "route", nil, "deliveries on these `ROUTES`")
-	fl.StringVar(&f.from, "from", "", "envelope sender: `ADDRESS` or @domain")
-	fl.StringVar(&f.to, "to", "", "recipient: `ADDRESS` or @domain")
-	fl.StringVar(&f.class, "class", "", "`CLASS` of the last outcome: "+strings.Join(classNames(), ", "))
-	fl.IntVar(&f.code, "code", 0, "SMTP `CODE` of the last outcome, such as 550")
-	fl.StringVar(&f.relay, "relay", "", "`NAME` of the relay of the last outcome")
+	fl.StringSliceVar(&f.ids, "id", nil, "message `IDS`, separated by commas")
+	fl.StringSliceVar(&f.states, "state", nil, "`STATES`: "+strings.Join(stateNames(), ", "))
+	fl.StringSliceVar(&f.routes, "route", nil, "`ROUTES`, separated by commas")
+	fl.StringVar(&f.from, "from", "", "envelope sender `ADDRESS`, or @domain")
+	fl.StringVar(&f.to, "to", "", "recipient `ADDRESS`, or @domain")
+	fl.StringVar(&f.class, "class", "", "last `CLASS`: "+strings.Join(classNames(), ", "))
+	fl.IntVar(&f.code, "code", 0, "last SMTP `CODE`, such as 550")
+	fl.StringVar(&f.relay, "relay", "", "last relay `NAME`")
 	fl.StringVar(&f.key, "key", "", "idempotency `KEY`")
 	fl.StringVar(&f.olderThan, "older-than", "", "enqueued before this `AGE` (90m, 24h, 7d, 2w) or time (RFC 3339)")
 	fl.StringVar(&f.newerThan, "newer-than", "", "enqueued within this `AGE` or since this time")
@@ -59,7 +59,7 @@ func (f *Flags) Filter(now time.Time) (store.Filter, error) {
 		if !state.Valid() {
 			hint := "the states are " + strings.Join(stateNames(), ", ")
 			if state == "scheduled" || state == "deferred" {
-				hint = "a delivery that reads " + string(state) + " is in the state queued"
+				hint = "a delivery that is shown as " + string(state) + " has the state queued"
 			}
 			return out, exit.Usagef(hint, "--state: %q is not a state", name)
 		}
