@@ -19,6 +19,8 @@ type CancelResult struct {
 // Cancel withdraws the deliveries of a message that are not on their way yet. They are withdrawn if and only if the caller's
 // transaction commits. The result says how many recipients that concerns. An id that is not stored is no error.
 //
+// Once every delivery of a message is cancelled, its Key is free for another message.
+//
 // On PostgreSQL, Cancel waits for a delivery that another transaction is claiming, and then finds it too late.
 //
 // The error is an [InvalidError] for text that is no id, [ErrNotMigrated], or the driver's. Nothing was cancelled then.
@@ -33,6 +35,11 @@ func (o *Outbox) Cancel(ctx context.Context, tx Tx, id ID) (CancelResult, error)
 	n, err := execute(ctx, tx, o.statements.cancel, []any{string(canonical)})
 	if err != nil {
 		return CancelResult{}, o.explain("cancel "+string(canonical), err)
+	}
+	if n > 0 {
+		if _, err := execute(ctx, tx, o.statements.freeKey, []any{string(canonical)}); err != nil {
+			return CancelResult{}, o.explain("cancel "+string(canonical)+": free its key", err)
+		}
 	}
 	r := CancelResult{Found: n > 0, Cancelled: int(n)}
 	s := asScanner(tx)

@@ -119,7 +119,7 @@ func (o *Outbox) insertRows(ctx context.Context, tx Tx, s scanner, rows []row, r
 			keys = append(keys, r.draft.key)
 		}
 	}
-	n, err := execute(ctx, tx, o.statements.insert(len(rows)), args)
+	n, err := execute(ctx, tx, o.statements.insert(len(rows), len(keys) > 0), args)
 	if err != nil {
 		return o.explain("enqueue", err)
 	}
@@ -158,11 +158,11 @@ func (o *Outbox) lookUp(ctx context.Context, s scanner, keys []string) (map[stri
 		args[i] = key
 	}
 	err := s.scan(ctx, func(scan func(...any) error) error {
-		var key, id, messageID string
-		if err := scan(&key, &id, &messageID); err != nil {
+		var key, id, messageID, state string
+		if err := scan(&key, &id, &messageID, &state); err != nil {
 			return err
 		}
-		found[key] = Receipt{ID: ID(id), MessageID: messageID}
+		found[key] = Receipt{ID: ID(id), MessageID: messageID, State: State(state)}
 		return nil
 	}, b.String(), args...)
 	return found, err

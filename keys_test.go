@@ -23,7 +23,7 @@ func TestDuplicateKey(t *testing.T) {
 		if first.Duplicate || first.ID == "" || first.MessageID == "" {
 			t.Errorf("the first is %+v", first)
 		}
-		want := outbox.Receipt{ID: first.ID, MessageID: first.MessageID, Duplicate: true}
+		want := outbox.Receipt{ID: first.ID, MessageID: first.MessageID, Duplicate: true, State: outbox.StateQueued}
 		if same != want || later != want {
 			t.Errorf("duplicates are %+v and %+v, want %+v", same, later, want)
 		}
@@ -125,5 +125,75 @@ func TestKeysAreLockedInOneOrder(t *testing.T) {
 		if err := two.commit(); err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// The receipt of a duplicate says where the earlier message stands, and of several recipients names the one that is furthest from its end.
+func TestDuplicateTellsTheState(t *testing.T) {
+	onEngines(t, func(t *testing.T, d *database) {
+		two := message("k")
+		two.To = append(two.To, outbox.Address{Address: "second@example.org"})
+		var first outbox.Receipt
+		d.within(t, func(tx outbox.Tx) { first = enqueue(t, tx, two) })
+		if first.State != "" {
+			t.Errorf("a new message is %q", first.State)
+		}
+		const finished = `finished_at = '2026-01-01T00:00:00.000Z'`
+		for _, step := range []struct {
+			set  string
+			want outbox.State
+		}{
+			{"state = 'held' WHERE seq = 1", outbox.StateQueued},
+			{"state = 'sent', " + finished + " WHERE seq = 2", outbox.StateHeld},
+			{"state = 'failed', " + finished + " WHERE seq = 1", outbox.StateFailed},
+			{"state = 'cancelled' WHERE seq = 2", outbox.StateFailed},
+			{"state = 'sent'", outbox.StateSent},
+		} {
+			d.exec(t, "UPDATE outbox_deliveries SET "+step.set)
+			d.within(t, func(tx outbox.Tx) {
+				if r := enqueue(t, tx, message("k")); !r.Duplicate || r.ID != first.ID || r.State != step.want {
+					t.Errorf("after SET %s the receipt is %+v, want the state %s", step.set, r, step.want)
+				}
+			})
+		}
+	})
+}
+
+// A message gives its key back when nothing of it is left but cancelled deliveries, and not before.
+func TestCancelledMessageFreesItsKey(t *testing.T) {
+	onEngines(t, func(t *testing.T, d *database) {
+		two := message("k")
+		two.To = append(two.To, outbox.Address{Address: "second@example.org"})
+		var first, second outbox.Receipt
+		d.within(t, func(tx outbox.Tx) { first = enqueue(t, tx, two) })
+		d.exec(t, "UPDATE outbox_deliveries SET state = 'sent', finished_at = '2026-01-01T00:00:00.000Z' WHERE seq = 1")
+		cancel := func(id outbox.ID, want int) {
+			t.Helper()
+			d.within(t, func(tx outbox.Tx) {
+				if r, err := outbox.Cancel(t.Context(), tx, id); err != nil || r.Cancelled != want {
+					t.Fatalf("%+v, %v; want %d cancelled", r, err, want)
+				}
+			})
+		}
+		cancel(first.ID, 1)
+		d.within(t, func(tx outbox.Tx) {
+			if r := enqueue(t, tx, message("k")); !r.Duplicate {
+				t.Errorf("a message of which a recipient has a copy gave its key back: %+v", r)
+			}
+		})
+		d.exec(t, "UPDATE outbox_messages SET idempotency_key = 'other'")
+		d.within(t, func(tx outbox.Tx) { second = enqueue(t, tx, message("k")) })
+		cancel(second.ID, 1)
+		d.within(t, func(tx outbox.Tx) {
+			if r := enqueue(t, tx, message("k")); r.Duplicate || r.ID == second.ID {
+				t.Errorf("the key of a cancelled message is still taken: %+v", r)
+			}
+		})
+		cancel(second.ID, 0)
+		d.within(t, func(tx outbox.Tx) {
+			if r := enqueue(t, tx, message("k")); !r.Duplicate {
+				t.Errorf("cancelling the earlier message again freed the key of the later one: %+v", r)
+			}
+		})
 	})
 }

@@ -82,8 +82,8 @@ type Message struct {
 	// EnvelopeFrom is the return path (RFC 5321 §4.4), to which bounces go. "<>" asks for none. Defaults to From, and for
 	// a Raw message without From to the author in its header.
 	EnvelopeFrom string
-	// Key makes enqueueing idempotent: while a message with the same key is kept, another is not stored. Up to 255
-	// bytes of text. Defaults to none.
+	// Key makes enqueueing idempotent: while a message with the same key is kept, another is not stored. A message of which every
+	// delivery was cancelled gives its key back. Up to 255 bytes of text. Defaults to none.
 	Key string
 	// Route names the way out, which the dispatcher maps to relays: letters, digits, '.', '_' and '-', up to 63 bytes.
 	// Defaults to [DefaultRoute].
@@ -127,4 +127,7 @@ type Receipt struct {
 	// Duplicate is true when a message with the same Key was stored before: nothing was written, and ID and MessageID
 	// are those of the earlier message, or empty where the transaction cannot be queried (see [InTx]).
 	Duplicate bool
+	// State says where the earlier message stands if Duplicate is true. With several recipients it is the first of queued, sending,
+	// uncertain, held, failed, expired, suppressed and cancelled that any delivery is in, and sent if all are. Else it is empty.
+	State State
 }

@@ -42,7 +42,7 @@ type aging struct {
 // agings are what Advance moves, the deliveries last: once one of them is due, everything else about it is old enough.
 var agings = []aging{
 	{table: "outbox_messages", columns: []string{"not_before", "expires_at", "created_at"}},
-	{table: "outbox_attempts", columns: []string{"started_at"}},
+	{table: "outbox_attempts", columns: []string{"noted_at", "started_at"}},
 	{table: "outbox_feedback", columns: []string{"at", "recorded_at"}},
 	{table: "outbox_routes", columns: []string{"paused_at"}},
 	{table: "outbox_relays", columns: []string{"refilled_at", "paused_at", "paused_until", "updated_at"}},

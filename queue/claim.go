@@ -29,8 +29,6 @@ type ClaimRequest struct {
 	// Limit is the largest number of deliveries to claim. The other due recipients of a claimed message come along, even past
 	// the limit: one SMTP transaction serves them all.
 	Limit int
-	// MaxBytes bounds the summed size of the claimed messages in bytes. At least one message is claimed. Zero means no bound.
-	MaxBytes int64
 	// InlineBytes is the largest body in bytes that the claim returns at once. A larger one is fetched when its turn comes.
 	// Zero means that every body is fetched separately.
 	InlineBytes int64

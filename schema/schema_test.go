@@ -240,7 +240,7 @@ func TestDialectsHaveTheSameSteps(t *testing.T) {
 const (
 	first  = "01890000-0000-7000-8000-000000000001"
 	insert = `INSERT INTO outbox_messages (id, message_id, idempotency_key, sender, recipients, size, not_before, body)
-VALUES ($1, $2, $3, 'shop@example.com', $4, 3, $5, $6) ON CONFLICT (idempotency_key) DO NOTHING`
+VALUES ($1, $2, $3, 'shop@example.com', $4, 3, $5, $6) ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING`
 )
 
 // Plain SQL is enough to enqueue, from any language: the trigger makes the deliveries.

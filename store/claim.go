@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -90,20 +91,20 @@ func (s *Store) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Clai
 		if err != nil {
 			return got.list, s.failed(ctx, err, "claim")
 		}
-		// A round that met nothing but suppressed recipients may have left what can be sent behind them.
-		if len(got.list) > 0 || got.suppressed < suppressAtMost {
+		// A round that took nothing but what it suppressed or held may have left something that can be sent behind that.
+		if len(got.list) > 0 || got.passedOver < passOverAtMost {
 			return got.list, nil
 		}
 	}
 }
 
-// suppressAtMost is how many deliveries a round of a claim may suppress, so that its transaction stays short.
-const suppressAtMost = 1000
+// passOverAtMost is how many deliveries a round of a claim may suppress or hold, so that its transaction stays short.
+const passOverAtMost = 1000
 
 // round is what one round of a claim did.
 type round struct {
 	list       []queue.Claimed
-	suppressed int
+	passedOver int // suppressed or held
 }
 
 // claimOnce claims in one transaction, except on PostgreSQL without a rate, where each statement stands for itself. Only
@@ -171,13 +172,13 @@ func promote(due []queue.Due, n uint64) []queue.Due {
 	return slices.Concat(groups[first], slices.Concat(groups[:first]...), slices.Concat(groups[first+1:]...))
 }
 
-// claimDue claims from ranges, the most urgent first. On a nil conn each statement stands for itself.
+// claimDue claims from ranges, the most urgent first. On a nil conn each statement is a transaction of its own.
 func (s *Store) claimDue(ctx context.Context, c conn, req queue.ClaimRequest, due []queue.Due) (round, error) {
 	var (
 		claimed []queue.Claimed
-		left    = budget{rows: req.Limit, bytes: req.MaxBytes, suppressed: suppressAtMost}
+		left    = budget{rows: req.Limit, passedOver: passOverAtMost}
 	)
-	for len(due) > 0 && !left.spent(req) {
+	for len(due) > 0 && !left.spent() {
 		n := 1 // ranges of the same priority share what is left
 		for n < len(due) && due[n].Priority == due[0].Priority {
 			n++
@@ -189,48 +190,38 @@ func (s *Store) claimDue(ctx context.Context, c conn, req queue.ClaimRequest, du
 		}
 		due = due[n:]
 	}
-	return round{list: claimed, suppressed: suppressAtMost - left.suppressed}, nil
+	return round{list: claimed, passedOver: passOverAtMost - left.passedOver}, nil
 }
 
-// budget is what a claim may still take.
+// budget is the rest of what a claim may take.
 type budget struct {
 	rows       int
-	bytes      int64
-	suppressed int // how many more may be suppressed
+	passedOver int // how many more may be suppressed or held
 }
 
-func (b *budget) spent(req queue.ClaimRequest) bool {
-	return b.rows <= 0 || b.suppressed <= 0 || req.MaxBytes > 0 && b.bytes <= 0
-}
+func (b *budget) spent() bool { return b.rows <= 0 || b.passedOver <= 0 }
 
-// claimEvenly divides the budget between ranges; what one leaves, the next and then those that had more to give may take.
+// claimEvenly divides the budget between ranges. What one range leaves goes to the next, and then to those that had more to give.
 func (s *Store) claimEvenly(
 	ctx context.Context, c conn, req queue.ClaimRequest, ranges []queue.Due, left *budget,
 ) ([]queue.Claimed, error) {
 	var claimed []queue.Claimed
-	for len(ranges) > 0 && !left.spent(req) {
+	for len(ranges) > 0 && !left.spent() {
 		var full []queue.Due
 		for i, d := range ranges {
-			if left.spent(req) {
+			if left.spent() {
 				break
 			}
 			waiting := len(ranges) - i
 			share := (left.rows + waiting - 1) / waiting
-			maxBytes := left.bytes
-			if req.MaxBytes == 0 {
-				maxBytes = 0
-			}
-			got, err := s.claimRange(ctx, c, req, d, share, maxBytes)
+			got, err := s.claimRange(ctx, c, req, d, share)
+			claimed = append(claimed, got.list...)
 			if err != nil {
 				return claimed, err
 			}
-			for _, c := range got.list {
-				left.bytes -= c.Size
-			}
 			left.rows -= got.leased
-			left.suppressed -= got.suppressed
-			claimed = append(claimed, got.list...)
-			if got.leased+got.suppressed >= share {
+			left.passedOver -= got.passedOver()
+			if got.leased+got.passedOver() >= share {
 				full = append(full, d)
 			}
 		}
@@ -246,8 +237,8 @@ type leasedRow struct {
 	State       outbox.State // or suppressed
 	Recipient   string
 	Attempts    int
-	DueAt       timestamp `db:"due_at"` // SQLite only, whose rows come in no order
-	DeferredFor float64   `db:"deferred_for"`
+	DueAt       string  `db:"due_at"` // SQLite only, whose rows come in no order; a time in fixed width sorts as text
+	DeferredFor float64 `db:"deferred_for"`
 	Class       string
 	Relay       string
 	ExpiresIn   float64 `db:"expires_in"`
@@ -256,6 +247,7 @@ type leasedRow struct {
 // messageRow is the message of a leasedRow.
 type messageRow struct {
 	ID          outbox.ID
+	Missing     bool   // PostgreSQL only
 	RFCID       string `db:"rfc_id"`
 	Key         string `db:"idempotency_key"`
 	Route       string
@@ -272,19 +264,23 @@ type messageRow struct {
 	Body        []byte
 }
 
-// claimRange claims from one (route, priority), whose rows are one stretch of the index.
-func (s *Store) claimRange(
-	ctx context.Context, c conn, req queue.ClaimRequest, d queue.Due, limit int, maxBytes int64,
-) (*grouping, error) {
-	token := uuid.NewString()
-	args := []any{d.Route, string(d.Priority), limit, token, s.interval(req.Lease), clean(req.Owner), maxBytes}
+// claimRange claims from one (route, priority), whose rows are one stretch of the index. What it took and cannot read it holds.
+func (s *Store) claimRange(ctx context.Context, c conn, req queue.ClaimRequest, d queue.Due, limit int) (*grouping, error) {
+	group := &grouping{token: uuid.NewString()}
+	args := []any{d.Route, string(d.Priority), limit, group.token, s.interval(req.Lease), clean(req.Owner)}
+	var err error
 	if s.dialect == schema.Postgres {
-		return s.claimPostgres(ctx, c, token, append(args, req.InlineBytes, clean(req.Relay), req.Fenced))
+		err = s.claimPostgres(ctx, c, group, append(args, req.InlineBytes, clean(req.Relay), req.Fenced))
+	} else {
+		err = s.claimSQLite(ctx, c, group, append(args, clean(req.Relay)), req.InlineBytes)
 	}
-	return s.claimSQLite(ctx, c, token, append(args, clean(req.Relay)), req.InlineBytes)
+	if err != nil {
+		return group, err
+	}
+	return group, s.holdUnread(ctx, c, req.Owner, group)
 }
 
-func (s *Store) claimPostgres(ctx context.Context, c conn, token string, args []any) (*grouping, error) {
+func (s *Store) claimPostgres(ctx context.Context, c conn, group *grouping, args []any) error {
 	type row struct {
 		leasedRow
 		messageRow
@@ -301,111 +297,52 @@ func (s *Store) claimPostgres(ctx context.Context, c conn, token string, args []
 		rows, err = collect[row](ctx, c, s.queries.get("claim"), args...)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	group := new(grouping)
 	for _, r := range rows {
 		r.leasedRow.ID, r.messageRow.ID = r.ID, r.ID
-		if err := group.add(token, r.leasedRow, &r.messageRow); err != nil {
-			return nil, err
+		m := &r.messageRow
+		if m.Missing {
+			m = nil
 		}
+		group.add(r.leasedRow, m)
 	}
-	return group, nil
+	return nil
 }
 
 // claimSQLite puts the leased rows, which come in no order, in the order in which they are due, and fetches their messages.
-func (s *Store) claimSQLite(ctx context.Context, c conn, token string, args []any, inlineBytes int64) (*grouping, error) {
+func (s *Store) claimSQLite(ctx context.Context, c conn, group *grouping, args []any, inlineBytes int64) error {
 	leased, err := collect[leasedRow](ctx, c, s.queries.get("claim"), args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	slices.SortFunc(leased, func(a, b leasedRow) int {
-		if c := a.DueAt.Compare(b.DueAt.Time); c != 0 {
-			return c
-		}
-		return compareKeys(key{a.ID, a.Seq}, key{b.ID, b.Seq})
+		return cmp.Or(strings.Compare(a.DueAt, b.DueAt), compareKeys(key{a.ID, a.Seq}, key{b.ID, b.Seq}))
 	})
-	messages := make(map[outbox.ID]*messageRow, len(leased))
-	ids := make([]outbox.ID, 0, len(leased))
+	var ids []outbox.ID
+	asked := make(map[outbox.ID]bool, len(leased))
 	for _, l := range leased {
-		if l.State == outbox.StateSending && messages[l.ID] == nil {
-			messages[l.ID] = new(messageRow)
+		if l.State == outbox.StateSending && !asked[l.ID] {
+			asked[l.ID] = true
 			ids = append(ids, l.ID)
 		}
 	}
+	messages := make(map[outbox.ID]*messageRow, len(ids))
 	if len(ids) > 0 {
 		list, err := json.Marshal(ids)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		rows, err := collect[messageRow](ctx, c, s.queries.get("claimed_messages"), string(list), inlineBytes)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for i := range rows {
 			messages[rows[i].ID] = &rows[i]
 		}
 	}
-	group := new(grouping)
 	for _, l := range leased {
-		if err := group.add(token, l, messages[l.ID]); err != nil {
-			return nil, err
-		}
+		group.add(l, messages[l.ID])
 	}
-	return group, nil
-}
-
-// grouping collects deliveries under their messages, in the order in which they come.
-type grouping struct {
-	list               []queue.Claimed
-	leased, suppressed int
-	index              map[outbox.ID]int
-}
-
-func (g *grouping) add(token string, l leasedRow, m *messageRow) error {
-	if l.State != outbox.StateSending {
-		g.suppressed++
-		return nil
-	}
-	g.leased++
-	i, ok := g.index[l.ID]
-	if !ok {
-		c, err := claimedMessage(token, l, m)
-		if err != nil {
-			return err
-		}
-		if g.index == nil {
-			g.index = make(map[outbox.ID]int)
-		}
-		i = len(g.list)
-		g.index[l.ID] = i
-		g.list = append(g.list, c)
-	}
-	g.list[i].Deliveries = append(g.list[i].Deliveries, queue.ClaimedDelivery{
-		Seq: l.Seq, Recipient: l.Recipient, Attempt: l.Attempts, DeferredFor: seconds(l.DeferredFor), Class: l.Class, Relay: l.Relay,
-	})
 	return nil
-}
-
-func claimedMessage(token string, l leasedRow, m *messageRow) (queue.Claimed, error) {
-	c := queue.Claimed{
-		ID: l.ID, MessageID: m.RFCID, IdempotencyKey: m.Key, Route: m.Route, Priority: m.Priority, Sender: m.Sender, Subject: m.Subject,
-		Size: m.Size, OnUncertain: m.OnUncertain, TraceParent: m.TraceParent, Age: seconds(m.Age), ExpiresIn: seconds(l.ExpiresIn),
-		Body: m.Body, BodyKeyID: m.KeyID, Token: token,
-	}
-	if err := decode(m.Tags, &c.Tags); err != nil {
-		return c, fmt.Errorf("message %s: tags: %w", l.ID, err)
-	}
-	if err := decode(m.Metadata, &c.Metadata); err != nil {
-		return c, fmt.Errorf("message %s: metadata: %w", l.ID, err)
-	}
-	return c, nil
-}
-
-// decode reads a JSON column that may be NULL.
-func decode(column []byte, into any) error {
-	if len(column) == 0 {
-		return nil
-	}
-	return json.Unmarshal(column, into)
 }

@@ -39,8 +39,9 @@ func (s *Store) Clean(ctx context.Context, keep queue.Retention) (queue.CleanRep
 			age = keep.Sent
 		}
 		if age > 0 {
-			n, err := s.purgeOld(ctx, state, age)
-			report.Purged += n
+			purged, scrubbed, err := s.purgeOld(ctx, state, age, keep.Body)
+			report.Purged += purged
+			report.Scrubbed += scrubbed
 			if err != nil {
 				return report, s.failed(ctx, err, "purge what is %s", state)
 			}
@@ -56,30 +57,54 @@ func (s *Store) Clean(ctx context.Context, keep queue.Retention) (queue.CleanRep
 	return report, nil
 }
 
-// purgeOld removes the deliveries of a state that were finished longer ago than age.
-func (s *Store) purgeOld(ctx context.Context, state outbox.State, age time.Duration) (int, error) {
-	total := 0
+// purgeOld removes the deliveries of a state that were finished longer ago than age. A message that keeps other deliveries loses its
+// body if they all finished longer ago than body, unless body is 0: [Store.scrubOld] may have passed the message over because of the
+// deliveries that went, and does not come back to it.
+func (s *Store) purgeOld(ctx context.Context, state outbox.State, age, body time.Duration) (purged, scrubbed int, err error) {
 	for {
 		found, err := collect[bool](ctx, s.db, s.queries.get("is_old"), string(state), s.ago(age))
 		if err != nil || !found[0] {
-			return total, err
+			return purged, scrubbed, err
 		}
-		var gone []key
+		var (
+			gone   []key
+			bodies []outbox.ID
+		)
 		err = s.atomically(ctx, func(c conn) (err error) {
 			gone, err = collect[key](ctx, c, s.queries.get("purge_old"), string(state), s.ago(age), cleanBatch)
 			if err != nil || len(gone) == 0 {
 				return err
 			}
-			return s.forget(ctx, c, gone)
+			if err = s.forget(ctx, c, gone); err != nil || body == 0 {
+				return err
+			}
+			bodies, err = s.scrubLeft(ctx, c, gone, body)
+			return err
 		})
 		if err != nil || len(gone) == 0 { // another process has the rest
-			return total, err
+			return purged, scrubbed, err
 		}
-		total += len(gone)
+		purged += len(gone)
+		scrubbed += len(bodies)
 		if err := rest(ctx); err != nil {
-			return total, err
+			return purged, scrubbed, err
 		}
 	}
+}
+
+// scrubLeft scrubs the messages of deliveries that were purged, as far as what is left of them finished longer ago than age. Their
+// rows are locked by [Store.forget], so that nothing is requeued in between.
+func (s *Store) scrubLeft(ctx context.Context, c conn, gone []key, age time.Duration) ([]outbox.ID, error) {
+	ids := make([]outbox.ID, len(gone))
+	for i, k := range gone {
+		ids[i] = k.ID
+	}
+	slices.Sort(ids)
+	list, err := json.Marshal(slices.Compact(ids))
+	if err != nil {
+		return nil, err
+	}
+	return collect[outbox.ID](ctx, c, s.queries.get("scrub"), string(list), s.ago(age))
 }
 
 // rest gives way to others after a batch.

@@ -26,13 +26,26 @@ func (s *Store) Heartbeat(ctx context.Context, h queue.Heartbeat) error {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
 	args := []any{clean(h.ID), clean(h.Host), h.PID, clean(h.Version), string(list)}
-	err = s.atomically(ctx, func(c conn) error {
-		if _, err := c.ExecContext(ctx, s.queries.get("heartbeat"), args...); err != nil || s.dialect == schema.Postgres {
+	beat := func() error {
+		return s.atomically(ctx, func(c conn) error {
+			if _, err := c.ExecContext(ctx, s.queries.get("heartbeat"), args...); err != nil || s.dialect == schema.Postgres {
+				return err
+			}
+			_, err := c.ExecContext(ctx, s.queries.get("forget_dispatchers"))
 			return err
+		})
+	}
+	err = beat()
+	if unstorable(err) { // the health of a relay may quote it
+		for name, health := range relays {
+			relays[name] = ascii(health)
 		}
-		_, err := c.ExecContext(ctx, s.queries.get("forget_dispatchers"))
-		return err
-	})
+		if list, err = json.Marshal(relays); err != nil {
+			return fmt.Errorf("heartbeat: %w", err)
+		}
+		args[4] = string(list)
+		err = beat()
+	}
 	if err != nil {
 		return s.failed(ctx, err, "heartbeat")
 	}
@@ -81,9 +94,7 @@ func (s *Store) Dispatchers(ctx context.Context) ([]Dispatcher, error) {
 			ID: r.ID, Host: r.Host, PID: r.PID, Version: r.Version, StartedAt: r.StartedAt.Time, SeenAt: r.SeenAt.Time,
 			Silent: seconds(r.Silent),
 		}
-		if err := decode(r.Relays, &list[i].Relays); err != nil {
-			return nil, fmt.Errorf("dispatcher %s: relays: %w", r.ID, err)
-		}
+		list[i].Relays = readMap(r.Relays)
 	}
 	return list, nil
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// ErrNotFound says that no message has the name that was given.
+// ErrNotFound says that no message has the given name. Nothing was changed.
 var ErrNotFound = errors.New("no such message")
 
 // AmbiguousError says that a shortened name stands for more than one message.
 type AmbiguousError struct {
-	// Name is what was given, and Candidates some of the messages that it may mean.
+	// Name is the given name. Candidates are some of the messages that it stands for.
 	Name       string
 	Candidates []outbox.ID
 }
@@ -31,13 +31,17 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%q stands for more than one message: %s …", e.Name, strings.Join(names, ", "))
 }
 
-// explainTimeout bounds the question that [Store.failed] asks.
+// explainTimeout bounds the check of the schema in [Store.failed].
 const explainTimeout = 5 * time.Second
 
-// failed wraps what a statement said with the verb that it belongs to. When the statement failed for want of a table or a
-// column, the error also wraps a [*schema.VersionError] or [*schema.ChecksumError] that says what to run.
+// failed wraps the error of a statement with its verb. If a table or a column is missing, the error also wraps a
+// [*schema.VersionError] or [*schema.ChecksumError] that says what to run. If the session cannot write any more, the idle sessions of
+// the pool are closed: they belong to the same server.
 func (s *Store) failed(ctx context.Context, err error, format string, args ...any) error {
 	verb := fmt.Sprintf(format, args...)
+	if outdated(err) {
+		s.closeIdle(ctx)
+	}
 	if !unknownTable(err) {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
@@ -53,7 +57,7 @@ func (s *Store) failed(ctx context.Context, err error, format string, args ...an
 	return fmt.Errorf("%s: %w", verb, err)
 }
 
-// unknownTable says whether a statement failed because the tables are missing or of another version. SQLite has no code
+// unknownTable reports whether a statement failed because the tables are missing or of another version. SQLite has no code
 // for that, only words.
 func unknownTable(err error) bool {
 	if state := sqlstate.Of(err); state != "" {
@@ -61,9 +65,4 @@ func unknownTable(err error) bool {
 	}
 	text := err.Error()
 	return strings.Contains(text, "no such table") || strings.Contains(text, "no such column") || strings.Contains(text, "has no column")
-}
-
-// clean makes text from outside storable everywhere: PostgreSQL takes neither NUL nor what is not UTF-8.
-func clean(text string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,11 +14,11 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// Feedback is what a provider reported of a delivery after it had accepted the message.
+// Feedback is a report of a provider about a delivery, made after it had accepted the message.
 type Feedback struct {
-	Seq  int // the place of the recipient
+	Seq  int // the place of the recipient, from 1
 	Kind queue.FeedbackKind
-	// At is when it happened, and RecordedAt when it was recorded here, by the clock of the database.
+	// At is the time of the event. RecordedAt is the time at which it was recorded, by the clock of the database.
 	At, RecordedAt time.Time
 	Code           int
 	Enhanced       string
@@ -54,7 +55,8 @@ type recordedKey struct {
 // are not known, or whose Message-ID stands for several, are returned.
 //
 // Bad input is refused before anything is written. It works in batches: what it reports beside an error was recorded, and the
-// call may be repeated.
+// call may be repeated. An EventID of more than 400 bytes is stored as its beginning and its SHA-256. Characters that the encoding of the
+// database lacks are stored as \uXXXX.
 func (s *Store) RecordFeedback(ctx context.Context, list ...queue.Feedback) (queue.FeedbackReport, error) {
 	var report queue.FeedbackReport
 	for i, f := range list {
@@ -64,7 +66,11 @@ func (s *Store) RecordFeedback(ctx context.Context, list ...queue.Feedback) (que
 	}
 	for len(list) > 0 {
 		n := min(len(list), feedbackBatch)
-		if err := s.recordFeedback(ctx, list[:n], &report); err != nil {
+		err := s.recordFeedback(ctx, list[:n], &report)
+		if unstorable(err) {
+			err = s.recordFeedback(ctx, asciiFeedback(list[:n]), &report)
+		}
+		if err != nil {
 			return report, s.failed(ctx, err, "record feedback")
 		}
 		list = list[n:]
@@ -72,6 +78,20 @@ func (s *Store) RecordFeedback(ctx context.Context, list ...queue.Feedback) (que
 	return report, nil
 }
 
+// asciiFeedback copies reports with their texts in ASCII; see [ascii].
+func asciiFeedback(list []queue.Feedback) []queue.Feedback {
+	list = slices.Clone(list)
+	for i := range list {
+		f := &list[i]
+		f.EventID, f.ProviderID = ascii(bounded(f.EventID)), ascii(bounded(f.ProviderID))
+		for _, text := range []*string{&f.Enhanced, &f.Detail, &f.MessageID, &f.Recipient} {
+			*text = ascii(clean(*text))
+		}
+	}
+	return list
+}
+
+// checkFeedback refuses a report that can never be recorded.
 func checkFeedback(f queue.Feedback) error {
 	switch {
 	case !f.Kind.Valid():
@@ -145,7 +165,7 @@ func (s *Store) recordFeedback(ctx context.Context, batch []queue.Feedback, repo
 // rowOf is a report without its delivery.
 func rowOf(f queue.Feedback) feedbackJSON {
 	row := feedbackJSON{
-		EventID: clean(f.EventID), Kind: f.Kind, Code: optional(f.Code), Enhanced: text(f.Enhanced), Detail: text(f.Detail),
+		EventID: bounded(f.EventID), Kind: f.Kind, Code: optional(f.Code), Enhanced: words(f.Enhanced), Detail: words(f.Detail),
 	}
 	if !f.At.IsZero() {
 		row.At = optional(bindTime(f.At))
@@ -164,7 +184,11 @@ func rowOf(f queue.Feedback) feedbackJSON {
 func (s *Store) reported(ctx context.Context, f queue.Feedback) ([]key, error) {
 	recipient := canonicalAddress(clean(f.Recipient))
 	if f.ProviderID != "" {
-		found, err := collect[key](ctx, s.db, s.queries.get("deliveries_by_provider"), clean(f.ProviderID), recipient)
+		id := bounded(f.ProviderID)
+		found, err := collect[key](ctx, s.db, s.queries.get("deliveries_by_provider"), id, recipient)
+		if plain := bounded(ascii(id)); err == nil && len(found) == 0 && plain != id { // as it was stored if the encoding lacks a character
+			found, err = collect[key](ctx, s.db, s.queries.get("deliveries_by_provider"), plain, recipient)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -76,7 +76,7 @@ func (s *Store) Fence(ctx context.Context, list []queue.FencedRef) (lost []queue
 	}
 	refs, relays := make([]queue.Ref, len(list)), make([]*string, len(list))
 	for i, st := range list {
-		refs[i], relays[i] = st.Ref, text(st.Relay)
+		refs[i], relays[i] = st.Ref, words(st.Relay)
 	}
 	lost, err = s.fenced(ctx, "fence", refs, relays)
 	if err != nil {
@@ -125,11 +125,11 @@ func (s *Store) fenced(ctx context.Context, name string, refs []queue.Ref, relay
 		return notIn(done, refs), nil
 	}
 	for _, part := range apart(list, fencedJSON.key) {
-		text, err := json.Marshal(part)
+		list, err := json.Marshal(part)
 		if err != nil {
 			return nil, err
 		}
-		changed, err := change[key](ctx, s, name, append([]any{string(text)}, args...)...)
+		changed, err := change[key](ctx, s, name, append([]any{string(list)}, args...)...)
 		if err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"time"
@@ -25,10 +24,11 @@ type Message struct {
 	NotBefore      time.Time // zero for none
 	ExpiresAt      time.Time // zero for none
 	OnUncertain    outbox.UncertainPolicy
-	Tags           []string
-	Metadata       map[string]string
-	TraceParent    string
-	CreatedAt      time.Time
+	// Tags and Metadata are as they were enqueued. A value that is no string appears as its JSON text.
+	Tags        []string
+	Metadata    map[string]string
+	TraceParent string
+	CreatedAt   time.Time
 	// Scrubbed says that the body was removed.
 	Scrubbed bool
 	// KeyID names the key that the body, and perhaps Subject and Metadata, are sealed with, empty for none; see
@@ -195,15 +195,7 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 		Subject: r.Subject, Size: r.Size, NotBefore: r.NotBefore.Time, ExpiresAt: r.ExpiresAt.Time, OnUncertain: r.OnUncertain,
 		TraceParent: r.TraceParent, CreatedAt: r.CreatedAt.Time, Scrubbed: r.Scrubbed, KeyID: r.KeyID,
 	}
-	if err := json.Unmarshal(r.Recipients, &m.Recipients); err != nil {
-		return nil, fmt.Errorf("recipients: %w", err)
-	}
-	if err := decode(r.Tags, &m.Tags); err != nil {
-		return nil, fmt.Errorf("tags: %w", err)
-	}
-	if err := decode(r.Metadata, &m.Metadata); err != nil {
-		return nil, fmt.Errorf("metadata: %w", err)
-	}
+	m.Recipients, m.Tags, m.Metadata = readList(r.Recipients), readList(r.Tags), readMap(r.Metadata)
 	query := s.qualify(selectDeliveries + " WHERE d.message_id = $1 ORDER BY d.seq")
 	deliveries, err := collect[deliveryRow](ctx, s.db, query, string(canonical))
 	if err != nil {

@@ -152,7 +152,7 @@ type bulk struct {
 	set      string
 	progress func(int64)
 	done     int64
-	action   int64 // the row of outbox_actions
+	action   string // the row of outbox_actions, empty before the first batch
 	last     *key
 }
 
@@ -229,26 +229,39 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 )
 %s WHERE (message_id, seq) IN (SELECT message_id, seq FROM chosen) RETURNING message_id AS id, seq`,
 		p.sql(), p.arg(size), lock, change)), p.args...)
-	if err != nil || b.op != OpPurge || len(changed) == 0 {
+	if err != nil || len(changed) == 0 {
 		return changed, err
 	}
-	return changed, s.forget(ctx, c, changed)
+	switch b.op {
+	case OpCancel:
+		err = s.onKeys(ctx, c, changed, "free_keys")
+	case OpPurge:
+		if err = s.forget(ctx, c, changed); err == nil {
+			err = s.onKeys(ctx, c, changed, "rewind_scrubbing")
+		}
+	}
+	return changed, err
 }
 
 // forget removes what belonged to deliveries that were purged. The messages are locked before it looks whether a delivery
 // is left, because another purge may be removing the others.
 func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
-	list := make([]refJSON, len(gone))
-	for i, k := range gone {
+	names := []string{"forget_attempts", "forget_feedback", "forget_messages"}
+	if s.dialect == schema.Postgres {
+		names = slices.Insert(names, 2, "lock_messages")
+	}
+	return s.onKeys(ctx, c, gone, names...)
+}
+
+// onKeys runs statements whose only argument are the keys of deliveries.
+func (s *Store) onKeys(ctx context.Context, c conn, keys []key, names ...string) error {
+	list := make([]refJSON, len(keys))
+	for i, k := range keys {
 		list[i] = refJSON{ID: k.ID, Seq: k.Seq}
 	}
 	text, err := json.Marshal(list)
 	if err != nil {
 		return err
-	}
-	names := []string{"forget_attempts", "forget_feedback", "forget_messages"}
-	if s.dialect == schema.Postgres {
-		names = slices.Insert(names, 2, "lock_messages")
 	}
 	for _, name := range names {
 		if _, err := c.ExecContext(ctx, s.queries.get(name), string(text)); err != nil {
@@ -260,15 +273,15 @@ func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
 
 // note is one batch of something that operators did and that is noted once.
 type note struct {
-	row             int64 // of outbox_actions, 0 for the first batch
+	row             string // of outbox_actions, empty for the first batch
 	verb            string
 	subject         any
 	before, changed int64
 }
 
 // note writes or amends the audit of what operators did, and returns its row.
-func (s *Store) note(ctx context.Context, c conn, n note) (int64, error) {
-	if n.row == 0 {
+func (s *Store) note(ctx context.Context, c conn, n note) (string, error) {
+	if n.row == "" {
 		return s.audit(ctx, c, n.verb, n.subject, n.changed)
 	}
 	rows, err := affected(ctx, c, s.queries.get("amend_action"), n.row, n.before+n.changed)
@@ -279,12 +292,12 @@ func (s *Store) note(ctx context.Context, c conn, n note) (int64, error) {
 }
 
 // audit notes what an operator did and returns the row.
-func (s *Store) audit(ctx context.Context, c conn, verb string, subject any, changed int64) (int64, error) {
+func (s *Store) audit(ctx context.Context, c conn, verb string, subject any, changed int64) (string, error) {
 	text, err := json.Marshal(subject)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	var id int64
+	var id string
 	err = sqlx.GetContext(ctx, c, &id, s.queries.get("record_action"), s.actor, verb, string(text), changed)
 	return id, err
 }

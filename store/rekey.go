@@ -111,7 +111,7 @@ type rekey struct {
 	opts   RekeyOptions
 	report RekeyReport
 	seen   int64
-	action int64 // the row of outbox_actions
+	action string // the row of outbox_actions, empty before the first batch
 }
 
 // sealedRow is a [keyring.Row] as it is read.
@@ -191,7 +191,10 @@ func (r *rekey) write(ctx context.Context, changes [][]any) (int64, error) {
 	if len(changes) == 0 {
 		return 0, nil
 	}
-	var changed, action int64
+	var (
+		changed int64
+		action  string
+	)
 	err := r.atomically(ctx, func(c conn) error {
 		changed, action = 0, r.action
 		for _, args := range changes {

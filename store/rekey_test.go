@@ -175,7 +175,7 @@ func TestRekey(t *testing.T) {
 				Affected int64  `db:"affected"`
 			}
 			if err := b.db.SelectContext(t.Context(), &audit,
-				"SELECT actor, verb, CAST(filter AS text) AS filter, affected FROM outbox_actions ORDER BY id"); err != nil {
+				"SELECT actor, verb, CAST(filter AS text) AS filter, affected FROM outbox_actions ORDER BY at, affected DESC"); err != nil {
 				t.Fatal(err)
 			}
 			if len(audit) != 2 || audit[0].Verb != "rekey" || audit[0].Actor != "ann" || audit[0].Affected != 253 || audit[1].Affected != 2 ||

@@ -19,10 +19,17 @@ func (s *Store) PauseRelay(ctx context.Context, name string, d time.Duration, re
 	if err := checkPause(name, d); err != nil {
 		return fmt.Errorf("pause a relay: %w", err)
 	}
-	err := s.atomically(ctx, func(c conn) error {
-		_, err := s.pauseRelay(ctx, c, name, d, reason, nil)
-		return err
-	})
+	pause := func() error {
+		return s.atomically(ctx, func(c conn) error {
+			_, err := s.pauseRelay(ctx, c, name, d, reason, nil)
+			return err
+		})
+	}
+	err := pause()
+	if unstorable(err) { // the reason is what the relay said
+		reason = ascii(clean(reason))
+		err = pause()
+	}
 	if err != nil {
 		return s.failed(ctx, err, "pause relay %s", name)
 	}

@@ -64,6 +64,10 @@ func stateAfter(v queue.Outcome) (outbox.State, error) {
 // uncertain, the token of the lapsed lease settles it as it would have settled the lease. Once the policy of the message
 // or an operator has resolved the doubt, it changes nothing.
 //
+// An outcome is recorded in a database of any encoding: if the encoding lacks a character, the words of all outcomes of the call are
+// stored with \uXXXX for every character outside of ASCII. A ProviderID of more than 400 bytes is shortened; [Store.RecordFeedback]
+// finds it all the same.
+//
 // Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call
 // may have taken effect; it may be repeated, and what it then returns as lost was settled. Owner names the dispatcher.
 func (s *Store) Settle(ctx context.Context, owner string, list []queue.Settlement) (lost []queue.Ref, err error) {
@@ -94,6 +98,16 @@ func (s *Store) Settle(ctx context.Context, owner string, list []queue.Settlemen
 		claims[row.refJSON] = true
 	}
 	done, err := s.settle(ctx, owner, rows, notices)
+	if unstorable(err) {
+		for i := range rows {
+			r := &rows[i]
+			asciiAll(&r.Relay, &r.Stage, &r.Class, &r.Enhanced, &r.Reply)
+			if r.ProviderID != nil {
+				r.ProviderID = optional(bounded(ascii(*r.ProviderID)))
+			}
+		}
+		done, err = s.settle(ctx, ascii(owner), rows, notices)
+	}
 	if err != nil {
 		return nil, s.failed(ctx, err, "settle")
 	}
@@ -152,23 +166,11 @@ func (s *Store) settlementJSON(owner string, st queue.Settlement) (settlementJSO
 	return settlementJSON{
 		Verb: st.Outcome, State: state, Delay: s.interval(st.Delay),
 		Uncounted: st.Uncounted || st.Outcome == queue.Recycled, Finished: state.Terminal(),
-		Evidence: e != queue.Evidence{}, Relay: text(e.Relay), Stage: text(e.Stage), Class: text(e.Class), Code: optional(e.Code),
-		Enhanced: text(e.Enhanced), Reply: text(e.Reply), ProviderID: text(e.ProviderID), DurationMS: e.Duration.Milliseconds(),
+		Evidence: e != queue.Evidence{}, Relay: words(e.Relay), Stage: words(e.Stage), Class: words(e.Class), Code: optional(e.Code),
+		Enhanced: words(e.Enhanced), Reply: words(e.Reply), ProviderID: optional(bounded(e.ProviderID)), DurationMS: e.Duration.Milliseconds(),
 		Suppress: st.Suppress, Owner: owner,
 	}, nil
 }
-
-// optional stores a zero value as NULL.
-func optional[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
-}
-
-// text is an optional text from outside.
-func text(s string) *string { return optional(clean(s)) }
 
 // settlePostgres settles, notes the attempts and suppresses in one statement. No key comes twice in rows.
 func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows []settlementJSON, done map[refJSON]bool) error {

@@ -103,9 +103,15 @@ func cutLast(s, sep string) (before, after string, found bool) {
 func (s *Store) eachAddress(
 	ctx context.Context, verb string, subject Filter, n int, change func(c conn, i int) (int64, error),
 ) (int64, error) {
-	var done, action int64
+	var (
+		done   int64
+		action string
+	)
 	for first := 0; first < n; first += suppressBatch {
-		var changed, row int64
+		var (
+			changed int64
+			row     string
+		)
 		err := s.atomically(ctx, func(c conn) error {
 			changed, row = 0, action
 			for i := first; i < min(first+suppressBatch, n); i++ {

@@ -2,16 +2,17 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
 	"github.com/outboxmail/outbox/schema"
 )
 
-// textTime is how SQLite keeps a time here: fixed width and UTC, so that text sorts as time. PostgreSQL reads it too.
+// textTime is the form of a time in SQLite: of fixed width and in UTC, so that text sorts as time. PostgreSQL reads it, too.
 const textTime = "2006-01-02T15:04:05.000Z"
 
-// timestamp scans a time of either database; the zero time stands for NULL.
+// timestamp scans a time of either database. NULL becomes the zero time.
 type timestamp struct{ time.Time }
 
 // Scan implements sql.Scanner.
@@ -35,10 +36,10 @@ func (t *timestamp) Scan(src any) error {
 	return nil
 }
 
-// bindTime is a time as it is bound: as text, because SQLite's driver would store a time.Time in another form.
+// bindTime returns a time as text, because the driver of SQLite stores a time.Time in another form.
 func bindTime(t time.Time) string { return t.UTC().Format(textTime) }
 
-// interval renders a duration as a statement of the dialect takes it: seconds on PostgreSQL, a modifier on SQLite.
+// interval returns a duration as a statement of the dialect takes it: seconds on PostgreSQL, a modifier on SQLite.
 func (s *Store) interval(d time.Duration) any {
 	if s.dialect == schema.Postgres {
 		return d.Seconds()
@@ -46,7 +47,7 @@ func (s *Store) interval(d time.Duration) any {
 	return modifier(d)
 }
 
-// modifier is a duration as strftime takes it, for example "+1.500 seconds".
+// modifier returns a duration as strftime takes it, for example "+1.500 seconds".
 func modifier(d time.Duration) string {
 	sign := "+"
 	if d < 0 {
@@ -55,5 +56,18 @@ func modifier(d time.Duration) string {
 	return sign + strconv.FormatFloat(d.Seconds(), 'f', 3, 64) + " seconds"
 }
 
-// seconds turns what a statement computed into a duration.
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds converts the seconds that a statement computed. What no [time.Duration] can hold, which is 292 years and more, becomes the
+// longest one that can.
+func seconds(s float64) time.Duration {
+	const limit = float64(math.MaxInt64)
+	switch ns := s * float64(time.Second); {
+	case math.IsNaN(ns):
+		return 0
+	case ns >= limit:
+		return math.MaxInt64
+	case ns <= -limit:
+		return math.MinInt64
+	default:
+		return time.Duration(ns)
+	}
+}

@@ -40,7 +40,7 @@ func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`
 // a table, and of triggers are not among them: they never take a schema.
 var relations = regexp.MustCompile(`\boutbox_(?:` +
 	`(?:actions|attempts|chores|clock|deliveries|dispatchers|feedback|messages|migrations|relays|routes|suppressions)\b|` +
-	`(?:expand_recipients|forget_messages|notify)\()`)
+	`(?:expand_recipients|forget_messages|notify|refuse)\()`)
 
 // Qualify puts the name of a schema in front of everything of outbox's that a statement names. Without one the statement stays
 // as it is.

@@ -13,9 +13,14 @@ const (
 	DeadlockDetected     = "40P01"
 	LockNotAvailable     = "55P03"
 	QueryCanceled        = "57014"
-	AdminShutdown        = "57P01"
-	CrashShutdown        = "57P02"
-	CannotConnectNow     = "57P03"
+	// Among other reasons: the server is a standby, or a kept plan is of an older schema.
+	FeatureNotSupported = "0A000"
+	// The encoding of the database lacks a character.
+	CharacterNotInRepertoire = "22021"
+	UntranslatableCharacter  = "22P05"
+	AdminShutdown            = "57P01"
+	CrashShutdown            = "57P02"
+	CannotConnectNow         = "57P03"
 )
 
 // Of returns the SQLSTATE of an error, or "" if it has none. lib/pq and pgx give it by a method of the same name.

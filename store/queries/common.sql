@@ -16,7 +16,7 @@ FROM outbox_messages WHERE id = $1;
 -- $1 id.
 SELECT seq, attempt, verb, started_at, duration_ms, owner, coalesce(relay, '') AS relay, coalesce(stage, '') AS stage,
        coalesce(class, '') AS class, coalesce(code, 0) AS code, coalesce(enhanced, '') AS enhanced, coalesce(reply, '') AS reply
-FROM outbox_attempts WHERE message_id = $1 ORDER BY id;
+FROM outbox_attempts WHERE message_id = $1 ORDER BY noted_at, id;
 
 -- name: feedback
 -- $1 id.
@@ -73,7 +73,7 @@ FROM outbox_deliveries CROSS JOIN outbox_clock c WHERE state = 'queued';
 
 -- name: record_action
 -- $1 actor, $2 verb, $3 filter, $4 affected.
-INSERT INTO outbox_actions (actor, verb, filter, affected) VALUES ($1, $2, $3, $4) RETURNING id;
+INSERT INTO outbox_actions (actor, verb, filter, affected) VALUES ($1, $2, $3, $4) RETURNING CAST(id AS text);
 
 -- name: amend_action
 -- $1 id, $2 affected.

@@ -27,44 +27,39 @@ WITH RECURSIVE seen (route) AS (
           ORDER BY d.due_at LIMIT 1) AS due_at
   FROM wanted w, (VALUES ('high', 1), ('normal', 2), ('bulk', 3)) AS p (priority, place)
 )
-SELECT route, priority, extract(epoch FROM due_at - now())::float8 AS due_in,
+SELECT route, priority, (extract(epoch FROM due_at) - extract(epoch FROM now()))::float8 AS due_in,
        EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route)
        OR EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $2::text AND y.paused_until > now()) AS paused
 FROM ranges WHERE due_at IS NOT NULL
 ORDER BY place, due_at;
 
 -- name: claim
--- $1 route, $2 priority, $3 limit, $4 token, $5 lease in seconds, $6 owner, $7 bytes at most (0: no bound),
--- $8 largest body to return at once, $9 relay, $10 whether the commit need not reach the disk by itself.
+-- $1 route, $2 priority, $3 limit, $4 token, $5 lease in seconds, $6 owner, $7 largest body to return at once, $8 relay,
+-- $9 whether the commit need not reach the disk by itself. A message that has several rows has its body, tags and metadata in the first.
+-- A difference of epochs has no error where a difference of times has one: an infinite time is infinitely far away.
 -- A CTE and not a subquery with LIMIT, which a join may run twice and claim too much.
 WITH due AS MATERIALIZED (
   SELECT message_id, seq, due_at FROM outbox_deliveries
   WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= now() AND (expires_at IS NULL OR expires_at > now())
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
-    AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $9 AND y.paused_until > now())
+    AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $8 AND y.paused_until > now())
   ORDER BY due_at, message_id, seq LIMIT $3
   FOR UPDATE SKIP LOCKED
-), sized AS (
-  SELECT message_id, size, sum(size) OVER (ORDER BY due_at, message_id) AS total
-  FROM (SELECT message_id, min(due_at) AS due_at,
-               CASE WHEN $7::bigint > 0 THEN (SELECT m.size FROM outbox_messages m WHERE m.id = due.message_id) ELSE 0 END AS size
-        FROM due GROUP BY message_id) AS x
 ), whole AS MATERIALIZED (
   -- The recipients of a message go together. They are looked up by their key whatever the statistics say: LATERAL loops
   -- over the messages, and state || '' keeps the index of what is queued out, whose leading columns all of them share.
-  SELECT d.message_id, d.seq, d.barred FROM sized CROSS JOIN LATERAL (
+  SELECT d.message_id, d.seq, d.barred FROM (SELECT DISTINCT message_id FROM due) AS x CROSS JOIN LATERAL (
     SELECT message_id, seq, (SELECT s.reason FROM outbox_suppressions s WHERE s.address = lower(recipient)) AS barred
     FROM outbox_deliveries
-    WHERE message_id = sized.message_id AND state || '' = 'queued' AND route = $1 AND priority = $2 AND due_at <= now()
+    WHERE message_id = x.message_id AND state || '' = 'queued' AND route = $1 AND priority = $2 AND due_at <= now()
       AND (expires_at IS NULL OR expires_at > now())
     FOR UPDATE SKIP LOCKED
   ) AS d
-  WHERE $7::bigint = 0 OR sized.total - sized.size < $7::bigint
 ), leased AS ( -- or suppressed, when the recipient is on the list
   UPDATE outbox_deliveries d
   SET stage = 0,
       state       = CASE WHEN whole.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
-      attempts    = d.attempts + CASE WHEN whole.barred IS NULL THEN 1 ELSE 0 END,
+      attempts    = least(d.attempts, 2147483646) + CASE WHEN whole.barred IS NULL THEN 1 ELSE 0 END,
       lease_token = CASE WHEN whole.barred IS NULL THEN $4::uuid END,
       lease_until = CASE WHEN whole.barred IS NULL THEN clock_timestamp() + make_interval(secs => $5::float8) END,
       lease_owner = CASE WHEN whole.barred IS NULL THEN $6 END,
@@ -73,17 +68,21 @@ WITH due AS MATERIALIZED (
   FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state || '' = 'queued' AND whole.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.state, d.recipient, d.attempts, d.due_at, d.deferred_since, d.class, d.relay, d.expires_at
 ), durability AS MATERIALIZED (
-  SELECT CASE WHEN $10 THEN set_config('synchronous_commit', 'off', true) END -- of this transaction
+  SELECT CASE WHEN $9 THEN set_config('synchronous_commit', 'off', true) END -- of this transaction
 )
 SELECT l.message_id AS id, l.seq, l.state, l.recipient, l.attempts,
-       coalesce(extract(epoch FROM now() - l.deferred_since)::float8, 0) AS deferred_for,
+       coalesce((extract(epoch FROM now()) - extract(epoch FROM l.deferred_since))::float8, 0) AS deferred_for,
        coalesce(l.class, '') AS class, coalesce(l.relay, '') AS relay,
-       coalesce(extract(epoch FROM l.expires_at - now())::float8, 0) AS expires_in,
-       extract(epoch FROM now() - greatest(m.created_at, m.not_before))::float8 AS age,
-       m.message_id AS rfc_id, coalesce(m.idempotency_key, '') AS idempotency_key, m.route, m.priority, m.sender, m.subject, m.size,
-       m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent, coalesce(m.body_key_id, '') AS key_id,
-       CASE WHEN m.size <= $8::bigint AND l.state = 'sending' THEN m.body END AS body
-FROM leased l JOIN outbox_messages m ON m.id = l.message_id CROSS JOIN durability
+       coalesce((extract(epoch FROM l.expires_at) - extract(epoch FROM now()))::float8, 0) AS expires_in, m.id IS NULL AS missing,
+       coalesce((extract(epoch FROM now()) - extract(epoch FROM greatest(m.created_at, m.not_before)))::float8, 0) AS age,
+       coalesce(m.message_id, '') AS rfc_id, coalesce(m.idempotency_key, '') AS idempotency_key, coalesce(m.route, '') AS route,
+       coalesce(m.priority, '') AS priority, coalesce(m.sender, '') AS sender, coalesce(m.subject, '') AS subject,
+       coalesce(m.size, 0) AS size, coalesce(m.on_uncertain, '') AS on_uncertain, coalesce(m.trace_parent, '') AS trace_parent,
+       coalesce(m.body_key_id, '') AS key_id,
+       CASE WHEN l.first THEN m.tags END AS tags, CASE WHEN l.first THEN m.metadata END AS metadata,
+       CASE WHEN l.first AND m.size <= $7::bigint THEN m.body END AS body
+FROM (SELECT *, state = 'sending' AND row_number() OVER (PARTITION BY message_id, state ORDER BY due_at, seq) = 1 AS first FROM leased) AS l
+LEFT JOIN outbox_messages m ON m.id = l.message_id CROSS JOIN durability
 ORDER BY l.due_at, l.message_id, l.seq;
 
 -- name: no_time_limit
@@ -306,6 +305,22 @@ SELECT CAST(done_until - interval '1 minute' AS text) FROM outbox_chores WHERE n
 INSERT INTO outbox_chores (name, done_until) VALUES ($1, $2::timestamptz)
 ON CONFLICT (name) DO UPDATE SET done_until = excluded.done_until WHERE outbox_chores.done_until < excluded.done_until;
 
+-- name: rewind_scrubbing
+-- $1 keys of deliveries that were purged. What is left of their messages may have been passed over because of them, so that each chore
+-- begins no later than with the earliest of it.
+UPDATE outbox_chores c SET done_until = x.finished_at
+FROM (SELECT 'scrub ' || d.state AS name, min(d.finished_at) AS finished_at FROM outbox_deliveries d
+      JOIN outbox_messages m ON m.id = d.message_id
+      WHERE m.id IN (SELECT id FROM jsonb_to_recordset($1::jsonb) AS y (id uuid)) AND m.body IS NOT NULL AND d.finished_at IS NOT NULL
+      GROUP BY d.state) AS x
+WHERE c.name = x.name AND c.done_until > x.finished_at;
+
+-- name: free_keys
+-- $1 keys of deliveries that were cancelled. A message of which nothing is left but cancelled deliveries gives its key back.
+UPDATE outbox_messages m SET idempotency_key = NULL
+WHERE m.id IN (SELECT id FROM jsonb_to_recordset($1::jsonb) AS x (id uuid)) AND m.idempotency_key IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.message_id = m.id AND d.state <> 'cancelled');
+
 -- name: forget_attempts
 -- $1 keys of deliveries that were purged.
 DELETE FROM outbox_attempts a USING jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer) WHERE a.message_id = x.id AND a.seq = x.seq;
@@ -324,8 +339,8 @@ DELETE FROM outbox_messages m WHERE m.id IN (SELECT id FROM jsonb_to_recordset($
   AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.message_id = m.id);
 
 -- name: message_by_rfc_id
--- $1 Message-ID with its brackets.
-SELECT CAST(id AS text) AS id FROM outbox_messages WHERE message_id = $1 ORDER BY id LIMIT 3;
+-- $1 Message-ID with its brackets, of a message that brought its own: the condition is that of the index.
+SELECT CAST(id AS text) AS id FROM outbox_messages WHERE message_id = $1 AND strpos(message_id, id::text) = 0 ORDER BY id LIMIT 3;
 
 -- name: enable_notify
 CREATE OR REPLACE TRIGGER outbox_notify AFTER INSERT ON outbox_messages FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();

@@ -25,30 +25,26 @@ ranges AS MATERIALIZED (
           ORDER BY d.due_at LIMIT 1) AS due_at
   FROM wanted w, priorities p
 )
-SELECT route, priority, (julianday(due_at) - julianday('now')) * 86400.0 AS due_in,
+SELECT route, priority, coalesce((julianday(due_at) - julianday('now')) * 86400.0, 0.0) AS due_in,
        EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route)
        OR EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $2 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) AS paused
 FROM ranges WHERE due_at IS NOT NULL
 ORDER BY place, due_at;
 
 -- name: claim
--- $1 route, $2 priority, $3 limit, $4 token, $5 lease as '+60.000 seconds', $6 owner, $7 bytes at most (0: no bound), $8 relay.
+-- $1 route, $2 priority, $3 limit, $4 token, $5 lease as '+60.000 seconds', $6 owner, $7 relay.
 WITH due AS MATERIALIZED (
   SELECT message_id, seq, due_at FROM outbox_deliveries
   WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
     AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
-    AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $8 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+    AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $7 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
   ORDER BY due_at, message_id, seq LIMIT $3
-), sized AS (
-  SELECT message_id, size, sum(size) OVER (ORDER BY due_at, message_id) AS total
-  FROM (SELECT due.message_id, min(due.due_at) AS due_at, m.size
-        FROM due CROSS JOIN outbox_messages m ON m.id = due.message_id GROUP BY due.message_id) AS x
 )
 UPDATE outbox_deliveries
 SET stage = 0,
     state       = CASE WHEN x.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
-    attempts    = attempts + (x.barred IS NULL),
+    attempts    = min(attempts, 2147483646) + (x.barred IS NULL),
     lease_token = CASE WHEN x.barred IS NULL THEN $4 END,
     lease_until = CASE WHEN x.barred IS NULL THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5) END,
     lease_owner = CASE WHEN x.barred IS NULL THEN $6 END,
@@ -56,10 +52,11 @@ SET stage = 0,
     reply       = CASE WHEN x.barred IS NULL THEN reply ELSE 'the recipient is on the suppression list: ' || x.barred END
 FROM (
   SELECT d.message_id AS id, d.seq AS place, (SELECT s.reason FROM outbox_suppressions s WHERE s.address = lower(d.recipient)) AS barred
-  FROM sized CROSS JOIN outbox_deliveries d ON d.message_id = sized.message_id -- the recipients of a message go together
-  WHERE ($7 = 0 OR total - size < $7)
+  FROM (SELECT DISTINCT message_id FROM due) AS y
+  CROSS JOIN outbox_deliveries d ON d.message_id = y.message_id -- the recipients of a message go together
+  WHERE
     -- The signs keep the index of what is queued out, so that the messages are looked up by their key.
-    AND +d.state = 'queued' AND +d.route = $1 AND +d.priority = $2 AND +d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    +d.state = 'queued' AND +d.route = $1 AND +d.priority = $2 AND +d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
     AND (d.expires_at IS NULL OR d.expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
   LIMIT -1 -- worked out before anything is changed: else it is merged with the UPDATE, and asks for each use of barred again
 ) AS x
@@ -71,7 +68,7 @@ RETURNING message_id AS id, seq, state, recipient, attempts, due_at,
 
 -- name: claimed_messages
 -- $1 ids, $2 largest body to return at once. Messages do not change, so this needs no transaction with the claim.
-SELECT m.id, (julianday('now') - julianday(max(m.created_at, coalesce(m.not_before, m.created_at)))) * 86400.0 AS age,
+SELECT m.id, coalesce((julianday('now') - julianday(max(m.created_at, coalesce(m.not_before, m.created_at)))) * 86400.0, 0.0) AS age,
        m.message_id AS rfc_id, coalesce(m.idempotency_key, '') AS idempotency_key, m.route, m.priority, m.sender, m.subject, m.size,
        m.on_uncertain, m.tags, m.metadata, coalesce(m.trace_parent, '') AS trace_parent, coalesce(m.body_key_id, '') AS key_id,
        CASE WHEN m.size <= $2 THEN m.body END AS body
@@ -251,6 +248,22 @@ SELECT strftime('%Y-%m-%dT%H:%M:%fZ', done_until, '-60 seconds') FROM outbox_cho
 -- $1 chore, $2 until when it is done.
 INSERT INTO outbox_chores (name, done_until) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET done_until = excluded.done_until WHERE outbox_chores.done_until < excluded.done_until;
+
+-- name: rewind_scrubbing
+-- $1 keys of deliveries that were purged. What is left of their messages may have been passed over because of them, so that each chore
+-- begins no later than with the earliest of it.
+UPDATE outbox_chores SET done_until = x.finished_at
+FROM (SELECT 'scrub ' || d.state AS chore, min(d.finished_at) AS finished_at
+      FROM outbox_messages m CROSS JOIN outbox_deliveries d ON d.message_id = m.id
+      WHERE m.id IN (SELECT value ->> 'id' FROM json_each($1)) AND m.body IS NOT NULL AND d.finished_at IS NOT NULL
+      GROUP BY d.state) AS x
+WHERE name = x.chore AND done_until > x.finished_at;
+
+-- name: free_keys
+-- $1 keys of deliveries that were cancelled. A message of which nothing is left but cancelled deliveries gives its key back.
+UPDATE outbox_messages SET idempotency_key = NULL
+WHERE id IN (SELECT value ->> 'id' FROM json_each($1)) AND idempotency_key IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.message_id = outbox_messages.id AND d.state <> 'cancelled');
 
 -- name: forget_attempts
 -- $1 keys of deliveries that were purged.

@@ -67,6 +67,20 @@ func cleanRules() []rule {
 				want(w, "tags", m.Tags, []string{"t"})
 				want(w, "report the second time", w.clean(queue.Retention{Body: day}), queue.CleanReport{})
 			}},
+		{"scrub-any-order", "A body never outlives its retention, in whatever order and for however long the deliveries of its message are kept.",
+			scrubAnyOrder},
+		{"scrub-after-purge", "A body does not outlive its retention because an operator purged the delivery that kept it.", func(w *world) {
+			keep := queue.Retention{Sent: 90 * day, Unsent: 90 * day, Body: 2 * day}
+			id := w.enqueue(mail(to("a@example.org", "b@example.org")))
+			w.ended(id, 1, "sent", 80*time.Hour)
+			w.ended(w.enqueue(mail()), 1, "sent", 60*time.Hour)
+			want(w, "report while one is queued", w.clean(keep), queue.CleanReport{Scrubbed: 1})
+			w.ended(id, 2, "failed", time.Hour)
+			want(w, "report while one is fresh", w.clean(keep), queue.CleanReport{})
+			w.changes(1, w.store.Purge, store.Filter{States: []outbox.State{outbox.StateFailed}})
+			want(w, "report after the purge", w.clean(keep), queue.CleanReport{Scrubbed: 1})
+			want(w, "scrubbed", w.get(id).Scrubbed, true)
+		}},
 		{"scrub-all", "Bodies go whatever the deliveries ended as, and however many there are.", func(w *world) {
 			w.many(1100)
 			for i, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = 1100 }) {
@@ -221,5 +235,44 @@ func beatRules() []rule {
 		{"nameless", "A heartbeat without an id is refused.", func(w *world) {
 			w.refused(w.store.Heartbeat(w.Context(), queue.Heartbeat{}), "id")
 		}},
+	}
+}
+
+// ended finishes a delivery some time ago.
+func (w *world) ended(id outbox.ID, seq int, state string, ago time.Duration) {
+	w.Helper()
+	w.exec("UPDATE outbox_deliveries SET state = $1, finished_at = $2 WHERE message_id = $3 AND seq = $4",
+		state, bindTime(w.now().Add(-ago)), string(id), seq)
+}
+
+// scrubAnyOrder lets the second recipient end after the scrubbing has passed the first one, in each state and for retentions on either
+// side of that of bodies.
+func scrubAnyOrder(w *world) {
+	const day = 24 * time.Hour
+	for _, keep := range []queue.Retention{
+		{Sent: 90 * day, Unsent: day, Body: 2 * day},
+		{Sent: day, Unsent: 90 * day, Body: 2 * day},
+		{Sent: 2 * day, Unsent: 2 * day, Body: 2 * day},
+		{Sent: 90 * day, Unsent: 0, Body: 2 * day},
+		{Sent: 0, Unsent: day, Body: 2 * day},
+	} {
+		for _, first := range []string{"sent", "failed", "expired"} {
+			for _, second := range []string{"sent", "failed", "cancelled", "suppressed"} {
+				two, other := w.enqueue(mail(to("a@example.org", "b@example.org"))), w.enqueue(mail())
+				w.ended(two, 1, first, 47*time.Hour)
+				w.ended(other, 1, first, 40*time.Hour)
+				w.clean(keep)
+				w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE finished_at IS NOT NULL AND seq = 1", bindTime(w.now().Add(-60*time.Hour)))
+				w.clean(keep) // passes over the message: its second delivery is queued
+				w.ended(two, 2, second, 50*time.Hour)
+				w.clean(keep)
+				w.clean(keep)
+				if n := w.number("SELECT count(*) FROM outbox_messages WHERE body IS NOT NULL"); n != 0 {
+					w.violatedf("%+v: first %s, then %s: %d bodies are left", keep, first, second, n)
+				}
+				w.exec("DELETE FROM outbox_messages")
+				w.exec("DELETE FROM outbox_chores")
+			}
+		}
 	}
 }

@@ -37,7 +37,7 @@ func enqueueRules() []rule {
 			w.must(err)
 			second, err := w.store.Enqueue(w.Context(), mail(keyed("it's a notice")), mail())
 			w.must(err)
-			first[0].Duplicate = true
+			first[0].Duplicate, first[0].State = true, outbox.StateQueued
 			want(w, "second receipt", second[0], first[0])
 			want(w, "messages", w.number("SELECT count(*) FROM outbox_messages"), 2)
 		}},

@@ -26,6 +26,29 @@ func feedbackRules() []rule {
 	}
 	suppress := func(f *queue.Feedback) { f.Suppress = true }
 	return []rule{
+		{"long-names", "Names from a provider may have any length: none keeps an outcome or a report from being recorded, each is told apart " +
+			"from others, and each is found again.", func(w *world) {
+			w.many(3)
+			long := strings.Repeat("0123456789abcdef ünï ", 400)
+			names := []string{"short", long + "1", long + "2"}
+			claimed := w.claim()
+			var list []queue.Settlement
+			for i, c := range claimed {
+				list = append(list, queue.Settlement{Ref: c.Ref(0), Outcome: queue.Sent, Evidence: queue.Evidence{Relay: "r", ProviderID: names[i]}})
+			}
+			lost, err := w.store.Settle(w.Context(), "d1", list)
+			w.must(err)
+			want(w, "lost", lost, nil)
+			for i, c := range claimed {
+				for range 2 {
+					_, err := w.store.RecordFeedback(w.Context(), queue.Feedback{
+						Kind: queue.FeedbackDelivered, ProviderID: names[i], EventID: long + "a", Detail: long,
+					}, queue.Feedback{Kind: queue.FeedbackDelivered, ProviderID: names[i], EventID: long + "b"})
+					w.must(err)
+				}
+				want(w, "reports", len(w.get(c.ID).Feedback), 2)
+			}
+		}},
 		{"kept", "Feedback is kept beside the delivery that a provider's id names, with everything that was said, and changes no state.",
 			func(w *world) {
 				id := w.accepted()

@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -84,31 +83,6 @@ func shareRules() []rule {
 				_, err := w.store.Claim(w.Context(), req)
 				w.refused(err, "none of those asked for")
 			}},
-		{"bytes-bound", "A claim takes no more messages once their sizes reach its bound on bytes.", func(w *world) {
-			w.many(10, text(strings.Repeat("0123456789 ", 100)))
-			first := w.claimOne(func(r *queue.ClaimRequest) { r.MaxBytes = 1 })
-			bound := func(bytes int64) int { return len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = bytes })) }
-			want(w, "claimed with room for two and a half", bound(first.Size*2+first.Size/2), 3)
-			want(w, "claimed with room for exactly two", bound(first.Size*2), 2)
-		}},
-		{"bytes-at-least-one", "A bound on bytes never keeps a claim from taking one message.", func(w *world) {
-			w.many(2, text(strings.Repeat("x ", 5000)))
-			want(w, "claimed", len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = 10 })), 1)
-		}},
-		{"bytes-over-ranges", "The bound on bytes holds over all routes and priorities of a claim; without one it bounds none of them.",
-			func(w *world) {
-				for _, p := range queue.Priorities() {
-					w.many(2, with(p), on("a"))
-					w.many(2, with(p), on("b"))
-				}
-				want(w, "claimed with a bound of one byte", len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = 1 })), 1)
-				want(w, "claimed without a bound", len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = 0 })), 11)
-			}},
-		{"bytes-count-messages", "A message with several recipients counts its size once.", func(w *world) {
-			w.many(4, to("a@example.org", "b@example.org", "c@example.org"))
-			first := w.claimOne(func(r *queue.ClaimRequest) { r.MaxBytes = 1 })
-			want(w, "claimed", len(w.claim(func(r *queue.ClaimRequest) { r.MaxBytes = first.Size * 3 })), 3)
-		}},
 		{"claims-never-share", "Claims that run at once never get the same delivery, and together they get all.", claimsNeverShare},
 	}
 }

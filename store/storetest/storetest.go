@@ -40,6 +40,7 @@ func topics() []topic {
 	return []topic{
 		{"enqueue", enqueueRules()},
 		{"claim", claimRules()},
+		{"poison", poisonRules()},
 		{"share", shareRules()},
 		{"due", dueRules()},
 		{"stage", stageRules()},

@@ -440,10 +440,10 @@ func listedIDs(list []store.Delivery) []outbox.ID {
 }
 
 // nullable reads one text that may be NULL.
-func (w *world) nullable(query string) sql.NullString {
+func (w *world) nullable(query string, args ...any) sql.NullString {
 	w.Helper()
 	var s sql.NullString
-	if err := w.db.GetContext(w.Context(), &s, w.in(query)); err != nil {
+	if err := w.db.GetContext(w.Context(), &s, w.in(query), args...); err != nil {
 		w.Fatalf("%s: %v", query, err)
 	}
 	return s

@@ -3,11 +3,21 @@
 -- The clock of the database, in one place and under one name on every dialect. It does not stand still in a transaction.
 CREATE VIEW outbox_clock AS SELECT clock_timestamp() AS now;
 
--- Messages are inserted once and never change, but for a body that is scrubbed.
+-- Refuses a message that nobody could read or send. It stands in expressions, so that a check needs no statement of its own.
+-- +goose StatementBegin
+CREATE FUNCTION outbox_refuse(id uuid, reason text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE check_violation USING MESSAGE = 'outbox: ' || coalesce('message ' || id || ': ', '') || reason;
+END
+$$;
+-- +goose StatementEnd
+
+-- Messages are inserted once. Only the scrubbing and the encryption of a body change them later. What a row may hold is checked where
+-- it is expanded into deliveries, below.
 CREATE TABLE outbox_messages (
   id              uuid        NOT NULL PRIMARY KEY,                       -- UUIDv7, made by the client
   message_id      text        NOT NULL,                                   -- RFC 5322, fixed here, brackets included
-  idempotency_key text        UNIQUE,
+  idempotency_key text,                                                   -- NULL for none
   route           text        NOT NULL DEFAULT 'default',
   priority        text        NOT NULL DEFAULT 'normal',                  -- high, normal or bulk
   sender          text        NOT NULL,                                   -- envelope; '' is the null return path
@@ -20,20 +30,22 @@ CREATE TABLE outbox_messages (
   tags            jsonb,                                                  -- array
   metadata        jsonb,                                                  -- object
   trace_parent    text,
-  created_at      timestamptz NOT NULL DEFAULT now(),
+  created_at      timestamptz NOT NULL DEFAULT                            -- an insert without triggers would have no delivery
+                  CASE current_setting('session_replication_role') WHEN 'replica'
+                  THEN outbox_refuse(NULL, 'triggers are off in this session (session_replication_role)')::timestamptz ELSE now() END,
   body_key_id     text,                                                   -- names the key when the body is encrypted
-  body            bytea,                                                  -- rendered MIME; NULL once scrubbed
-  -- One constraint and not one for each column, because each is prepared anew for every statement that inserts.
-  CONSTRAINT outbox_messages_sound CHECK (
-    route <> '' AND priority IN ('high', 'normal', 'bulk') AND size > 0 AND on_uncertain IN ('resend', 'hold')
-    AND jsonb_typeof(recipients) = 'array' AND jsonb_array_length(recipients) > 0
-    AND (tags IS NULL OR jsonb_typeof(tags) = 'array') AND (metadata IS NULL OR jsonb_typeof(metadata) = 'object'))
+  body            bytea                                                   -- rendered MIME; NULL once scrubbed
 );
 
-CREATE INDEX outbox_messages_message_id ON outbox_messages (message_id);
+-- A key is unique among the messages that have one. Most have none and need no entry: an insert without a key must not name the index
+-- in its ON CONFLICT.
+CREATE UNIQUE INDEX outbox_messages_key ON outbox_messages (idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+-- A Message-ID that this library made contains the id, so only the others need an index.
+CREATE INDEX outbox_messages_foreign_message_id ON outbox_messages (message_id) WHERE strpos(message_id, id::text) = 0;
 
 -- Deliveries move. One row for each recipient, narrow, because every state change rewrites it. Room on each page
--- (fillfactor) keeps renewals and the stage inside it; vacuum comes early and does not dawdle, for claims walk dead rows.
+-- (fillfactor) keeps renewals and fences inside it. Vacuum comes early and works without pauses, because claims walk dead rows.
 CREATE TABLE outbox_deliveries (
   message_id     uuid        NOT NULL,                                    -- outbox_messages.id
   seq            integer     NOT NULL,                                    -- place among the recipients, from 1
@@ -41,7 +53,7 @@ CREATE TABLE outbox_deliveries (
   route          text        NOT NULL,
   priority       text        NOT NULL,
   state          text        NOT NULL DEFAULT 'queued',
-  stage          smallint    NOT NULL DEFAULT 0,                          -- 1: the final dot may have left
+  stage          smallint    NOT NULL DEFAULT 0,                          -- 1: fenced, the final dot may have left
   due_at         timestamptz NOT NULL,
   expires_at     timestamptz,
   attempts       integer     NOT NULL DEFAULT 0,
@@ -58,14 +70,13 @@ CREATE TABLE outbox_deliveries (
   provider_id    text,
   finished_at    timestamptz,
   PRIMARY KEY (message_id, seq),
-  -- The states of the state machine and what goes with each; one constraint, as above.
+  -- The states of the state machine and what goes with each. One short constraint, because PostgreSQL reads and plans it anew for
+  -- every statement that inserts or updates.
   CONSTRAINT outbox_deliveries_sound CHECK (
-    state IN ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')
-    AND (state = 'sending') = (lease_token IS NOT NULL)
-    AND (lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)
-    AND (doubt_token IS NULL OR state = 'uncertain')
-    AND stage IN (0, 1) AND (stage = 0 OR state = 'sending')
-    AND (finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed'))
+    CASE WHEN finished_at IS NOT NULL THEN state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')
+         ELSE state IN ('queued', 'sending', 'uncertain', 'held') END
+    AND num_nulls(lease_token, lease_until, lease_owner) = CASE state WHEN 'sending' THEN 0 ELSE 3 END
+    AND (doubt_token IS NULL OR state = 'uncertain') AND stage BETWEEN 0 AND (state = 'sending')::integer
     AND seq > 0 AND recipient <> '' AND attempts >= 0)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
@@ -76,29 +87,47 @@ CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_a
 CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX outbox_deliveries_provider  ON outbox_deliveries (provider_id) WHERE provider_id IS NOT NULL;
 
--- A row that brings a time of its own is a copy of one that was stored before, and nobody can tell here what became of that. It is
--- held until somebody says so, unless its deliveries were copied before it.
+-- One delivery for each recipient, once for a statement. The first recipient of a message also checks the message: a CHECK would be
+-- read and planned anew for every insert, and this plan is kept. A row that brings a time of its own is a copy of one that was stored
+-- before, and nobody can tell here what became of that. It is held until somebody says so, unless its deliveries were copied before it.
 -- The search path is pinned: the tables are found wherever the inserting session looks.
 -- +goose StatementBegin
 CREATE FUNCTION outbox_expand_recipients() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-  IF NEW.created_at = now() THEN
-    INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at)
-    SELECT NEW.id, r.place, r.address, NEW.route, NEW.priority, coalesce(NEW.not_before, now()), NEW.expires_at
-    FROM jsonb_array_elements_text(NEW.recipients) WITH ORDINALITY AS r (address, place);
-  ELSE
-    INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at, state, reply)
-    SELECT NEW.id, r.place, r.address, NEW.route, NEW.priority, coalesce(NEW.not_before, now()), NEW.expires_at, 'held',
-           'the row was inserted with a created_at of its own, as a copy is: release it if it was never sent, else cancel it'
-    FROM jsonb_array_elements_text(NEW.recipients) WITH ORDINALITY AS r (address, place)
-    ON CONFLICT (message_id, seq) DO NOTHING;
-  END IF;
+  INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at, expires_at, state, reply)
+  SELECT f.id, r.place, CASE
+      WHEN r.place IS NULL THEN outbox_refuse(f.id, 'recipients must be an array of at least one address')
+      WHEN jsonb_typeof(r.address) <> 'string' OR octet_length(r.address #>> '{}') NOT BETWEEN 1 AND 1000
+        THEN outbox_refuse(f.id, 'each recipient must be a string of 1 to 1000 bytes')
+      WHEN r.place > 1 THEN r.address #>> '{}'
+      WHEN f.route = '' THEN outbox_refuse(f.id, 'route must not be empty')
+      WHEN f.priority NOT IN ('high', 'normal', 'bulk') THEN outbox_refuse(f.id, 'priority must be high, normal or bulk')
+      WHEN f.on_uncertain NOT IN ('resend', 'hold') THEN outbox_refuse(f.id, 'on_uncertain must be resend or hold')
+      WHEN f.size NOT BETWEEN 1 AND 2147483647 THEN outbox_refuse(f.id, 'size must be between 1 and 2147483647 bytes')
+      WHEN f.idempotency_key = '' THEN outbox_refuse(f.id, 'idempotency_key must be NULL or not empty')
+      WHEN f.tags IS NOT NULL AND (jsonb_typeof(f.tags) <> 'array' OR jsonb_path_exists(f.tags, 'strict $[*] ? (@.type() != "string")'))
+        THEN outbox_refuse(f.id, 'tags must be an array of strings')
+      WHEN f.metadata IS NOT NULL
+        AND (jsonb_typeof(f.metadata) <> 'object' OR jsonb_path_exists(f.metadata, 'strict $.* ? (@.type() != "string")'))
+        THEN outbox_refuse(f.id, 'metadata must be an object of strings')
+      WHEN f.created_at NOT BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59.999999Z'
+        OR f.not_before NOT BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59.999999Z'
+        OR f.expires_at NOT BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59.999999Z'
+        THEN outbox_refuse(f.id, 'created_at, not_before and expires_at must lie between the years 1970 and 9999')
+      ELSE r.address #>> '{}' END,
+    f.route, f.priority, coalesce(f.not_before, now()), f.expires_at,
+    CASE WHEN f.created_at = now() THEN 'queued' ELSE 'held' END,
+    CASE WHEN f.created_at <> now()
+      THEN 'the row was inserted with a created_at of its own, as a copy is: release it if it was never sent, else cancel it' END
+  FROM fresh f LEFT JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(f.recipients) WHEN 'array' THEN f.recipients END)
+    WITH ORDINALITY AS r (address, place) ON TRUE
+  ON CONFLICT (message_id, seq) DO NOTHING;
   RETURN NULL;
 END
 $$;
 -- +goose StatementEnd
 CREATE TRIGGER outbox_expand_recipients AFTER INSERT ON outbox_messages
-  FOR EACH ROW EXECUTE FUNCTION outbox_expand_recipients();
+  REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION outbox_expand_recipients();
 
 -- Takes the place of a foreign key, which would be checked at every insert although the trigger cannot get it wrong.
 -- +goose StatementBegin
@@ -114,9 +143,11 @@ $$;
 CREATE TRIGGER outbox_forget_messages AFTER DELETE ON outbox_messages
   REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION outbox_forget_messages();
 
--- One row for every attempt that did not simply succeed.
+-- One row for every attempt that did not simply succeed. The ids come from no sequence: one that is behind after a switch-over to a
+-- logical replica would keep outcomes from being recorded.
 CREATE TABLE outbox_attempts (
-  id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id          uuid        NOT NULL PRIMARY KEY DEFAULT gen_random_uuid(),
+  noted_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   message_id  uuid        NOT NULL,                                       -- outbox_messages.id
   seq         integer     NOT NULL,
   attempt     integer     NOT NULL,
@@ -131,7 +162,7 @@ CREATE TABLE outbox_attempts (
   enhanced    text,
   reply       text
 );
-CREATE INDEX outbox_attempts_message ON outbox_attempts (message_id, seq, id);
+CREATE INDEX outbox_attempts_message ON outbox_attempts (message_id, seq, noted_at);
 
 -- What providers reported after they had accepted a message: delivered, delayed, bounced or complained.
 CREATE TABLE outbox_feedback (
@@ -189,14 +220,14 @@ CREATE TABLE outbox_chores (
 CREATE TABLE outbox_suppressions (
   address    text        NOT NULL PRIMARY KEY,
   reason     text        NOT NULL,
-  source     text        NOT NULL,                                        -- operator, bounce, complaint …
+  source     text        NOT NULL,                                        -- operator, bounce, complaint, ...
   message_id uuid,                                                        -- outbox_messages.id that led to it
   created_at timestamptz NOT NULL DEFAULT now()
 );
 
 -- Audit of what operators did.
 CREATE TABLE outbox_actions (
-  id       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id       uuid        NOT NULL PRIMARY KEY DEFAULT gen_random_uuid(),
   at       timestamptz NOT NULL DEFAULT now(),
   actor    text        NOT NULL,
   verb     text        NOT NULL,

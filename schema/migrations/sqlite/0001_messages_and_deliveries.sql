@@ -1,30 +1,38 @@
 -- +goose Up
 
--- Every time in these tables is fixed-width UTC text, 2026-01-31T09:05:00.000Z: it sorts, and people can read it.
+-- Every time in these tables is fixed-width UTC text, 2026-01-31T09:05:00.000Z: it sorts, and people can read it. A time is sound when
+-- SQLite writes it as it was written. A later text than '1970' is a later time.
 -- The clock of the database, in one place and under one name on every dialect.
 CREATE VIEW outbox_clock AS SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now;
 
--- Messages are inserted once and never change, but for a body that is scrubbed.
+-- Messages are inserted once. Only the scrubbing and the encryption of a body change them later.
 CREATE TABLE outbox_messages (
-  id              TEXT    NOT NULL PRIMARY KEY CHECK (length(id) = 36),   -- UUIDv7, made by the client
+  id              TEXT    NOT NULL PRIMARY KEY                            -- UUIDv7 in lower case, made by the client
+                          CHECK (length(CAST(id AS BLOB)) = 36 AND id NOT GLOB '*[^0-9a-f-]*' AND id GLOB '????????-????-????-????-????????????'
+                                 AND length(replace(id, '-', '')) = 32),
   message_id      TEXT    NOT NULL,                                       -- RFC 5322, fixed here, brackets included
-  idempotency_key TEXT    UNIQUE,
+  idempotency_key TEXT    CHECK (idempotency_key <> ''),                   -- NULL for none
   route           TEXT    NOT NULL DEFAULT 'default' CHECK (route <> ''),
   priority        TEXT    NOT NULL DEFAULT 'normal' CHECK (priority IN ('high', 'normal', 'bulk')),
   sender          TEXT    NOT NULL,                                       -- envelope; '' is the null return path
-  recipients      TEXT    NOT NULL CHECK (json_type(recipients) = 'array' AND json_array_length(recipients) > 0),
+  recipients      TEXT    NOT NULL CHECK (json_valid(recipients) AND json_type(recipients) = 'array' AND json_array_length(recipients) > 0),
   subject         TEXT    NOT NULL DEFAULT '',
-  size            INTEGER NOT NULL CHECK (size > 0),                      -- bytes of the rendered message
-  not_before      TEXT    CHECK (not_before GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z'),
-  expires_at      TEXT    CHECK (expires_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z'),
+  size            INTEGER NOT NULL CHECK (size BETWEEN 1 AND 2147483647), -- bytes of the rendered message
+  not_before      TEXT    CHECK (not_before >= '1970' AND not_before IS strftime('%Y-%m-%dT%H:%M:%fZ', not_before)),
+  expires_at      TEXT    CHECK (expires_at >= '1970' AND expires_at IS strftime('%Y-%m-%dT%H:%M:%fZ', expires_at)),
   on_uncertain    TEXT    NOT NULL DEFAULT 'resend' CHECK (on_uncertain IN ('resend', 'hold')),
-  tags            TEXT    CHECK (json_type(tags) = 'array'),
-  metadata        TEXT    CHECK (json_type(metadata) = 'object'),
+  tags            TEXT    CHECK (json_valid(tags) AND json_type(tags) = 'array'),             -- of strings
+  metadata        TEXT    CHECK (json_valid(metadata) AND json_type(metadata) = 'object'),    -- of strings
   trace_parent    TEXT,
-  created_at      TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  created_at      TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+                          CHECK (created_at >= '1970' AND created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at)),
   body_key_id     TEXT,                                                   -- names the key when the body is encrypted
   body            BLOB                                                    -- rendered MIME; NULL once scrubbed
 ) STRICT;
+
+-- A key is unique among the messages that have one. Most have none and need no entry: an insert without a key must not name the index
+-- in its ON CONFLICT.
+CREATE UNIQUE INDEX outbox_messages_key ON outbox_messages (idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 -- A Message-ID that this library made contains the id, so only the others need an index.
 CREATE INDEX outbox_messages_foreign_message_id ON outbox_messages (message_id) WHERE instr(message_id, id) = 0;
@@ -33,18 +41,18 @@ CREATE INDEX outbox_messages_foreign_message_id ON outbox_messages (message_id) 
 CREATE TABLE outbox_deliveries (
   message_id     TEXT    NOT NULL,                                        -- outbox_messages.id
   seq            INTEGER NOT NULL CHECK (seq > 0),                        -- place among the recipients, from 1
-  recipient      TEXT    NOT NULL CHECK (recipient <> ''),
+  recipient      TEXT    NOT NULL CHECK (length(CAST(recipient AS BLOB)) BETWEEN 1 AND 1000),
   route          TEXT    NOT NULL,
   priority       TEXT    NOT NULL,
   state          TEXT    NOT NULL DEFAULT 'queued' CHECK (state IN
                    ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')),
-  stage          INTEGER NOT NULL DEFAULT 0 CHECK (stage IN (0, 1)),      -- 1: the final dot may have left
-  due_at         TEXT    NOT NULL,
-  expires_at     TEXT,
-  attempts       INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
-  deferred_since TEXT,                                                    -- start of an outage or throttling
+  stage          INTEGER NOT NULL DEFAULT 0 CHECK (stage IN (0, 1)),      -- 1: fenced, the final dot may have left
+  due_at         TEXT    NOT NULL CHECK (due_at IS strftime('%Y-%m-%dT%H:%M:%fZ', due_at)),
+  expires_at     TEXT    CHECK (expires_at IS strftime('%Y-%m-%dT%H:%M:%fZ', expires_at)),
+  attempts       INTEGER NOT NULL DEFAULT 0 CHECK (attempts BETWEEN 0 AND 2147483647),
+  deferred_since TEXT    CHECK (deferred_since IS strftime('%Y-%m-%dT%H:%M:%fZ', deferred_since)), -- start of an outage or throttling
   lease_token    TEXT,
-  lease_until    TEXT,
+  lease_until    TEXT    CHECK (lease_until IS strftime('%Y-%m-%dT%H:%M:%fZ', lease_until)),
   lease_owner    TEXT,
   doubt_token    TEXT,                                                    -- of the lapsed lease: its holder may still know
   class          TEXT,                                                    -- last outcome, until the next
@@ -53,7 +61,7 @@ CREATE TABLE outbox_deliveries (
   reply          TEXT,
   relay          TEXT,
   provider_id    TEXT,
-  finished_at    TEXT,
+  finished_at    TEXT    CHECK (finished_at IS strftime('%Y-%m-%dT%H:%M:%fZ', finished_at)),
   PRIMARY KEY (message_id, seq),
   CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
   CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)),
@@ -70,6 +78,19 @@ CREATE INDEX outbox_deliveries_held      ON outbox_deliveries (message_id, seq) 
 CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX outbox_deliveries_provider  ON outbox_deliveries (provider_id) WHERE provider_id IS NOT NULL;
+
+-- A CHECK cannot look into a list.
+-- +goose StatementBegin
+CREATE TRIGGER outbox_check_lists AFTER INSERT ON outbox_messages
+BEGIN
+  SELECT RAISE(ABORT, 'outbox: each recipient must be a string of 1 to 1000 bytes')
+  WHERE EXISTS (SELECT 1 FROM json_each(NEW.recipients) WHERE type <> 'text');
+  SELECT RAISE(ABORT, 'outbox: tags must be an array of strings')
+  WHERE NEW.tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(NEW.tags) WHERE type <> 'text');
+  SELECT RAISE(ABORT, 'outbox: metadata must be an object of strings')
+  WHERE NEW.metadata IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(NEW.metadata) WHERE type <> 'text');
+END;
+-- +goose StatementEnd
 
 -- +goose StatementBegin
 CREATE TRIGGER outbox_expand_recipients AFTER INSERT ON outbox_messages
@@ -110,6 +131,7 @@ END;
 -- One row for every attempt that did not simply succeed.
 CREATE TABLE outbox_attempts (
   id          INTEGER PRIMARY KEY,
+  noted_at    TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   message_id  TEXT    NOT NULL,                                           -- outbox_messages.id
   seq         INTEGER NOT NULL,
   attempt     INTEGER NOT NULL,
@@ -124,7 +146,7 @@ CREATE TABLE outbox_attempts (
   enhanced    TEXT,
   reply       TEXT
 ) STRICT;
-CREATE INDEX outbox_attempts_message ON outbox_attempts (message_id, seq, id);
+CREATE INDEX outbox_attempts_message ON outbox_attempts (message_id, seq, noted_at);
 
 -- What providers reported after they had accepted a message: delivered, delayed, bounced or complained.
 CREATE TABLE outbox_feedback (
@@ -182,7 +204,7 @@ CREATE TABLE outbox_chores (
 CREATE TABLE outbox_suppressions (
   address    TEXT NOT NULL PRIMARY KEY,
   reason     TEXT NOT NULL,
-  source     TEXT NOT NULL,                                               -- operator, bounce, complaint …
+  source     TEXT NOT NULL,                                               -- operator, bounce, complaint, ...
   message_id TEXT,                                                        -- outbox_messages.id that led to it
   created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 ) STRICT, WITHOUT ROWID;
