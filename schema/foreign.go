@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// ForeignFileError says that an SQLite file is marked as another application's: its application_id (PRAGMA application_id) is
-// neither 0 nor the number that [ApplicationID] gave. Nothing was written.
+// ForeignFileError says that an SQLite file belongs to another application: its PRAGMA application_id is neither 0 nor the number
+// given with [ApplicationID]. Nothing was written.
 type ForeignFileError struct {
 	// Have is the mark of the file.
 	Have int32
-	// Want is what [ApplicationID] gave, 0 where it was not given.
+	// Want is the number given with [ApplicationID], 0 for none.
 	Want int32
 }
 
@@ -27,7 +27,7 @@ func (e *ForeignFileError) Error() string {
 		mark(e.Have), uint32(e.Have), e.Have)
 }
 
-// mark shows an application_id as a number, and as the letters that it often stands for.
+// mark shows an application_id as a number and, if they are printable, as four letters.
 func mark(id int32) string {
 	u := uint32(id)
 	letters := string([]byte{byte(u >> 24), byte(u >> 16), byte(u >> 8), byte(u)})
@@ -37,8 +37,8 @@ func mark(id int32) string {
 	return fmt.Sprintf("%#x, %q", u, letters)
 }
 
-// checkMark refuses an SQLite file that is marked as another application's. Without tables of outbox every mark is one, unless
-// it was named; with them only one that is not the named one.
+// checkMark refuses an SQLite file of another application. In a file without tables of outbox any mark but the given one counts as
+// another application's. In a file with tables it counts only if a mark was given.
 func checkMark(ctx context.Context, q queryer, set settings, missing bool) (err error) {
 	if !set.claimed && !missing {
 		return nil

@@ -172,10 +172,10 @@ func TestSchemasThatAreRefused(t *testing.T) {
 		opt  schema.Option
 		says string
 	}{
-		{schema.SQLite, schema.In("mail"), "SQLite has no schemas: leave schema.In away"},
+		{schema.SQLite, schema.In("mail"), "SQLite has no schemas: remove schema.In"},
 		{schema.Postgres, schema.In(""), "must not be empty"},
 		{schema.Postgres, schema.In("pg_mail"), "belongs to PostgreSQL"},
-		{schema.Postgres, schema.ApplicationID(7), "leave schema.ApplicationID away"},
+		{schema.Postgres, schema.ApplicationID(7), "remove schema.ApplicationID"},
 	} {
 		if err := schema.Migrate(t.Context(), db, test.d, test.opt); err == nil || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("Migrate: %v, want %q", err, test.says)

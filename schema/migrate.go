@@ -15,15 +15,15 @@ import (
 
 // VersionError says that a database and the program do not agree on the schema.
 type VersionError struct {
-	// Have is the version of the database, 0 when it holds no tables of outbox.
+	// Have is the version of the database, 0 if it has no tables of outbox.
 	Have int
 	// Want is the version that the program needs.
 	Want int
-	// Schema is the schema of PostgreSQL that was looked at, as [In] named it, or empty.
+	// Schema is the PostgreSQL schema given with [In], or empty.
 	Schema string
 }
 
-// Error says which side is behind and what to do.
+// Error says which side is older and what to do.
 func (e *VersionError) Error() string {
 	where, flag := "the database", ""
 	if e.Schema != "" {
@@ -41,9 +41,9 @@ func (e *VersionError) Error() string {
 	}
 }
 
-// ChecksumError says that a migration was applied in another form than this program has.
+// ChecksumError says that the database was migrated by another text of a step than this program has.
 type ChecksumError struct {
-	// Version is the step; Have is the checksum in the database and Want the program's.
+	// Version is the number of the step. Have is the checksum in the database, Want that of the program.
 	Version    int
 	Have, Want string
 }
@@ -58,13 +58,14 @@ func (e *ChecksumError) Error() string {
 // lockKey is the advisory lock that migrations of one PostgreSQL database take: "outbox" in ASCII.
 const lockKey = 0x6f7574626f78
 
-// busyWait is how long a migration waits for other writers of an SQLite file, when its connections wait for less.
+// busyWait is how long a migration waits for other writers of an SQLite file if its connections would wait for less.
 const busyWait = 15 * time.Second
 
-// Migrate brings the database to [Latest], in one transaction: on an error nothing has changed. It is safe to call from
-// many processes at once and does nothing when there is nothing to do. Errors are [*VersionError] for a database that is
-// newer than the program, [*ChecksumError] for an edited migration, [*ForeignFileError] for an SQLite file that is marked as
-// another application's, and what the driver said.
+// Migrate brings the database to [Latest] in one transaction. On an error nothing has changed. Many processes may call it at once,
+// whatever the default isolation of the database. It does nothing if the database is at Latest already.
+//
+// The error is a [*VersionError] for a database that is newer than the program, a [*ChecksumError] for one that was migrated by another
+// text, a [*ForeignFileError] for an SQLite file of another application, or that of the driver.
 func Migrate(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) error {
 	steps, err := Migrations(d)
 	if err != nil {
@@ -96,8 +97,8 @@ func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration, opts
 	if err := check(ctx, conn, d, steps, set); err == nil || !errors.As(err, &behind) || behind.Have > behind.Want {
 		return err
 	}
-	// A step locks several tables while dispatchers work on them in another order. Where PostgreSQL breaks it off for that,
-	// nothing was changed, and it is repeated.
+	// A step locks several tables while dispatchers work on them in another order. If PostgreSQL breaks it off as a deadlock, nothing was
+	// changed, and it is repeated.
 	for n := 1; ; n++ {
 		err := locked(ctx, conn, d, func() error { return apply(ctx, conn, d, steps, set) })
 		if err == nil {
@@ -112,7 +113,7 @@ func migrate(ctx context.Context, db *sql.DB, d Dialect, steps []Migration, opts
 // tries is how often a migration is begun before a deadlock ends it.
 const tries = 10
 
-// locked runs fn in a transaction that no other migration can run beside.
+// locked runs fn in a transaction beside which no other migration runs.
 func locked(ctx context.Context, conn *sql.Conn, d Dialect, fn func() error) (err error) {
 	// A stricter level would look at the database as it was before the wait for the lock.
 	begin := "BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -177,10 +178,9 @@ func apply(ctx context.Context, conn *sql.Conn, d Dialect, steps []Migration, se
 	return nil
 }
 
-// homeOf returns the schema of PostgreSQL in which the tables are or will be, and makes the one that was asked for. Where the
-// search path decides, it is asked once and the answer written into every statement: the path of whoever inserts later may
-// lead elsewhere, as "$user" does, and the functions of the triggers must still find their tables. It returns nothing where
-// the search path leads nowhere, and leaves it to PostgreSQL to say so.
+// homeOf returns the PostgreSQL schema in which the tables are or will be, and creates a schema that was asked for. If the search path
+// decides, its answer is written into every statement. The search path of a later session may lead elsewhere, as "$user" does, and the
+// functions of the triggers must still find their tables. It returns "" if the search path leads nowhere; PostgreSQL then says so.
 func homeOf(ctx context.Context, conn *sql.Conn, asked string) (string, error) {
 	if asked == "" {
 		var home string
@@ -205,7 +205,7 @@ type queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// row is what outbox_migrations says of one step.
+// row is a row of outbox_migrations.
 type row struct {
 	version  int
 	checksum string
@@ -228,7 +228,7 @@ func read(ctx context.Context, q queryer, schema string) (applied []row, err err
 	return applied, rows.Err()
 }
 
-// compare refuses a database that is newer than steps, has gaps, or was migrated in another form.
+// compare refuses a database that is newer than steps, has gaps, or was migrated by another text.
 func compare(applied []row, steps []Migration, set settings) error {
 	for i, r := range applied {
 		if i >= len(steps) {
@@ -245,8 +245,8 @@ func compare(applied []row, steps []Migration, set settings) error {
 	return nil
 }
 
-// Version returns the version of the database's schema, 0 when it holds no tables of outbox. It writes nothing. Of the options
-// only [In] has a meaning here.
+// Version returns the version of the database's schema, 0 if it has no tables of outbox. It writes nothing. Of the options it uses only
+// [In].
 func Version(ctx context.Context, db *sql.DB, opts ...Option) (int, error) {
 	set, err := configureFor("", opts)
 	if err != nil {
@@ -265,8 +265,8 @@ func Version(ctx context.Context, db *sql.DB, opts ...Option) (int, error) {
 	return applied[len(applied)-1].version, nil
 }
 
-// Check returns nil when the database is at [Latest], in the form that this program has; else a [*VersionError], a
-// [*ChecksumError], a [*ForeignFileError], or what the driver said. It writes nothing.
+// Check returns nil if the database is at [Latest] and was migrated by the text that this program has. Else the error is a
+// [*VersionError], a [*ChecksumError], a [*ForeignFileError], or that of the driver. It writes nothing.
 func Check(ctx context.Context, db *sql.DB, d Dialect, opts ...Option) error {
 	steps, err := Migrations(d)
 	if err != nil {
@@ -307,7 +307,7 @@ func missingTable(err error) bool {
 	return strings.Contains(err.Error(), "no such table: outbox_migrations")
 }
 
-// waitWhenBusy lets the connection wait for other writers and returns what restores its own setting.
+// waitWhenBusy lets the connection wait for other writers. It returns a function that restores its own setting.
 func waitWhenBusy(ctx context.Context, conn *sql.Conn) (restore func(), err error) {
 	var before int64
 	if err := conn.QueryRowContext(ctx, "PRAGMA busy_timeout").Scan(&before); err != nil {

@@ -7,10 +7,10 @@ import (
 	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
-// Option says where the tables are, or what the database must be.
+// Option changes where the tables are, or what is expected of the database.
 type Option func(*settings) error
 
-// settings are what the options say.
+// settings holds the values of the options.
 type settings struct {
 	schema        string // "" is where the search path leads
 	applicationID int32
@@ -18,13 +18,13 @@ type settings struct {
 	from          int  // SQL leaves out the steps up to this one
 }
 
-// In names the schema of PostgreSQL that holds the tables. [Migrate] creates it where it is missing, which needs the right to
-// create schemas in the database; where it is there already, the right to create tables in it is enough. Statements name the
-// schema themselves and need nothing of the session, so that they also work behind PgBouncer in transaction mode.
+// In names the PostgreSQL schema that holds the tables. [Migrate] creates a missing schema, for which it needs the right to create
+// schemas in the database. In a schema that exists, the right to create tables is enough. Statements name the schema themselves and
+// need no setting of the session, so they also work behind PgBouncer in transaction mode.
 //
-// The name is taken as it is, case included, and must be given to everything else too: store.Schema, Config.Schema of package
-// outbox, postgres.Schema, outboxctl --schema. Several schemas of one database are several outboxes that do not know of each
-// other. SQLite has no schemas: there In is an error. Defaults to the search path of the session.
+// The name is case-sensitive. Give it to store.Schema, Config.Schema of package outbox, postgres.Schema and outboxctl --schema, too.
+// Several schemas of one database are several outboxes that do not know of each other. In is an error on SQLite. Defaults to the
+// search path of the session.
 func In(name string) Option {
 	return func(s *settings) error {
 		s.schema = name
@@ -32,11 +32,10 @@ func In(name string) Option {
 	}
 }
 
-// ApplicationID says that an SQLite file with this application_id is the caller's own. Programs mark the files of their format
-// with "PRAGMA application_id"; 0, the default, marks nothing. [Migrate] and [Check] refuse a file that is marked and holds no
-// tables of outbox, because it is more likely to be opened by mistake than meant; a caller whose application marks its files
-// gives that number here. Then a file that is marked with any other number is refused, even one that holds tables of outbox.
-// A mark is never written. PostgreSQL knows no such thing: there it is an error.
+// ApplicationID says that SQLite files with this application_id are the caller's own. Programs mark files of their format with "PRAGMA
+// application_id"; 0 means no mark. [Migrate] and [Check] refuse a marked file without tables of outbox, because it was probably opened
+// by mistake. If your application marks its files, give the number here. A file with any other mark is then refused, even one with tables
+// of outbox. A mark is never written. ApplicationID is an error on PostgreSQL.
 func ApplicationID(id int32) Option {
 	return func(s *settings) error {
 		s.applicationID, s.claimed = id, true
@@ -74,10 +73,10 @@ func configure(d Dialect, opts []Option) (settings, error) {
 		}
 	}
 	if d == SQLite && set.schema != "" {
-		return set, errors.New("SQLite has no schemas: leave schema.In away")
+		return set, errors.New("SQLite has no schemas: remove schema.In")
 	}
 	if d == Postgres && set.claimed {
-		return set, errors.New("PostgreSQL has no application_id: leave schema.ApplicationID away")
+		return set, errors.New("PostgreSQL has no application_id: remove schema.ApplicationID")
 	}
 	return set, nil
 }

@@ -1,15 +1,14 @@
 // Package schema holds the tables of outbox as migrations for SQLite and PostgreSQL.
 //
-// [Migrate] brings a database to [Latest]. It runs in one transaction and under a lock, so that any number of processes
-// may call it at once: one does the work, the others wait and find it done. What was applied is recorded in
-// outbox_migrations with a checksum; a migration that was edited afterwards, and a database that is newer than the
-// program, are refused with a sentence that says what to do. The tables live beside the application's own, in the same
-// database, because a message commits with the application's data.
+// [Migrate] brings a database to [Latest], in one transaction and under a lock. Any number of processes may call it at once: one does
+// the work, the others wait and find it done. The applied steps are recorded in outbox_migrations with their checksums. A database that
+// was migrated by another text, or that is newer than the program, is refused with a sentence that says what to do.
 //
-// Those who migrate with another tool take the statements from [SQL] or from "outboxctl migrate sql".
+// The tables stand in the application's own database, because a message commits with the application's data. On PostgreSQL the search path
+// of the session leads to them, or [In] names their schema. The encoding of the database may be any that can store the messages. An
+// SQLite file that another program marked as its own is left alone; see [ApplicationID].
 //
-// On PostgreSQL the tables go where the search path of the session leads, or into the schema that [In] names. An SQLite file that
-// another program has marked as its own is left alone; see [ApplicationID].
+// To migrate with another tool, take the statements from [SQL] or from "outboxctl migrate sql".
 package schema
 
 import (
@@ -43,7 +42,7 @@ var files embed.FS
 type Migration struct {
 	// Version counts from 1.
 	Version int
-	// Name says what the step does.
+	// Name describes the step.
 	Name string
 	// SQL holds its statements.
 	SQL string
@@ -51,10 +50,10 @@ type Migration struct {
 	Checksum string
 }
 
-// latest is the version of each dialect; both always have the same. A test compares it with the files.
+// latest is the version of both dialects. A test compares it with the files.
 const latest = 1
 
-// Latest is the version of the schema that this program needs.
+// Latest returns the version of the schema that this program needs.
 func Latest() int { return latest }
 
 // Migrations lists the steps of a dialect in their order.
@@ -91,7 +90,7 @@ const migrationsTable = `CREATE TABLE IF NOT EXISTS outbox_migrations (
   applied_at text    NOT NULL
 )`
 
-// record returns the statement that notes a step as applied.
+// record returns the statement that records a step as applied.
 func record(d Dialect, m Migration) string {
 	now := `to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
 	if d == SQLite {
@@ -106,8 +105,8 @@ func record(d Dialect, m Migration) string {
 // The text is a migration as it is for goose, golang-migrate and psql: one "+goose Up" before the first statement, functions
 // between "+goose StatementBegin" and "+goose StatementEnd", no BEGIN and no COMMIT, and no way down.
 //
-// Of the options [In] and [From] have a meaning here. SQL panics on an unknown dialect, on an option that the dialect does
-// not have, and on a version that this program does not know.
+// Of the options it uses [In] and [From]. SQL panics on an unknown dialect, on an option that the dialect does not have, and on a
+// version that this program does not know.
 func SQL(d Dialect, opts ...Option) string {
 	steps, err := Migrations(d)
 	if err != nil {

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// bodyPart is how much of a body is read at a time. Drivers hold what they hand over up to four times, lib/pq as
-	// hexadecimal text among others: so that is four times a part, and not four times a body.
+	// bodyPart is the size in bytes of the parts in which a body is read. A driver holds up to four copies of a value, which so are
+	// copies of a part and not of a body.
 	bodyPart = 4 << 20
-	// bodySpare is room for what a dispatcher adds to a message, so that it need not copy it.
+	// bodySpare is the room in bytes behind a body. A dispatcher adds header fields there without copying the body.
 	bodySpare = 8 << 10
 )
 
-// Body returns the rendered message, or what it was sealed to. It is [ErrNotFound] when there is no such message and [queue.ErrNoBody]
-// when its body was scrubbed. A large body is read in parts by one statement, and is in memory once. The bytes are the
-// caller's, and so is a capacity of 8 KiB behind them for header fields.
+// Body returns the rendered message, or its sealed form. The error is [ErrNotFound] if there is no such message, and [queue.ErrNoBody] if
+// its body was scrubbed. A large body is read in parts by one statement, and is in memory once. The caller owns the bytes and a capacity
+// of 8 KiB behind them.
 func (s *Store) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
 	body, err := s.body(ctx, id)
 	if err != nil {

@@ -21,14 +21,14 @@ import (
 // MinLease is the shortest lease that a claim or a renewal takes, so that it outlives the statement that grants it.
 const MinLease = 10 * time.Millisecond
 
-// Due lists what is queued on the given routes, or on every route when none is given, one entry for each route and
-// priority that holds anything, the most urgent first. It writes nothing, takes no lock, and costs the same whatever the
-// backlog: an idle dispatcher polls with it.
+// Due lists the queued deliveries of the given routes, or of every route if none is given: one entry for each route and priority that
+// has any, the most urgent first. It writes nothing and takes no lock, and its cost does not depend on the backlog. An idle
+// dispatcher polls with it.
 func (s *Store) Due(ctx context.Context, routes []string) ([]queue.Due, error) {
 	return s.due(ctx, routes, "")
 }
 
-// due is [Store.Due] for those who send through a relay: while that is paused, so is all that waits.
+// due is [Store.Due] for one relay. While the relay is paused, every entry is.
 func (s *Store) due(ctx context.Context, routes []string, relay string) ([]queue.Due, error) {
 	var wanted any
 	if len(routes) > 0 {
@@ -55,13 +55,16 @@ func (s *Store) due(ctx context.Context, routes []string, relay string) ([]queue
 	return due, nil
 }
 
-// Claim leases up to req.Limit deliveries that are due: queued → sending, with a fresh token and one more attempt. It
-// serves the more urgent priorities first but leaves each of the others a share, and divides a priority between its
-// routes. Deliveries of a paused route and those past their deadline stay, and all do while req.Relay is paused; those whose
-// recipient is on the suppression list become suppressed. With a req.Rate it claims no more than the allowance of req.Relay
-// holds, which all dispatchers of the database draw from. When nothing is due, or nothing is allowed, it writes nothing.
+// Claim leases up to req.Limit due deliveries: queued → sending, with a fresh token and one more attempt. It serves the more
+// urgent priorities first, leaves each of the others a share, and divides a priority between its routes.
 //
-// On an error some deliveries may have been leased all the same; their leases lapse and [Store.Reap] returns them.
+//   - Deliveries of a paused route stay, and so do those past their deadline. While req.Relay is paused all stay.
+//   - A delivery whose recipient is on the suppression list becomes suppressed.
+//   - A delivery whose message is missing or cannot be read is held, with the reason and without a counted attempt.
+//   - With a req.Rate it claims no more than the allowance of req.Relay, from which all dispatchers of the database draw.
+//
+// If nothing is due, or nothing is allowed, it writes nothing. On an error it may have leased deliveries that it does not return.
+// Their leases lapse, and [Store.Reap] puts them back.
 func (s *Store) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error) {
 	if err := checkClaim(req); err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
@@ -91,7 +94,7 @@ func (s *Store) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Clai
 		if err != nil {
 			return got.list, s.failed(ctx, err, "claim")
 		}
-		// A round that took nothing but what it suppressed or held may have left something that can be sent behind that.
+		// Behind the deliveries that the round suppressed or held there may be others that can be sent.
 		if len(got.list) > 0 || got.passedOver < passOverAtMost {
 			return got.list, nil
 		}
@@ -107,8 +110,8 @@ type round struct {
 	passedOver int // suppressed or held
 }
 
-// claimOnce claims in one transaction, except on PostgreSQL without a rate, where each statement stands for itself. Only
-// there is something claimed beside an error.
+// claimOnce claims in one transaction. On PostgreSQL without a rate each statement is its own transaction instead, and only then are
+// there claims beside an error.
 func (s *Store) claimOnce(ctx context.Context, req queue.ClaimRequest, due []queue.Due) (got round, err error) {
 	switch {
 	case req.Rate.PerSecond > 0:
@@ -145,18 +148,17 @@ func checkClaim(req queue.ClaimRequest) error {
 	}
 }
 
-// turn is how often a claim begins with another priority than the most urgent, each of the others in its turn, so that a
-// flood of urgent mail slows the rest but never starves it.
+// turn is the number of claims after which one begins with a less urgent priority, each of them in its turn. A flood of urgent mail
+// slows the others but never stops them.
 const turn = 16
 
-// claimCount counts the claims of those who ask for the same routes of the same relay: lanes that take turns at the store
-// each have their own.
+// claimCount counts the claims for the same relay and routes.
 func (s *Store) claimCount(req queue.ClaimRequest) uint64 {
 	n, _ := s.claims.LoadOrStore(strings.Join(append([]string{req.Relay}, req.Routes...), "\x00"), new(atomic.Uint64))
 	return n.(*atomic.Uint64).Add(1) //nolint:forcetypeassert // nothing else is stored
 }
 
-// promote puts one of the less urgent priorities before the others.
+// promote moves one of the less urgent priorities to the front.
 func promote(due []queue.Due, n uint64) []queue.Due {
 	var groups [][]queue.Due
 	for i, d := range due {
@@ -264,7 +266,7 @@ type messageRow struct {
 	Body        []byte
 }
 
-// claimRange claims from one (route, priority), whose rows are one stretch of the index. What it took and cannot read it holds.
+// claimRange claims from one (route, priority), whose rows stand together in the index. It holds what it claimed and cannot read.
 func (s *Store) claimRange(ctx context.Context, c conn, req queue.ClaimRequest, d queue.Due, limit int) (*grouping, error) {
 	group := &grouping{token: uuid.NewString()}
 	args := []any{d.Route, string(d.Priority), limit, group.token, s.interval(req.Lease), clean(req.Owner)}
@@ -310,7 +312,7 @@ func (s *Store) claimPostgres(ctx context.Context, c conn, group *grouping, args
 	return nil
 }
 
-// claimSQLite puts the leased rows, which come in no order, in the order in which they are due, and fetches their messages.
+// claimSQLite sorts the leased rows by their due time and fetches their messages. SQLite returns them in no order.
 func (s *Store) claimSQLite(ctx context.Context, c conn, group *grouping, args []any, inlineBytes int64) error {
 	leased, err := collect[leasedRow](ctx, c, s.queries.get("claim"), args...)
 	if err != nil {

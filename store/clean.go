@@ -16,15 +16,17 @@ import (
 const (
 	// cleanBatch is how many deliveries a cleaning changes in one transaction.
 	cleanBatch = 100
-	// cleanRest is how long a cleaning rests after each, about as long as one takes on SQLite: there is one writer at a time there, and
-	// everybody else would wait for the end of the whole cleaning.
+	// cleanRest is the pause after each batch, about as long as a batch takes on SQLite. SQLite has one writer at a time, and others
+	// write in the pauses.
 	cleanRest = 10 * time.Millisecond
 )
 
-// Clean removes what the retention no longer keeps: finished deliveries, with their attempts, their feedback and every message
-// whose last delivery went, and the body and metadata of messages whose deliveries have all been finished for long enough. It works in
-// short batches of 100 with 10 ms between them, and returns what it removed also beside an error: what was removed before stays. When
-// there is nothing to remove it writes nothing. Any number of processes may call it at once.
+// Clean removes what the retention no longer keeps. It purges finished deliveries with their attempts and feedback, and every message
+// whose last delivery went. It scrubs the body and metadata of messages whose deliveries all finished longer ago than keep.Body, in
+// whatever order they finished or were purged.
+//
+// It works in batches of 100 with pauses of 10 ms. On an error the report says what was removed so far. If there is nothing to remove it
+// writes nothing. Any number of processes may call it at once.
 func (s *Store) Clean(ctx context.Context, keep queue.Retention) (queue.CleanReport, error) {
 	var report queue.CleanReport
 	if keep.Sent < 0 || keep.Unsent < 0 || keep.Body < 0 {
@@ -107,7 +109,7 @@ func (s *Store) scrubLeft(ctx context.Context, c conn, gone []key, age time.Dura
 	return collect[outbox.ID](ctx, c, s.queries.get("scrub"), string(list), s.ago(age))
 }
 
-// rest gives way to others after a batch.
+// rest waits for cleanRest, or until ctx ends.
 func rest(ctx context.Context) error {
 	timer := time.NewTimer(cleanRest)
 	defer timer.Stop()
@@ -119,7 +121,7 @@ func rest(ctx context.Context) error {
 	}
 }
 
-// ago is a time before now as a statement of the dialect takes it.
+// ago returns an age as a statement of the dialect takes it.
 func (s *Store) ago(age time.Duration) any {
 	if s.dialect == schema.Postgres {
 		return age.Seconds()
@@ -130,9 +132,9 @@ func (s *Store) ago(age time.Duration) any {
 // beginning is before everything that was ever finished.
 const beginning = "1970-01-01T00:00:00.000Z"
 
-// scrubOld goes over the deliveries of a state in the order in which they were finished, from where it was the last time,
-// and scrubs their messages. A message that it meets too early, because another of its deliveries is not finished for long
-// enough, it meets again with that one.
+// scrubOld goes over the deliveries of a state in the order in which they finished, from where it stopped the last time, and scrubs
+// their messages. It passes over a message of which another delivery is unfinished or finished lately. That delivery brings it back to
+// the message later.
 func (s *Store) scrubOld(ctx context.Context, state outbox.State, age time.Duration) (int, error) {
 	chore := "scrub " + string(state)
 	from := beginning
@@ -174,8 +176,8 @@ func (s *Store) scrubOld(ctx context.Context, state outbox.State, age time.Durat
 	}
 }
 
-// scrub removes the bodies of messages and notes how far the chore has come. The deliveries are locked first, so that none
-// is requeued in between.
+// scrub removes the bodies of messages and records how far the chore has come. It locks the deliveries first, so that none is
+// requeued in between.
 func (s *Store) scrub(ctx context.Context, chore string, ids []outbox.ID, age time.Duration, until string) (int, error) {
 	list, err := json.Marshal(ids)
 	if err != nil {

@@ -94,7 +94,7 @@ func TestSchemasAreApart(t *testing.T) {
 
 func TestSchemasThatAreRefused(t *testing.T) {
 	t.Parallel()
-	if _, err := store.New(openSQLite(t).DB, schema.SQLite, store.Schema("mail")); err == nil || !strings.Contains(err.Error(), "SQLite has no schemas: leave store.Schema away") {
+	if _, err := store.New(openSQLite(t).DB, schema.SQLite, store.Schema("mail")); err == nil || !strings.Contains(err.Error(), "SQLite has no schemas: remove store.Schema") {
 		t.Errorf("on SQLite: %v", err)
 	}
 	if _, err := store.New(openPQ(t).DB, schema.Postgres, store.Schema("pg_mail")); err == nil || !strings.Contains(err.Error(), "belongs to PostgreSQL") {

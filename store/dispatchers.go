@@ -11,8 +11,8 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// Heartbeat notes that a dispatcher lives, by the clock of the database. Leases do not depend on it: it is for people who
-// look. A dispatcher that has not been heard of for a day is forgotten.
+// Heartbeat records that a dispatcher lives, by the clock of the database. It informs people; leases do not depend on it. A dispatcher
+// without a heartbeat for a day is forgotten.
 func (s *Store) Heartbeat(ctx context.Context, h queue.Heartbeat) error {
 	if h.ID == "" {
 		return errors.New("heartbeat: no id given")
@@ -52,7 +52,7 @@ func (s *Store) Heartbeat(ctx context.Context, h queue.Heartbeat) error {
 	return nil
 }
 
-// Retire forgets a dispatcher that stopped. One that is not known is not an error.
+// Retire forgets a dispatcher that stopped. An unknown one is no error.
 func (s *Store) Retire(ctx context.Context, id string) error {
 	if _, err := s.db.ExecContext(ctx, s.queries.get("retire"), clean(id)); err != nil {
 		return s.failed(ctx, err, "retire %s", id)
@@ -60,12 +60,12 @@ func (s *Store) Retire(ctx context.Context, id string) error {
 	return nil
 }
 
-// Dispatcher is one that was heard of lately.
+// Dispatcher is a dispatcher with a heartbeat within a day.
 type Dispatcher struct {
 	ID, Host string
 	PID      int
 	Version  string
-	// Relays says how each of its relays does.
+	// Relays has the health of each of its relays.
 	Relays map[string]string
 	// StartedAt is its first heartbeat and SeenAt its last; Silent is the time since then. All are by the clock of the
 	// database.
@@ -73,7 +73,7 @@ type Dispatcher struct {
 	Silent            time.Duration
 }
 
-// Dispatchers lists those that were heard of within a day and did not retire, the oldest first. One that is silent for
+// Dispatchers lists the dispatchers that sent a heartbeat within a day and did not retire, the oldest first. One that is silent for
 // longer than a minute has probably died.
 func (s *Store) Dispatchers(ctx context.Context) ([]Dispatcher, error) {
 	type row struct {

@@ -6,16 +6,15 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// Enqueue stores messages in a transaction of its own: all of them or, on an error, none. It is for mail that belongs to no
-// data of the application, such as a notice that a delivery failed; everything else is enqueued with outbox.Enqueue where the
-// application writes its data. With a Key a message is stored once, however many processes enqueue it: the others get the
-// receipt of the first, which says that it is a duplicate.
+// Enqueue stores messages in a transaction of its own. On an error it stores none. It is for mail that belongs to no data of the
+// application, such as a notice that a delivery failed. Use outbox.Enqueue in the transaction that writes such data. A message with a
+// Key is stored once, however many processes enqueue it; the others get the receipt of the first, marked as a duplicate.
 //
-// Messages are rendered, and what [outbox.Attachment].Open returns is read, while the transaction is open, which on SQLite keeps
-// other writers waiting: slow sources should be read before.
+// The transaction is open while messages are rendered and attachments are read from [outbox.Attachment].Open. On SQLite other
+// writers wait meanwhile, so read slow sources before.
 //
-// A message that can never be sent is an [*outbox.InvalidError], and nothing was written. After any other error the messages
-// may have been stored all the same; only with a Key can the call be repeated safely.
+// For a message that can never be sent the error is an [*outbox.InvalidError], and nothing was written. After any other error the
+// messages may have been stored; repeat the call only with a Key.
 func (s *Store) Enqueue(ctx context.Context, msgs ...*outbox.Message) ([]outbox.Receipt, error) {
 	if len(msgs) == 0 {
 		return nil, nil

@@ -29,7 +29,7 @@ type Feedback struct {
 // feedbackBatch is how many reports share a transaction.
 const feedbackBatch = 100
 
-// feedbackJSON is an [queue.Feedback] for one delivery as a statement reads it.
+// feedbackJSON is a [queue.Feedback] for one delivery as a statement reads it.
 type feedbackJSON struct {
 	ID       outbox.ID          `json:"id"`
 	Seq      int                `json:"seq"`
@@ -49,12 +49,11 @@ type recordedKey struct {
 	EventID string `db:"event_id"`
 }
 
-// RecordFeedback keeps what providers reported of messages after they had accepted them, beside the deliveries that the reports
-// are about, and puts recipients on the suppression list where that is asked for. The state of a delivery does not change.
-// Reports that are there already are counted and left alone, so that a webhook may be called twice; reports of messages that
-// are not known, or whose Message-ID stands for several, are returned.
+// RecordFeedback stores reports of providers beside the deliveries that they are about, and puts recipients on the suppression list
+// where a report asks for that. The state of a delivery does not change. A report that is stored already is counted and left alone, so a
+// webhook may be called twice. The result has the reports of unknown messages, and of Message-IDs that stand for several.
 //
-// Bad input is refused before anything is written. It works in batches: what it reports beside an error was recorded, and the
+// Bad input is refused before anything is written. It works in batches: on an error the report says what was recorded so far, and the
 // call may be repeated. An EventID of more than 400 bytes is stored as its beginning and its SHA-256. Characters that the encoding of the
 // database lacks are stored as \uXXXX.
 func (s *Store) RecordFeedback(ctx context.Context, list ...queue.Feedback) (queue.FeedbackReport, error) {
@@ -180,7 +179,7 @@ func rowOf(f queue.Feedback) feedbackJSON {
 	return row
 }
 
-// reported finds the deliveries of the one message that a report is about.
+// reported finds the deliveries that a report is about. They belong to one message.
 func (s *Store) reported(ctx context.Context, f queue.Feedback) ([]key, error) {
 	recipient := canonicalAddress(clean(f.Recipient))
 	if f.ProviderID != "" {
@@ -212,7 +211,7 @@ func (s *Store) reported(ctx context.Context, f queue.Feedback) ([]key, error) {
 	return collect[key](ctx, s.db, s.queries.get("deliveries_of"), string(id), recipient)
 }
 
-// suppressReported puts on the suppression list who is to be there of what was recorded afresh.
+// suppressReported suppresses the recipients of newly recorded reports that ask for it.
 func (s *Store) suppressReported(ctx context.Context, c conn, rows []feedbackJSON, fresh []recordedKey) (int, error) {
 	isFresh := make(map[recordedKey]bool, len(fresh))
 	for _, k := range fresh {
@@ -239,7 +238,7 @@ func (s *Store) suppressReported(ctx context.Context, c conn, rows []feedbackJSO
 	return total, nil
 }
 
-// feedback reads what was recorded for a message.
+// feedback reads the reports about a message.
 func (s *Store) feedback(ctx context.Context, id outbox.ID) ([]Feedback, error) {
 	type row struct {
 		Seq              int

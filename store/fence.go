@@ -13,7 +13,7 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// key names a delivery in the answer of a statement.
+// key identifies a delivery in the answer of a statement.
 type key struct {
 	ID  outbox.ID
 	Seq int
@@ -35,7 +35,7 @@ func set(keys []key) map[key]bool {
 	return m
 }
 
-// refJSON is an [queue.Ref] as a statement reads it.
+// refJSON is a [queue.Ref] as a statement reads it.
 type refJSON struct {
 	ID    outbox.ID `json:"id"`
 	Seq   int       `json:"seq"`
@@ -50,7 +50,7 @@ type fencedJSON struct {
 	Relay *string `json:"relay,omitempty"` // fence only
 }
 
-// canonical returns a ref as the database writes it. One whose parts are no UUIDs cannot be held by anybody.
+// canonical returns a ref as the database writes it. It is false for a ref whose parts are no UUIDs, which nobody can hold.
 func canonical(r queue.Ref) (refJSON, bool) {
 	id, err := outbox.ParseID(string(r.ID))
 	if err != nil {
@@ -63,13 +63,12 @@ func canonical(r queue.Ref) (refJSON, bool) {
 	return refJSON{ID: id, Seq: r.Seq, Token: string(token)}, true
 }
 
-// Fence marks deliveries as being past the point of no return: sending, stage 0 → 1, under their tokens and while
-// their leases hold, and records the relay that is about to get each of them. It is called before the final dot of a message
-// may leave. It returns the refs that it did not mark: their leases lapsed, and their messages must not be sent. After an
-// error nothing may be sent either; the call may have taken effect and may be repeated.
+// Fence records that deliveries pass the point of no return, and the relay that is about to get each of them. Call it before the
+// final dot of a message may leave. It marks a delivery only under its token and while its lease holds, and returns the other refs: their
+// messages must not be sent. On an error nothing may be sent. The call may have taken effect then, and may be repeated.
 //
-// Should the process die before it settles, [Store.Reap] keeps the relay: the next claim of the delivery says in
-// queue.ClaimedDelivery that its class is "ambiguous" and which relay the doubt is with.
+// If the process dies before it settles, [Store.Reap] keeps the relay. The next claim of the delivery then has the class "ambiguous" and
+// that relay in queue.ClaimedDelivery.
 func (s *Store) Fence(ctx context.Context, list []queue.FencedRef) (lost []queue.Ref, err error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -80,13 +79,13 @@ func (s *Store) Fence(ctx context.Context, list []queue.FencedRef) (lost []queue
 	}
 	lost, err = s.fenced(ctx, "fence", refs, relays)
 	if err != nil {
-		return nil, s.failed(ctx, err, "commit the stage")
+		return nil, s.failed(ctx, err, "fence")
 	}
 	return lost, nil
 }
 
-// Renew extends leases to the given time from now, by the clock of the database. It returns the refs whose deliveries
-// are no longer held under their tokens. A lease that lapsed and that nobody has taken back yet is renewed, too.
+// Renew extends leases to the given time from now, by the clock of the database. It returns the refs whose deliveries are no longer
+// held under their tokens. A lapsed lease that nobody has taken back yet is renewed as well.
 func (s *Store) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) (lost []queue.Ref, err error) {
 	if lease < MinLease {
 		return nil, fmt.Errorf("renew: the lease must be at least %v, not %v", MinLease, lease)
@@ -98,9 +97,8 @@ func (s *Store) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration
 	return lost, nil
 }
 
-// fenced runs a statement over refs, with a relay for each or none at all, and returns those that it did not change. The refs
-// are put in the order of their keys, in which the statements lock the rows: two calls over the same rows wait for one another
-// and do not deadlock.
+// fenced runs a statement over refs, with a relay for each or none at all, and returns the refs that it did not change. It sorts them by
+// their keys. The statements lock the rows in that order, so two calls over the same rows wait for one another and do not deadlock.
 func (s *Store) fenced(ctx context.Context, name string, refs []queue.Ref, relays []*string, args ...any) ([]queue.Ref, error) {
 	list := make([]fencedJSON, 0, len(refs))
 	for i, r := range refs {
@@ -160,7 +158,7 @@ func (s *Store) fencedOneByOne(
 	})
 }
 
-// notIn returns those refs that a statement did not change.
+// notIn returns the refs that a statement did not change.
 func notIn(done map[refJSON]bool, refs []queue.Ref) (lost []queue.Ref) {
 	for _, r := range refs {
 		if ref, ok := canonical(r); !ok || !done[ref] {
@@ -170,9 +168,9 @@ func notIn(done map[refJSON]bool, refs []queue.Ref) (lost []queue.Ref) {
 	return lost
 }
 
-// apart sorts what belongs to deliveries by their keys and divides it so that no key comes twice in a part. A statement
-// answers with the keys that it changed; only where each stands for one claim does the answer say which token was right.
-// There is one part but when a process holds a stale claim of a delivery beside a fresh one.
+// apart sorts values by the keys of their deliveries and divides them so that no key comes twice in a part. A statement answers with
+// the keys that it changed, which tells the right token only if each key stands for one claim. There are several parts only if a
+// process holds a stale claim of a delivery beside a fresh one.
 func apart[T any](list []T, keyOf func(T) key) [][]T {
 	slices.SortStableFunc(list, func(a, b T) int { return compareKeys(keyOf(a), keyOf(b)) })
 	var parts [][]T

@@ -13,17 +13,17 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// Filter selects deliveries. Every field that is set narrows it; within a field any of the values will do. The zero
-// value selects all.
+// Filter selects deliveries. A delivery must match every field that is set, and one of the values of each. The zero value selects
+// all.
 type Filter struct {
 	// IDs are messages, any number of them.
 	IDs []outbox.ID `json:"ids,omitempty"`
-	// States are where the deliveries stand.
+	// States are those of the deliveries.
 	States []outbox.State `json:"states,omitempty"`
-	// Routes are the ways out.
+	// Routes are the names of routes.
 	Routes []string `json:"routes,omitempty"`
-	// From is the envelope sender and To the recipient: an address, or "@" and a domain, which may be international. Letter case does
-	// not matter; outside ASCII in a local part SQLite knows no other case than the one that is stored.
+	// From is the envelope sender, To the recipient: an address, or "@" and a domain, which may be international. Case is ignored. SQLite
+	// ignores only the case of ASCII before the @.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
 	// Class and Code are those of the last outcome; see package smtpx.
@@ -40,14 +40,14 @@ type Filter struct {
 	Limit int `json:"limit,omitempty"`
 }
 
-// Empty says whether the filter selects everything: the limit aside, no field is set.
+// Empty reports whether no field is set besides Limit: the filter selects everything.
 func (f Filter) Empty() bool {
 	f.Limit = 0
 	text, err := json.Marshal(f)
 	return err == nil && string(text) == "{}"
 }
 
-// check refuses what could only be a mistake.
+// check refuses a filter that can only be a mistake.
 func (f Filter) check() error {
 	for _, st := range f.States {
 		if !st.Valid() {
@@ -88,7 +88,7 @@ type predicate struct {
 	args    []any
 }
 
-// arg adds an argument and returns its placeholder. They stand in the order of their numbers, so that drivers agree; see numbered.
+// arg adds an argument and returns its placeholder. Placeholders stand in the order of their numbers; see numbered.
 func (p *predicate) arg(v any) string {
 	p.args = append(p.args, v)
 	return "$" + strconv.Itoa(len(p.args))
@@ -131,7 +131,7 @@ func (p *predicate) in(column string, values []string) {
 	p.termf("%s IN (%s)", column, strings.Join(marks, ", "))
 }
 
-// address adds a condition on an address column. The database puts both sides in lower case, because its idea of that counts.
+// address adds a condition on an address column. The database puts both sides in lower case, so that both follow its rules.
 func (p *predicate) address(column, pattern string) {
 	if domain, ok := strings.CutPrefix(pattern, "@"); ok {
 		_, domain, _ = cutLast(canonicalAddress("x@"+domain), "@")
@@ -145,7 +145,7 @@ func escapeLike(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s)
 }
 
-// states adds the states as literals, so that the partial indexes match under any plan.
+// states adds the states as literals, so that partial indexes match under any plan.
 func (p *predicate) states(states []outbox.State) {
 	quoted := make([]string, len(states))
 	terminal := true
@@ -159,7 +159,7 @@ func (p *predicate) states(states []outbox.State) {
 	}
 }
 
-// predicate translates the filter. It is the one translation that listing, counting and every verb use.
+// predicate translates the filter, for listing, counting and every verb.
 func (f Filter) predicate(d schema.Dialect) (*predicate, error) {
 	if err := f.check(); err != nil {
 		return nil, err

@@ -8,9 +8,9 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// Find returns the one message that a name stands for: an ID, the beginning or the end of one (four digits at least), or a
-// Message-ID with or without its brackets. It is [ErrNotFound] or an [*AmbiguousError] when there is not exactly one.
-// The end of an ID is looked for by reading every ID.
+// Find returns the message that a name stands for: an ID, at least four digits from the beginning or the end of one, or a Message-ID
+// with or without its brackets. The error is [ErrNotFound] for none and an [*AmbiguousError] for several. To find the end of an ID it
+// reads every ID.
 func (s *Store) Find(ctx context.Context, name string) (outbox.ID, error) {
 	id, err := s.find(ctx, strings.TrimSpace(name))
 	if err != nil {
@@ -49,8 +49,8 @@ func (s *Store) find(ctx context.Context, name string) (outbox.ID, error) {
 	return only(name, ids)
 }
 
-// findMessageID looks where the Message-ID itself names the message, as those that this library makes do, and else among
-// those that came with their messages.
+// findMessageID first takes the ID from the Message-ID, which works for those that this library makes. Then it looks among the
+// Message-IDs that came with their messages.
 func (s *Store) findMessageID(ctx context.Context, name string) (outbox.ID, error) {
 	name = "<" + strings.Trim(name, "<>") + ">"
 	local, _, _ := strings.Cut(name[1:], "@")

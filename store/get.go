@@ -74,8 +74,8 @@ type Delivery struct {
 	Later bool
 }
 
-// Shown is the state as people read it: a queued delivery is "scheduled" when its time has not come and "deferred" when
-// it was attempted before.
+// Shown returns the state as people read it. A queued delivery is "deferred" after an attempt, and "scheduled" if its time has not
+// come.
 func (d *Delivery) Shown() string {
 	switch {
 	case d.State != outbox.StateQueued:
@@ -89,7 +89,7 @@ func (d *Delivery) Shown() string {
 	}
 }
 
-// Attempt is one attempt that was not simply successful.
+// Attempt is one attempt that did not simply succeed.
 type Attempt struct {
 	Seq       int
 	Attempt   int
@@ -236,7 +236,7 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 // listPage is how many deliveries [Store.All] reads at a time.
 const listPage = 500
 
-// selectDeliveries reads deliveryRows; what it selects from are the tables of a predicate.
+// selectDeliveries reads deliveryRows from the tables of a predicate.
 const selectDeliveries = `SELECT CAST(d.message_id AS text) AS id, d.seq, d.recipient, d.route, d.priority, d.state, d.due_at, d.expires_at,
   d.attempts, d.deferred_since, d.lease_until, coalesce(d.lease_owner, '') AS lease_owner, coalesce(d.class, '') AS class,
   coalesce(d.code, 0) AS code, coalesce(d.enhanced, '') AS enhanced, coalesce(d.reply, '') AS reply,
@@ -246,7 +246,8 @@ const selectDeliveries = `SELECT CAST(d.message_id AS text) AS id, d.seq, d.reci
   d.due_at > c.now AS later
 FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c`
 
-// List returns the deliveries that the filter selects, the newest message first, in memory: set Limit, or use [Store.All].
+// List returns the deliveries that the filter selects, the newest message first. It holds all of them in memory: set Limit, or use
+// [Store.All].
 func (s *Store) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	var list []Delivery
 	for d, err := range s.All(ctx, f) {
@@ -258,9 +259,9 @@ func (s *Store) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	return list, nil
 }
 
-// All streams the deliveries that the filter selects, the newest message first, in constant memory. It reads a page at a
-// time and holds no transaction in between, so a delivery that moves meanwhile is shown once, as it was when its page was
-// read. An error ends the sequence.
+// All streams the deliveries that the filter selects, the newest message first, in constant memory. It reads a page at a time and
+// holds no transaction in between. A delivery that moves meanwhile is shown once, as it was when its page was read. An error ends the
+// sequence.
 func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[Delivery, error] {
 	return func(yield func(Delivery, error) bool) {
 		var last *Delivery
@@ -289,8 +290,7 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[Delivery, error] {
 	}
 }
 
-// page reads the next deliveries after the last one that was read: from its key, not from a count, so that every page
-// costs the same.
+// page reads the deliveries after the key of the last one, so that every page costs the same.
 func (s *Store) page(ctx context.Context, f Filter, last *Delivery, size int) ([]deliveryRow, error) {
 	p, err := f.predicate(s.dialect)
 	if err != nil {
@@ -303,7 +303,7 @@ func (s *Store) page(ctx context.Context, f Filter, last *Delivery, size int) ([
 	return collect[deliveryRow](ctx, s.db, s.qualify(query), p.args...)
 }
 
-// Count returns how many deliveries the filter selects, its limit aside.
+// Count returns how many deliveries the filter selects. It ignores the limit.
 func (s *Store) Count(ctx context.Context, f Filter) (int64, error) {
 	p, err := f.predicate(s.dialect)
 	if err != nil {

@@ -7,16 +7,16 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// ErrNoNotify says that the database has no notifications. SQLite needs none: see store/sqlite.Watch.
+// ErrNoNotify says that SQLite has no notifications. Use store/sqlite.Watch instead.
 var ErrNoNotify = errors.New("SQLite has no notifications: watch the file instead")
 
-// EnableNotify makes PostgreSQL notify those who listen (see store/postgres.Watch) when a transaction that enqueues commits.
-// It is off at first, because a notification takes a lock of the whole server at commit: every transaction that enqueues
-// pays for it, and thousands of them in a second feel it. Polling costs the application nothing. It needs the rights of
-// the table's owner, and may be repeated. It returns [ErrNoNotify] on SQLite.
+// EnableNotify makes PostgreSQL notify listeners (see store/postgres.Watch) when a transaction that enqueues commits. It is off by
+// default: a notification takes a lock of the whole server at every commit that enqueues, which matters at thousands of commits a
+// second. Polling costs the application nothing. The call needs the rights of the table's owner and may be repeated. It returns
+// [ErrNoNotify] on SQLite.
 func (s *Store) EnableNotify(ctx context.Context) error { return s.setNotify(ctx, "enable_notify") }
 
-// DisableNotify ends what [Store.EnableNotify] began. It may be repeated.
+// DisableNotify undoes [Store.EnableNotify]. It may be repeated.
 func (s *Store) DisableNotify(ctx context.Context) error { return s.setNotify(ctx, "disable_notify") }
 
 func (s *Store) setNotify(ctx context.Context, name string) error {

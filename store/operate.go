@@ -41,19 +41,19 @@ const (
 // BulkOption changes how an operation runs.
 type BulkOption func(*bulk)
 
-// OnProgress has fn called after every batch with the number of deliveries changed so far.
+// OnProgress calls fn after every batch with the number of deliveries changed so far.
 func OnProgress(fn func(done int64)) BulkOption { return func(b *bulk) { b.progress = fn } }
 
-// bulkBatch is how many deliveries an operation changes in one transaction, so that dispatchers and the application
-// never wait long.
+// bulkBatch is how many deliveries an operation changes in one transaction. Dispatchers and the application wait for no longer than
+// that.
 const bulkBatch = 1000
 
-// Requeue makes deliveries due now, with their attempts counted anew: those that failed, expired, were cancelled or
-// suppressed, and those that were deferred. Those that were sent are requeued only if Filter.States names
-// [outbox.StateSent], because their recipients get a second copy. A delivery whose body was scrubbed stays as it is, and
-// a deadline that has passed is lifted. Held ones are for [Store.Release], uncertain ones for [Store.Resolve].
+// Requeue makes deliveries due now and counts their attempts anew: failed, expired, cancelled, suppressed and deferred ones. It
+// requeues sent ones only if Filter.States names [outbox.StateSent], because their recipients get a second copy. A delivery whose body
+// was scrubbed stays. A deadline that has passed is lifted. For held deliveries use [Store.Release], for uncertain ones
+// [Store.Resolve]. A cancelled message does not get its key back.
 //
-// Like every operation it returns how many deliveries changed, also beside an error: what was changed before stays.
+// Like every operation it returns the number of changed deliveries. On an error the changes made so far are kept.
 func (s *Store) Requeue(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
 	return s.run(ctx, OpRequeue, f, opts, "state = 'queued', due_at = @now, attempts = 0, deferred_since = NULL, finished_at = NULL, "+
 		"expires_at = CASE WHEN expires_at > @now THEN expires_at END")
@@ -69,7 +69,8 @@ func (s *Store) Release(ctx context.Context, f Filter, opts ...BulkOption) (int6
 	return s.run(ctx, OpRelease, f, opts, "state = 'queued'")
 }
 
-// Cancel withdraws deliveries that are not on their way yet: queued, held → cancelled.
+// Cancel withdraws deliveries that are not on their way yet: queued, held → cancelled. A message of which every delivery is
+// cancelled gives its key back.
 func (s *Store) Cancel(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
 	return s.run(ctx, OpCancel, f, opts, "state = 'cancelled', finished_at = @now")
 }
@@ -86,7 +87,7 @@ func (s *Store) Resolve(ctx context.Context, f Filter, r Resolution, opts ...Bul
 	}
 }
 
-// Purge removes deliveries that are in a terminal state, with their attempts and feedback, and every message whose last delivery went.
+// Purge removes deliveries in a terminal state with their attempts and feedback, and every message whose last delivery went.
 func (s *Store) Purge(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
 	return s.run(ctx, OpPurge, f, opts, "")
 }
@@ -128,7 +129,7 @@ var guards = map[Operation]string{
 	OpPurge:   "d.finished_at IS NOT NULL",
 }
 
-// operable is the predicate of a filter narrowed to the states that the operation starts from.
+// operable returns the predicate of a filter, narrowed to the states from which the operation starts.
 func (s *Store) operable(op Operation, f Filter) (*predicate, error) {
 	guard, ok := guards[op]
 	if !ok {
@@ -156,8 +157,8 @@ type bulk struct {
 	last     *key
 }
 
-// run works through what the operation may change, in the order of the keys, a batch in each transaction. The first batch
-// that changes something notes the action, the others add to it.
+// run changes what the operation may change, in the order of the keys, a batch in each transaction. The first batch that changes
+// something records the action, the others add to it.
 func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOption, set string) (int64, error) {
 	b := &bulk{op: op, filter: f, set: strings.ReplaceAll(set, "@now", s.now()), progress: func(int64) {}}
 	for _, opt := range opts {
@@ -194,7 +195,7 @@ func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOpti
 	}
 }
 
-// now is the clock of the database in an expression.
+// now returns the expression for the clock of the database.
 func (s *Store) now() string {
 	if s.dialect == schema.Postgres {
 		return "now()"
@@ -202,8 +203,8 @@ func (s *Store) now() string {
 	return "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 }
 
-// batch changes the next deliveries and returns their keys. They are chosen in a CTE because a subquery with LIMIT may be
-// run more than once by a join. SQLite needs no row locks.
+// batch changes the next deliveries and returns their keys. A CTE chooses them, because a join may run a subquery with LIMIT more than
+// once. SQLite needs no row locks.
 func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, error) {
 	p, err := s.operable(b.op, b.filter)
 	if err != nil {
@@ -232,19 +233,20 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 	if err != nil || len(changed) == 0 {
 		return changed, err
 	}
-	switch b.op {
-	case OpCancel:
-		err = s.onKeys(ctx, c, changed, "free_keys")
-	case OpPurge:
-		if err = s.forget(ctx, c, changed); err == nil {
-			err = s.onKeys(ctx, c, changed, "rewind_scrubbing")
-		}
+	if b.op == OpCancel {
+		return changed, s.onKeys(ctx, c, changed, "free_keys")
 	}
-	return changed, err
+	if b.op == OpPurge {
+		if err := s.forget(ctx, c, changed); err != nil {
+			return changed, err
+		}
+		return changed, s.onKeys(ctx, c, changed, "rewind_scrubbing")
+	}
+	return changed, nil
 }
 
-// forget removes what belonged to deliveries that were purged. The messages are locked before it looks whether a delivery
-// is left, because another purge may be removing the others.
+// forget removes the attempts and feedback of purged deliveries, and messages without any delivery left. It locks the messages before
+// it looks, because another purge may be removing the other deliveries.
 func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
 	names := []string{"forget_attempts", "forget_feedback", "forget_messages"}
 	if s.dialect == schema.Postgres {
@@ -253,7 +255,7 @@ func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
 	return s.onKeys(ctx, c, gone, names...)
 }
 
-// onKeys runs statements whose only argument are the keys of deliveries.
+// onKeys runs statements whose only argument is a list of keys of deliveries.
 func (s *Store) onKeys(ctx context.Context, c conn, keys []key, names ...string) error {
 	list := make([]refJSON, len(keys))
 	for i, k := range keys {
@@ -271,7 +273,7 @@ func (s *Store) onKeys(ctx context.Context, c conn, keys []key, names ...string)
 	return nil
 }
 
-// note is one batch of something that operators did and that is noted once.
+// note is one batch of an action that is recorded once.
 type note struct {
 	row             string // of outbox_actions, empty for the first batch
 	verb            string
@@ -279,7 +281,7 @@ type note struct {
 	before, changed int64
 }
 
-// note writes or amends the audit of what operators did, and returns its row.
+// note records an action or adds to it, and returns its row.
 func (s *Store) note(ctx context.Context, c conn, n note) (string, error) {
 	if n.row == "" {
 		return s.audit(ctx, c, n.verb, n.subject, n.changed)
@@ -291,7 +293,7 @@ func (s *Store) note(ctx context.Context, c conn, n note) (string, error) {
 	return n.row, err
 }
 
-// audit notes what an operator did and returns the row.
+// audit records an action and returns its row.
 func (s *Store) audit(ctx context.Context, c conn, verb string, subject any, changed int64) (string, error) {
 	text, err := json.Marshal(subject)
 	if err != nil {

@@ -13,15 +13,16 @@ import (
 // reapBatch bounds each transaction of [Store.Reap].
 const reapBatch = 500
 
-// DoubtDelay is how long a delivery whose lease lapsed past the point of no return stays uncertain before the policy of its
-// message resends it, by the clock of the database. Whoever held the lease may know the answer and be unable to record it
-// until now, because the database was away; [Store.Settle] takes it while the doubt lasts.
+// DoubtDelay is how long a delivery whose lease lapsed behind the fence stays uncertain before the policy of its message resends it, by
+// the clock of the database. The holder of the lease may know the answer and have lost the database; [Store.Settle] takes the
+// answer while the doubt lasts.
 const DoubtDelay = 10 * time.Second
 
-// Reap does what time has made due: leases that lapsed are taken back (sending → queued, or uncertain where the stage was
-// committed), uncertain deliveries whose message asks for it are queued again once their delay is over (that of their
-// settlement, or [DoubtDelay]), and deliveries past their deadline expire.
-// It first looks without a lock, so that an idle caller writes nothing. Any number of dispatchers may call it at once.
+// Reap does three things whose time has come. It takes lapsed leases back: sending → queued, or uncertain behind the fence. It queues
+// uncertain deliveries again if their message says [outbox.Resend] and their delay is over, which is that of their settlement or
+// [DoubtDelay]. It expires deliveries past their deadline.
+//
+// It first looks without a lock, so an idle caller writes nothing. Any number of dispatchers may call it at once.
 func (s *Store) Reap(ctx context.Context) (queue.ReapReport, error) {
 	var total queue.ReapReport
 	for {

@@ -26,18 +26,17 @@ type RekeyOptions struct {
 
 // RekeyReport counts what [Store.Rekey] did, in messages.
 type RekeyReport struct {
-	// Changed are under the current key now. What was scrubbed and has nothing sealed any more is counted here, too: it
-	// no longer names a key.
+	// Changed are under the current key now. They include scrubbed messages with nothing sealed any more, which no longer name a key.
 	Changed int64
-	// Missed were changed by somebody else at the same time, such as a scrubbing or another rekeying.
+	// Missed were changed at the same time by another call, such as a scrubbing or another rekeying.
 	Missed int64
-	// Closed could not be opened and stayed as they were, by the name of their key; the error about the first of them is First.
+	// Closed counts by the name of their key the messages that could not be opened. They stayed as they were. First is the first error.
 	Closed map[string]int64
 	First  error
 }
 
-// Rekeyable counts the messages that [Store.Rekey] would work on, by the name of the key that they are sealed with; those that
-// are stored in clear, which count only with plain, are under the empty name. It reads every message without its body.
+// Rekeyable counts the messages that [Store.Rekey] would work on, by the name of their key. Messages in clear have the empty name and
+// count only if plain is true. It reads every message without its body.
 func (s *Store) Rekeyable(ctx context.Context, keys *keyring.Ring, plain bool) (map[string]int64, error) {
 	type row struct {
 		KeyID string `db:"key_id"`
@@ -54,7 +53,7 @@ func (s *Store) Rekeyable(ctx context.Context, keys *keyring.Ring, plain bool) (
 	return counts, nil
 }
 
-// flag is a condition as every dialect takes it.
+// flag returns a condition as every dialect takes it.
 func flag(on bool) int {
 	if on {
 		return 1
@@ -62,10 +61,10 @@ func flag(on bool) int {
 	return 0
 }
 
-// Rekey seals what is stored under another key again, under the current key of the key ring: bodies, and subjects and metadata
-// that are sealed. It works through the messages in the order of their ids, in short transactions, while dispatchers and the
-// application go on: a message is replaced whole, and only as long as it is what was read. What cannot be opened is counted and
-// stays as it was. It may be interrupted at any time, and run again; the report is good also beside an error.
+// Rekey seals messages that are stored under another key again, under the current key of the ring: bodies, and sealed subjects and
+// metadata. It works through the messages in the order of their ids, in short transactions, while dispatchers and the application go
+// on. A message is replaced whole, and only if it has not changed since it was read. A message that cannot be opened is counted and
+// stays as it was. Rekey may be interrupted and run again. On an error the report says what was done so far.
 //
 // Old bytes stay in free pages and dead rows until the database reuses them (VACUUM), and in backups.
 func (s *Store) Rekey(ctx context.Context, keys *keyring.Ring, opts RekeyOptions) (RekeyReport, error) {
@@ -123,8 +122,8 @@ type sealedRow struct {
 	Metadata string
 }
 
-// batch reseals some messages. The work is done outside of the transaction, whose guards see whether a message is still what
-// was read.
+// batch reseals some messages. It works outside of the transaction. The guards of the transaction see whether a message has changed
+// since it was read.
 func (r *rekey) batch(ctx context.Context, page []rekeyRow) error {
 	ids := make([]outbox.ID, len(page))
 	for i, row := range page {
@@ -167,7 +166,7 @@ func (r *rekey) batch(ctx context.Context, page []rekeyRow) error {
 	return nil
 }
 
-// closed notes a message that could not be opened.
+// closed counts a message that could not be opened.
 func (r *rekey) closed(row sealedRow, err error) {
 	keyID := row.KeyID
 	if e, ok := errors.AsType[*keyring.Error](err); ok && e.KeyID != "" {
@@ -186,7 +185,7 @@ func orNull(null bool, v any) any {
 	return v
 }
 
-// write stores resealed messages in one transaction and returns how many were still what was read.
+// write stores resealed messages in one transaction and returns how many had not changed since they were read.
 func (r *rekey) write(ctx context.Context, changes [][]any) (int64, error) {
 	if len(changes) == 0 {
 		return 0, nil

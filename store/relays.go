@@ -9,12 +9,12 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// maxPause is the longest pause of a relay: what both databases can add to a date.
+// maxPause is the longest pause of a relay. Both databases can add it to a date.
 const maxPause = 100 * 365 * 24 * time.Hour
 
-// PauseRelay keeps every dispatcher of the database from claiming for a relay for d, by the clock of the database: what is
-// being sent goes on. A pause that lasts longer stays as it is; [Store.ResumeRelay] ends any. It is what a dispatcher calls
-// whose relay is at its quota, and is not noted in the audit; see [Store.PauseRelayByOperator].
+// PauseRelay keeps every dispatcher of the database from claiming for a relay for d, by the clock of the database. Deliveries that are
+// being sent go on. A longer pause stays as it is. [Store.ResumeRelay] ends any pause. Dispatchers call it when a quota is used up. It
+// is not recorded in the audit; see [Store.PauseRelayByOperator].
 func (s *Store) PauseRelay(ctx context.Context, name string, d time.Duration, reason string) error {
 	if err := checkPause(name, d); err != nil {
 		return fmt.Errorf("pause a relay: %w", err)
@@ -36,8 +36,8 @@ func (s *Store) PauseRelay(ctx context.Context, name string, d time.Duration, re
 	return nil
 }
 
-// PauseRelayByOperator is [Store.PauseRelay] for people: the pause bears the name of the actor and is noted in the audit. It
-// says whether the pause was set: not when a longer one stands.
+// PauseRelayByOperator is [Store.PauseRelay] for people: it records the actor, in the pause and in the audit. It reports false if a
+// longer pause stands.
 func (s *Store) PauseRelayByOperator(ctx context.Context, name string, d time.Duration, reason string) (bool, error) {
 	if err := checkPause(name, d); err != nil {
 		return false, fmt.Errorf("pause a relay: %w", err)
@@ -61,7 +61,7 @@ func checkPause(name string, d time.Duration) error {
 	case name == "":
 		return errors.New("no relay given")
 	case d <= 0 || d > maxPause:
-		return fmt.Errorf("%v is no time to pause for", d)
+		return fmt.Errorf("the pause must be longer than 0 and at most %v, not %v", maxPause, d)
 	default:
 		return nil
 	}
@@ -71,8 +71,7 @@ func (s *Store) pauseRelay(ctx context.Context, c conn, name string, d time.Dura
 	return affected(ctx, c, s.queries.get("pause_relay"), clean(name), s.interval(d), clean(reason), by)
 }
 
-// ResumeRelay lets dispatchers claim for a relay again, whoever paused it, and says whether it was paused. It is noted in the
-// audit.
+// ResumeRelay ends the pause of a relay, whoever set it, and reports whether there was one. It is recorded in the audit.
 func (s *Store) ResumeRelay(ctx context.Context, name string) (bool, error) {
 	name = clean(name)
 	var n int64
@@ -94,8 +93,7 @@ type relaySubject struct {
 	Relay string `json:"relay"`
 }
 
-// RelayStates lists what the dispatchers share about each relay that has, or had, a rate or a pause, in the order of the
-// names. A relay that is missing is not paused.
+// RelayStates lists the shared state of each relay that has or had a rate or a pause, by name. A relay that is missing is not paused.
 func (s *Store) RelayStates(ctx context.Context) ([]queue.RelayState, error) {
 	type row struct {
 		Name     string

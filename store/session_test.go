@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"database/sql"
 	"fmt"
 	"net/url"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/queue"
+	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
 )
@@ -50,15 +52,14 @@ func TestSessionsThatCannotWriteAreDropped(t *testing.T) {
 			t.Run(driver+" "+name, func(t *testing.T) {
 				t.Parallel()
 				dsn := pgtest.DSN(t)
-				admin, err := postgres.Open(dsn)
-				opened(t, admin, err)
+				admin := opened(t, schema.Postgres)(postgres.Open(dsn))
 				migrated(t, admin)
 				enqueueOne(t, admin, "key")
 				set := `ALTER DATABASE "` + databaseOf(t, dsn) + `" `
 				admin.MustExecContext(t.Context(), set+"SET default_transaction_read_only = on")
 				db := openDriver(t, driver, dsn)
 				db.SetMaxIdleConns(4)
-				s, err := store.New(db)
+				s, err := store.New(db.DB, schema.Postgres)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -94,11 +95,9 @@ func TestSessionsThatCannotWriteAreDropped(t *testing.T) {
 func openDriver(t *testing.T, driver, dsn string) *sqlx.DB {
 	t.Helper()
 	if driver == "postgres" {
-		db, err := postgres.Open(dsn)
-		return opened(t, db, err)
+		return opened(t, schema.Postgres)(postgres.Open(dsn))
 	}
-	db, err := sqlx.Open(driver, dsn)
-	return opened(t, db, err)
+	return opened(t, schema.Postgres)(sql.Open(driver, dsn))
 }
 
 // Outcomes are recorded in a database whose encoding lacks the characters of a relay's words.
@@ -109,12 +108,11 @@ func TestWordsThatTheEncodingLacks(t *testing.T) {
 			t.Run(encoding+" "+driver, func(t *testing.T) {
 				t.Parallel()
 				dsn := pgtest.DSN(t)
-				admin, err := postgres.Open(dsn)
-				opened(t, admin, err)
+				admin := opened(t, schema.Postgres)(postgres.Open(dsn))
 				other := databaseOf(t, dsn) + "_encoded"
 				admin.MustExecContext(t.Context(), fmt.Sprintf(`CREATE DATABASE %q TEMPLATE template0 ENCODING '%s' LC_COLLATE 'C' LC_CTYPE 'C'`, other, encoding))
 				t.Cleanup(func() {
-					if _, err := admin.Exec(fmt.Sprintf(`DROP DATABASE %q WITH (FORCE)`, other)); err != nil { //nolint:noctx // the test is over
+					if _, err := admin.Exec(fmt.Sprintf(`DROP DATABASE %q WITH (FORCE)`, other)); err != nil {
 						t.Error(err)
 					}
 				})

@@ -10,7 +10,7 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// settlementJSON is an [queue.Settlement] as a statement reads it.
+// settlementJSON is a [queue.Settlement] as a statement reads it.
 type settlementJSON struct {
 	refJSON
 	Verb       queue.Outcome `json:"verb"`
@@ -29,13 +29,13 @@ type settlementJSON struct {
 	DurationMS int64         `json:"duration_ms"`
 	Suppress   bool          `json:"suppress"`
 	Owner      string        `json:"owner"`
-	Doubt      *string       `json:"doubt,omitempty"` // the token that may still settle what is uncertain; SQLite only
+	Doubt      *string       `json:"doubt,omitempty"` // token that may still settle an uncertain delivery; SQLite only
 }
 
-// verbReap is the verb that the store itself gives to a lapsed lease.
+// verbReap is the verb of a lapsed lease.
 const verbReap queue.Outcome = "reap"
 
-// stateAfter is where each verb leads.
+// stateAfter returns the state to which a verb leads.
 func stateAfter(v queue.Outcome) (outbox.State, error) {
 	switch v {
 	case queue.Sent:
@@ -55,21 +55,20 @@ func stateAfter(v queue.Outcome) (outbox.State, error) {
 	}
 }
 
-// Settle records the outcomes of attempts under their tokens, all of them or, on an error, none: sending → the state of
-// each verb. Every outcome that was not simply sent also leaves a row in outbox_attempts with its evidence, one with
-// Suppress an entry in the suppression list, and one with a Notice that message; see [Through]. It returns the refs whose
-// deliveries are no longer held under their tokens: for those it changed nothing.
+// Settle records the outcomes of attempts under their tokens: sending → the state of each verb. On an error it records none. An
+// outcome other than sent also leaves a row in outbox_attempts with its evidence. An outcome with Suppress leaves an entry in the
+// suppression list, and one with a Notice enqueues that message; see [Through]. It returns the refs whose deliveries are no longer held
+// under their tokens, for which it changed nothing.
 //
-// An answer that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is still
-// uncertain, the token of the lapsed lease settles it as it would have settled the lease. Once the policy of the message
-// or an operator has resolved the doubt, it changes nothing.
+// An outcome that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is uncertain, the token of
+// the lapsed lease still settles it. Once the policy of the message or an operator has resolved the doubt, it changes nothing.
 //
 // An outcome is recorded in a database of any encoding: if the encoding lacks a character, the words of all outcomes of the call are
 // stored with \uXXXX for every character outside of ASCII. A ProviderID of more than 400 bytes is shortened; [Store.RecordFeedback]
 // finds it all the same.
 //
-// Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call
-// may have taken effect; it may be repeated, and what it then returns as lost was settled. Owner names the dispatcher.
+// Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call may have
+// taken effect. It may be repeated; what it then returns as lost was settled. Owner names the dispatcher.
 func (s *Store) Settle(ctx context.Context, owner string, list []queue.Settlement) (lost []queue.Ref, err error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -189,8 +188,8 @@ func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows [
 	return nil
 }
 
-// settleSQLite settles one after the other, which costs SQLite less than to read a list, and then notes the attempts and
-// suppresses; c is a transaction.
+// settleSQLite settles row by row, which costs SQLite less than reading a list, and then notes the attempts and suppresses. c is a
+// transaction.
 func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON, done map[refJSON]bool) error {
 	var notes, bounced []settlementJSON
 	query := s.queries.get("settle")
@@ -235,8 +234,8 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 	return err
 }
 
-// eachRow calls fn for each row, with a context that does not end: a driver that has to watch for its end takes longer for that
-// than SQLite for the row. The end is looked for in between.
+// eachRow calls fn for each row, with a context that does not end: watching for the end takes a driver longer than the row takes
+// SQLite. The end of ctx is checked between two rows.
 func eachRow[T any](ctx context.Context, rows []T, fn func(ctx context.Context, row T) error) error {
 	detached := context.WithoutCancel(ctx)
 	for _, r := range rows {

@@ -11,23 +11,23 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// ShapeAges are the bounds between the columns of a [Shape]: the first column holds what is younger than the first bound, the
-// last one what is older than the last.
+// ShapeAges are the bounds between the columns of a [Shape]. The first column counts what is younger than the first bound, the last
+// one what is older than the last bound.
 var ShapeAges = [...]time.Duration{
 	5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 40 * time.Minute, 80 * time.Minute, 160 * time.Minute,
 	320 * time.Minute, 640 * time.Minute, 1280 * time.Minute,
 }
 
-// Shape says for one domain how many deliveries are how old, since they were enqueued.
+// Shape counts the deliveries of one domain by their age since they were enqueued.
 type Shape struct {
 	Domain string
 	Total  int64
 	Ages   [len(ShapeAges) + 1]int64
 }
 
-// Shape divides the deliveries that the filter selects and that are not finished by the domain of their recipient and by
-// their age, the domain with the most deliveries first. It shows at a glance which receiver has stopped taking mail, and
-// since when. It reads every delivery that it counts.
+// Shape counts the unfinished deliveries that the filter selects, by the domain of their recipient and by their age. The domain with
+// the most deliveries comes first. It shows which receiver has stopped taking mail, and since when. It reads every delivery that it
+// counts.
 func (s *Store) Shape(ctx context.Context, f Filter) ([]Shape, error) {
 	p, err := f.predicate(s.dialect)
 	if err != nil {

@@ -8,17 +8,17 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// Stats says how much is where.
+// Stats counts the deliveries of a queue.
 type Stats struct {
-	// Counts has one entry for each route and state that holds a delivery. Of the states that More names, which are terminal,
-	// only the newest [CountedAtMost] deliveries were counted: there are more.
+	// Counts has one entry for each route and state with deliveries. More names the terminal states of which only the newest
+	// [CountedAtMost] deliveries were counted.
 	Counts []Count
 	More   []outbox.State
-	// Due, Scheduled and Deferred divide what is queued: due now, for later, and for later after an attempt.
+	// Due, Scheduled and Deferred count the queued deliveries: due now, due later, and due later after an attempt.
 	Due, Scheduled, Deferred int64
-	// OldestDue is the earliest due time of what is queued, zero when nothing is.
+	// OldestDue is the earliest due time of a queued delivery, zero for none.
 	OldestDue time.Time
-	// Minutes says what was finished in the last minutes: Minutes[0] is the last one.
+	// Minutes counts what finished in each of the last minutes. Minutes[0] is the last one.
 	Minutes [5]Minute
 	// Paused lists the routes that an operator holds back.
 	Paused []Pause
@@ -27,7 +27,7 @@ type Stats struct {
 // CountedAtMost is how many finished deliveries of each state [Store.Stats] counts.
 const CountedAtMost = 10_000
 
-// Minute is what was finished in a minute: sent, or given up in any way.
+// Minute counts the deliveries that finished in a minute: sent, or given up in any way.
 type Minute struct {
 	Sent, Unsent int64
 }
@@ -39,7 +39,7 @@ type Count struct {
 	Deliveries int64
 }
 
-// Pause is a route that is held back, since when, by whom and why.
+// Pause is a paused route.
 type Pause struct {
 	Route  string
 	Since  time.Time
@@ -47,8 +47,8 @@ type Pause struct {
 	Reason string
 }
 
-// Stats says how the queue does. It costs as much as there is to do, whatever has been done: what is finished is counted only
-// up to [CountedAtMost].
+// Stats counts the deliveries of the queue. Its cost grows with the unfinished deliveries. Of each terminal state it counts at most
+// [CountedAtMost].
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var st Stats
 	err := func() (err error) {
@@ -85,7 +85,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
-// counts asks for one more than it tells, to know whether there are more.
+// counts counts one more than it returns, to learn whether there are more.
 func (s *Store) counts(ctx context.Context) (counts []Count, more []outbox.State, err error) {
 	if counts, err = collect[Count](ctx, s.db, s.queries.get("counts"), CountedAtMost+1); err != nil {
 		return nil, nil, err
@@ -109,7 +109,7 @@ func (s *Store) counts(ctx context.Context) (counts []Count, more []outbox.State
 	return counts, more, nil
 }
 
-// minutes counts what was finished lately.
+// minutes counts what finished lately.
 func (s *Store) minutes(ctx context.Context) (minutes [5]Minute, err error) {
 	type row struct {
 		Ago        int
@@ -135,8 +135,8 @@ func (s *Store) minutes(ctx context.Context) (minutes [5]Minute, err error) {
 	return minutes, nil
 }
 
-// Pause holds a route back: its deliveries are not claimed until [Store.Resume]; those that are being sent go on. Pausing
-// a route again changes the reason.
+// Pause keeps the deliveries of a route from being claimed until [Store.Resume]. Those that are being sent go on. Pausing a route again
+// changes the reason.
 func (s *Store) Pause(ctx context.Context, route, reason string) error {
 	if route == "" {
 		return errors.New("pause: no route given")
@@ -155,7 +155,7 @@ func (s *Store) Pause(ctx context.Context, route, reason string) error {
 	return nil
 }
 
-// Resume lets a paused route go on, and says whether it was paused.
+// Resume ends the pause of a route and reports whether there was one.
 func (s *Store) Resume(ctx context.Context, route string) (bool, error) {
 	route = clean(route)
 	var n int64

@@ -1,13 +1,14 @@
 // Package store keeps the deliveries of outbox in SQLite or PostgreSQL and moves them from state to state.
 //
-// What a dispatcher holds is a lease: a token that is new at every claim, and a time by the clock of the database. Every
-// write that a holder makes names its token in the statement, so that a holder whose lease lapsed and went to another
-// changes nothing; what such a call did not change it returns, and the caller must not act on it. The clock of the
-// application is never asked.
+// A dispatcher holds leases. A lease has a token that is new at every claim, and an end by the clock of the database. Every write
+// of a holder names the token, so a holder whose lease went to another changes nothing. The call returns the refs that it did not
+// change, and the caller must not act on them. The clock of the application is never asked.
 //
-// The verbs of operators ([Store.Requeue], [Store.Cancel], [Store.Purge] …) take the same [Filter] as [Store.List] and
-// translate it to the same predicate: what was listed is what changes. They work in batches, are noted in outbox_actions,
-// and may be interrupted between two batches.
+// No row can make a claim fail. A message that cannot be read is held, with the reason.
+//
+// The verbs of operators ([Store.Requeue], [Store.Cancel], [Store.Purge] and others) take the same [Filter] as [Store.List] and
+// translate it to the same predicate: they change what List lists. They work in batches and may be interrupted between two of
+// them. Each is recorded in outbox_actions.
 //
 // A Store is safe for concurrent use, by any number of goroutines and processes.
 package store
@@ -36,15 +37,15 @@ type Store struct {
 	dialect schema.Dialect
 	queries queries
 	actor   string
-	schema  string         // of PostgreSQL, "" is where the search path leads
-	outbox  *outbox.Outbox // through which the store itself enqueues
-	claims  sync.Map       // *atomic.Uint64 by relay and routes: counts them, so that each priority has its turn
+	schema  string         // of PostgreSQL; "" means the search path
+	outbox  *outbox.Outbox // enqueues the messages of the store itself
+	claims  sync.Map       // *atomic.Uint64 by relay and routes: the number of claims, for the turns of the priorities
 }
 
 // Option changes a default of [New].
 type Option func(*Store) error
 
-// Actor names who is behind the operator verbs in the audit. Defaults to the user and host of the process.
+// Actor is the name that the audit gives for the verbs of operators. Defaults to the user and host of the process.
 func Actor(name string) Option {
 	return func(s *Store) error {
 		if name == "" {
@@ -55,12 +56,12 @@ func Actor(name string) Option {
 	}
 }
 
-// Schema names the schema of PostgreSQL that holds the tables, as [schema.In] does for migrations. Statements name it themselves and
-// set nothing on the connection. On SQLite, which has no schemas, it is an error. Defaults to the search path of the connection.
+// Schema names the PostgreSQL schema that holds the tables, as [schema.In] does for migrations. Statements name it themselves, so
+// nothing is set on the connection. It is an error on SQLite. Defaults to the search path of the connection.
 func Schema(name string) Option {
 	return func(s *Store) error {
 		if s.dialect == schema.SQLite {
-			return errors.New("SQLite has no schemas: leave store.Schema away")
+			return errors.New("SQLite has no schemas: remove store.Schema")
 		}
 		s.schema = name
 		return pgschema.Check(name)
@@ -70,10 +71,9 @@ func Schema(name string) Option {
 // New returns a Store for a pool of the application's own: of modernc.org/sqlite or mattn/go-sqlite3 with [schema.SQLite], of
 // lib/pq or pgx/stdlib with [schema.Postgres]. It does not touch the database; see [Store.Check].
 //
-// A dispatcher uses three connections and more at once, each for a moment. The pools that store/sqlite and store/postgres open keep
-// them; of a pool of your own, raise SetMaxIdleConns to 8 or more, for database/sql keeps two and opens the others anew for every call.
-// On SQLite a batch of outcomes is recorded row by row, by a statement that the connections of store/sqlite compile once; others
-// compile it for each row.
+// A dispatcher uses three or more connections at once, each for a moment. database/sql keeps two idle ones and opens further ones anew
+// for every call. Set SetMaxIdleConns of your own pool to 8 or more; store/sqlite and store/postgres do. On SQLite a batch of outcomes
+// is recorded row by row. A connection of store/sqlite compiles the statement once, other connections compile it for each row.
 func New(db *sql.DB, d schema.Dialect, opts ...Option) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("store: no database given")
@@ -105,7 +105,7 @@ func New(db *sql.DB, d schema.Dialect, opts ...Option) (*Store, error) {
 // qualify prefixes table names with the store's schema.
 func (s *Store) qualify(statement string) string { return pgschema.Qualify(statement, s.schema) }
 
-// processName is who acts unless [Actor] says otherwise.
+// processName is the default of [Actor].
 func processName() string {
 	name := "unknown"
 	if u, err := user.Current(); err == nil {
@@ -117,10 +117,10 @@ func processName() string {
 	return name
 }
 
-// Dialect says which database is behind the store.
+// Dialect returns the dialect of the database.
 func (s *Store) Dialect() schema.Dialect { return s.dialect }
 
-// Check returns nil when the database can be reached and its tables are those that this program knows; see [schema.Check].
+// Check returns nil if the database answers and its tables are of the version that this program knows; see [schema.Check].
 func (s *Store) Check(ctx context.Context) error {
 	var opts []schema.Option
 	if s.schema != "" {
@@ -129,19 +129,18 @@ func (s *Store) Check(ctx context.Context) error {
 	return schema.Check(ctx, s.db.DB, s.dialect, opts...)
 }
 
-// conn is what a statement runs on: the pool, or a transaction.
+// conn runs statements: it is the pool or a transaction.
 type conn interface {
 	sqlx.QueryerContext
 	sqlx.ExecerContext
 }
 
-// conflicts is how often a statement is repeated because another stood in its way.
+// conflicts is how often a statement is tried that another transaction breaks off.
 const conflicts = 5
 
-// atomically runs fn in one transaction and commits it unless fn fails. Everything that changes more than one table goes
-// through here. When PostgreSQL breaks the transaction off in favour of another, or because of a time limit that the role
-// or the database has, all of it is repeated, without such limits: they are meant for the application's queries, and what
-// was sent must be recorded.
+// atomically runs fn in one transaction and commits it unless fn fails. Every change of more than one table goes through it.
+// PostgreSQL may break the transaction off in favour of another, or because of a time limit of the role or the database. Then all of
+// it is repeated without time limits: they are meant for the application's queries, and an outcome must be recorded.
 func (s *Store) atomically(ctx context.Context, fn func(c conn) error) error {
 	if s.dialect == schema.SQLite {
 		return s.immediately(ctx, fn)
@@ -158,8 +157,8 @@ func (s *Store) atomically(ctx context.Context, fn func(c conn) error) error {
 	return err
 }
 
-// committed runs fn in a transaction of PostgreSQL. It is READ COMMITTED whatever the default of the database, because
-// the statements lock the rows that they mean and would only fail to serialise.
+// committed runs fn in a transaction of PostgreSQL. It is READ COMMITTED whatever the default of the database: the statements lock
+// their rows, and would fail to serialise at a stricter level.
 func (s *Store) committed(ctx context.Context, fn func(c conn) error) error {
 	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
@@ -172,8 +171,8 @@ func (s *Store) committed(ctx context.Context, fn func(c conn) error) error {
 	return tx.Commit()
 }
 
-// immediately runs fn in a transaction of SQLite that takes the write lock at once: one that began by reading could not
-// wait for another writer (SQLITE_BUSY_SNAPSHOT).
+// immediately runs fn in a transaction of SQLite that takes the write lock at once. A transaction that begins by reading cannot wait
+// for another writer (SQLITE_BUSY_SNAPSHOT).
 func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err error) {
 	c, err := s.db.Connx(ctx)
 	if err != nil {
@@ -181,8 +180,8 @@ func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err err
 	}
 	defer func() { _ = c.Close() }()
 	if _, err := c.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		// Drivers say so, too, when it took effect and ctx ended meanwhile. The lock must not go back to the pool. Where there is
-		// no transaction this fails, and does no harm.
+		// A driver also fails if ctx ended after the lock was taken. The lock must not go back to the pool. Without a transaction the
+		// ROLLBACK fails and does no harm.
 		_, _ = c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		return err
 	}
@@ -202,10 +201,9 @@ func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err err
 	return err
 }
 
-// change runs one statement that changes rows, and returns what it says of them. On SQLite it runs in a transaction,
-// whose begin is where writers wait for one another. On PostgreSQL it needs none around it, which saves two round trips;
-// where the default of the database is a stricter isolation than READ COMMITTED, or has a time limit, the statement may fail
-// for that, and is repeated in a transaction.
+// change runs one statement that changes rows, and returns the rows that it answers. On SQLite it runs in a transaction, because
+// writers wait for one another when they begin. On PostgreSQL it runs by itself, which saves two round trips. If the isolation or a time
+// limit of the database breaks it off, it is repeated in a transaction.
 func change[T any](ctx context.Context, s *Store, name string, args ...any) (list []T, err error) {
 	query := s.queries.get(name)
 	if s.dialect == schema.Postgres {
@@ -220,7 +218,7 @@ func change[T any](ctx context.Context, s *Store, name string, args ...any) (lis
 	return list, err
 }
 
-// conflict says whether PostgreSQL broke a statement off in favour of another, or because of a time limit that is not the
+// conflict reports whether PostgreSQL broke a statement off in favour of another, or because of a time limit that is not the
 // caller's. Nothing was changed then.
 func conflict(ctx context.Context, err error) bool {
 	switch sqlstate.Of(err) {

@@ -11,26 +11,26 @@ import (
 	"github.com/outboxmail/outbox/internal/letter"
 )
 
-// Suppression is an address that gets no mail: a delivery to it that is claimed becomes suppressed instead of being sent.
+// Suppression is an address that gets no mail: a claimed delivery to it becomes suppressed instead of being sent.
 type Suppression struct {
-	// Address is the recipient, an international domain in either form. It is kept in lower case and with the domain in its ASCII
-	// form. The letter case of ASCII does not matter; of other letters before the @, SQLite knows none.
+	// Address is the recipient. An international domain may have either form and is stored in ASCII. The address is stored in lower case.
+	// SQLite ignores only the case of ASCII before the @.
 	Address string
-	// Reason is told with every delivery that is suppressed. Source says where the entry comes from: "operator" (the
-	// default), "bounce", "complaint" …
+	// Reason is recorded with every suppressed delivery. Source is the origin of the entry, such as "bounce" or "complaint". Defaults to
+	// "operator".
 	Reason, Source string
 	// MessageID is the message that led to the entry, empty for none.
 	MessageID outbox.ID
-	// CreatedAt is when the address was first put on the list, by the clock of the database. It is not read by Suppress.
+	// CreatedAt is when the address was first put on the list, by the clock of the database. Suppress ignores it.
 	CreatedAt time.Time
 }
 
 // suppressBatch is how many addresses share a transaction.
 const suppressBatch = 500
 
-// Suppress puts addresses on the suppression list. One that is there already keeps its time and gets the new reason. It
-// returns how many were written, also beside an error: it works in batches, and what was written before stays. An entry
-// that is no address is refused before anything is written.
+// Suppress puts addresses on the suppression list and returns how many it wrote. An address that is there already keeps its time and
+// gets the new reason. It works in batches: on an error the entries written so far are kept. An entry that is no address is refused
+// before anything is written.
 func (s *Store) Suppress(ctx context.Context, list ...Suppression) (int64, error) {
 	for i, e := range list {
 		if err := checkAddress(e.Address); err != nil {
@@ -55,8 +55,8 @@ func (s *Store) Suppress(ctx context.Context, list ...Suppression) (int64, error
 	})
 }
 
-// Unsuppress takes addresses off the suppression list and returns how many were on it. Deliveries that were suppressed
-// stay so until they are requeued.
+// Unsuppress takes addresses off the suppression list and returns how many were on it. Suppressed deliveries stay suppressed until they
+// are requeued.
 func (s *Store) Unsuppress(ctx context.Context, addresses ...string) (int64, error) {
 	for _, address := range addresses {
 		if err := checkAddress(address); err != nil {
@@ -72,7 +72,7 @@ func (s *Store) Unsuppress(ctx context.Context, addresses ...string) (int64, err
 	})
 }
 
-// checkAddress refuses what cannot be a recipient.
+// checkAddress refuses text that cannot be a recipient.
 func checkAddress(address string) error {
 	local, domain, ok := cutLast(address, "@")
 	quoted := strings.HasPrefix(local, `"`) // then it may hold almost anything (RFC 5321 §4.1.2)
@@ -83,7 +83,7 @@ func checkAddress(address string) error {
 	return nil
 }
 
-// canonicalAddress returns an address in the form in which deliveries have it. One that no delivery can have stays as it is.
+// canonicalAddress returns an address in the form that deliveries have. Text that is no address stays as it is.
 func canonicalAddress(address string) string {
 	if m, err := letter.ParseMailbox(address); err == nil {
 		return m.Addr
@@ -99,7 +99,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// eachAddress changes n addresses, a batch in each transaction, and notes once what was done.
+// eachAddress changes n addresses, a batch in each transaction, and records one action.
 func (s *Store) eachAddress(
 	ctx context.Context, verb string, subject Filter, n int, change func(c conn, i int) (int64, error),
 ) (int64, error) {

@@ -13,9 +13,9 @@ import (
 	"github.com/outboxmail/outbox/internal/textfile"
 )
 
-// LineError says what is wrong with a line of a file. The lines after it are read all the same.
+// LineError is the error of one line of a file. Reading goes on with the next line.
 type LineError struct {
-	// Line is where it begins, counted from 1, and Last where it ends: a quote that is not closed may take many.
+	// Line is the first line, counted from 1, and Last the last one: an open quote may take many.
 	Line, Last int
 	Err        error
 }
@@ -41,13 +41,12 @@ var columnNames = map[string][]string{
 	"source":  {"source", "type", "origin", "suppression_reason", "suppressionreason"},
 }
 
-// ReadSuppressions reads a suppression list from CSV (RFC 4180) for [Store.Suppress]: address, reason and source, of which the
-// last two may be missing. Where the first line names columns, as the exports of providers do, these are found by their names, in
-// any order, and others are passed over; there must be one of addresses. Addresses come in the form in which deliveries have
-// them. Blank lines are passed over.
+// ReadSuppressions reads a suppression list from CSV (RFC 4180) for [Store.Suppress]: address, reason and source. The last two may be
+// missing. If the first line names columns, as the exports of providers do, the columns are found by their names in any order, and
+// unknown ones are ignored. One of them must hold addresses. Addresses get the form that deliveries have. Blank lines are ignored.
 //
-// A line that cannot be read is a [*LineError] in the sequence, which then goes on. Any other error ends it: [ErrNoAddresses] where
-// the first line names columns but none of addresses, or what the reader said.
+// A line that cannot be read is a [*LineError], and the sequence goes on. Any other error ends it: [ErrNoAddresses], or the error of
+// the reader.
 func ReadSuppressions(r io.Reader) iter.Seq2[Suppression, error] {
 	return func(yield func(Suppression, error) bool) {
 		lines := csv.NewReader(textfile.NewReader(r))

@@ -13,9 +13,9 @@ const (
 	DeadlockDetected     = "40P01"
 	LockNotAvailable     = "55P03"
 	QueryCanceled        = "57014"
-	// Among other reasons: the server is a standby, or a kept plan is of an older schema.
+	// FeatureNotSupported has several causes: the server is a standby, or a kept plan is of an older schema.
 	FeatureNotSupported = "0A000"
-	// The encoding of the database lacks a character.
+	// CharacterNotInRepertoire and UntranslatableCharacter say that the encoding of the database lacks a character.
 	CharacterNotInRepertoire = "22021"
 	UntranslatableCharacter  = "22P05"
 	AdminShutdown            = "57P01"

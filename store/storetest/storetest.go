@@ -69,11 +69,11 @@ func topics() []topic {
 // Option changes how [Run] runs.
 type Option func(*world)
 
-// Schema keeps the tables in a schema of PostgreSQL, as [store.Schema] does. Defaults to where the search path leads.
+// Schema keeps the tables in a schema of PostgreSQL, as [store.Schema] does. Defaults to the search path.
 func Schema(name string) Option { return func(w *world) { w.schema = name } }
 
-// Run checks every rule on databases of a dialect. It calls open once for each topic, more than once at a time: open returns an empty database that
-// nobody else uses, and closes and removes it when its test ends. Run creates the tables.
+// Run checks every rule on databases of a dialect. It calls open once for each topic, several times at once. Open returns an empty
+// database that nobody else uses, and closes and removes it when its test ends. Run creates the tables.
 func Run(t *testing.T, d schema.Dialect, open func(t *testing.T) *sql.DB, opts ...Option) {
 	t.Helper()
 	newWorld := func(t *testing.T, says string, db *sql.DB) *world {
