@@ -134,6 +134,7 @@ func (m *model) reap() (report queue.ReapReport) {
 			if d.class != "ambiguous" { // an older doubt stays
 				d.class, d.relay = "unreachable", ""
 			}
+			d.attempts = max(0, d.attempts-1) // no relay has refused anything
 			d.end(outbox.StateQueued)
 			report.Requeued++
 		}

@@ -18,7 +18,8 @@ const reapBatch = 500
 // answer while the doubt lasts.
 const DoubtDelay = 10 * time.Second
 
-// Reap does three things whose time has come. It takes lapsed leases back: sending → queued, or uncertain behind the fence. It queues
+// Reap does three things whose time has come. It takes lapsed leases back: sending → queued, or uncertain behind the fence. An
+// attempt that lapsed before the fence is not counted, because no relay has refused the message. It queues
 // uncertain deliveries again if their message says [outbox.Resend] and their delay is over, which is that of their settlement or
 // [DoubtDelay]. It expires deliveries past their deadline.
 //
@@ -112,6 +113,7 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 				j.Relay, j.Doubt, j.Delay = optional(l.Relay), optional(l.Token), s.interval(DoubtDelay)
 				uncertain++
 			} else {
+				j.Uncounted = true // no relay has refused anything
 				requeued++
 			}
 			list[i] = j

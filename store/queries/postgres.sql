@@ -182,9 +182,9 @@ ON CONFLICT (message_id, seq, event_id) DO NOTHING
 RETURNING message_id AS id, seq, event_id;
 
 -- name: reap_lapsed
--- $1 rows at most, $2 seconds until doubt may be resolved by its policy. A lease that lapsed after its stage was committed leaves
--- a message in doubt with the relay that the stage names, any other goes back. Who held the lease may still know the answer. An older
--- doubt stays with its relay: an attempt that sent nothing does not resolve it.
+-- $1 rows at most, $2 seconds until doubt may be resolved by its policy. A lease that lapsed behind its fence leaves a message in doubt
+-- with the relay that the fence names. Any other goes back, and its attempt is not counted: no relay has refused anything. The holder of
+-- the lease may still know the answer. An older doubt stays with its relay, because an attempt that sent nothing does not resolve it.
 WITH lapsed AS MATERIALIZED (
   SELECT message_id, seq, stage, lease_owner, lease_until FROM outbox_deliveries
   WHERE state = 'sending' AND lease_until <= now() LIMIT $1
@@ -192,6 +192,7 @@ WITH lapsed AS MATERIALIZED (
 ), reaped AS (
   UPDATE outbox_deliveries d
   SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0,
+      attempts = d.attempts - CASE WHEN lapsed.stage = 0 AND d.attempts > 0 THEN 1 ELSE 0 END,
       due_at = CASE WHEN lapsed.stage = 1 THEN now() + make_interval(secs => $2::float8) ELSE now() END,
       doubt_token = CASE WHEN lapsed.stage = 1 THEN d.lease_token END, lease_token = NULL, lease_until = NULL, lease_owner = NULL,
       class = CASE WHEN lapsed.stage = 1 OR d.class = 'ambiguous' THEN 'ambiguous' ELSE 'unreachable' END,
@@ -203,7 +204,7 @@ WITH lapsed AS MATERIALIZED (
   RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, lapsed.stage, lapsed.lease_owner, lapsed.lease_until
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, reply)
-  SELECT message_id, seq, attempts, 'reap', lease_until, 0, lease_owner, relay, CASE WHEN stage = 1 THEN 'dot' END, class, reply FROM reaped
+  SELECT message_id, seq, attempts + CASE WHEN stage = 0 THEN 1 ELSE 0 END, 'reap', lease_until, 0, lease_owner, relay, CASE WHEN stage = 1 THEN 'dot' END, class, reply FROM reaped
 )
 SELECT count(*) FILTER (WHERE state = 'queued') AS requeued, count(*) FILTER (WHERE state = 'uncertain') AS uncertain FROM reaped;
 

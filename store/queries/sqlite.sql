@@ -157,8 +157,8 @@ SELECT d.message_id, d.seq, d.attempts + (value ->> 'uncounted'), value ->> 'ver
 FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'id' AND d.seq = value ->> 'seq';
 
 -- name: lapsed
--- $1 rows at most. Read and settled in one transaction, so that no holder renews in between. A lease that lapsed after its
--- stage was committed leaves a message in doubt with the relay that the stage names, any other goes back.
+-- $1 rows at most. Read and settled in one transaction, so that no holder renews in between. A lease that lapsed behind its fence
+-- leaves a message in doubt with the relay that the fence names, any other goes back.
 SELECT message_id AS id, seq, lease_token AS token, stage, lease_owner AS owner, coalesce(relay, '') AS relay,
        coalesce(class, '') AS class
 FROM outbox_deliveries WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') LIMIT $1;

@@ -15,15 +15,31 @@ func reapRules() []rule {
 			w.enqueue(mail(expiring))
 			w.unchanged(func() { want(w, "report", w.reap(), queue.ReapReport{}) })
 		}},
-		{"stage-0", "A lease that lapsed before the point of no return leaves its delivery queued and due now, its attempt counted.",
+		{"stage-0", "A lease that lapsed before the point of no return leaves its delivery queued and due now, its attempt not counted.",
 			func(w *world) {
 				c := w.leased()
 				w.lapse(c.ID)
 				want(w, "report", w.reap(), queue.ReapReport{Requeued: 1})
 				d := w.one(c.ID)
 				want(w, "state", d.State, outbox.StateQueued)
-				want(w, "attempts", d.Attempts, 1)
-				want(w, "attempt of the next claim", w.claimOne().Deliveries[0].Attempt, 2)
+				want(w, "attempts", d.Attempts, 0)
+				want(w, "attempt of the next claim", w.claimOne().Deliveries[0].Attempt, 1)
+			}},
+		{"lapses-are-no-refusals", "However often a lease lapses before anything is sent, the first refusal is the first attempt that counts.",
+			func(w *world) {
+				id := w.enqueue(mail())
+				for range 6 {
+					w.claimOne()
+					w.lapse(id)
+					want(w, "report", w.reap(), queue.ReapReport{Requeued: 1})
+				}
+				c := w.claimOne()
+				want(w, "attempt", c.Deliveries[0].Attempt, 1)
+				w.settle(c, queue.Deferred, evidence(refusal()))
+				want(w, "attempts", w.one(id).Attempts, 1)
+				m := w.get(id)
+				want(w, "attempts in the history", len(m.Attempts), 7)
+				want(w, "the number of the first lapse", m.Attempts[0].Attempt, 1)
 			}},
 		{"stage-0-hold", "The policy for uncertain outcomes does not matter before the point of no return.", func(w *world) {
 			c := w.leased(holding)
