@@ -85,7 +85,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
-// counts counts one more than it returns, to learn whether there are more.
+// counts asks for one delivery more than it returns, to learn whether there are more.
 func (s *Store) counts(ctx context.Context) (counts []Count, more []outbox.State, err error) {
 	if counts, err = collect[Count](ctx, s.db, s.queries.get("counts"), CountedAtMost+1); err != nil {
 		return nil, nil, err

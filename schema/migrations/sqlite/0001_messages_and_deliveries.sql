@@ -21,8 +21,8 @@ CREATE TABLE outbox_messages (
   not_before      TEXT    CHECK (not_before >= '1970' AND not_before IS strftime('%Y-%m-%dT%H:%M:%fZ', not_before)),
   expires_at      TEXT    CHECK (expires_at >= '1970' AND expires_at IS strftime('%Y-%m-%dT%H:%M:%fZ', expires_at)),
   on_uncertain    TEXT    NOT NULL DEFAULT 'resend' CHECK (on_uncertain IN ('resend', 'hold')),
-  tags            TEXT    CHECK (json_valid(tags) AND json_type(tags) = 'array'),             -- of strings
-  metadata        TEXT    CHECK (json_valid(metadata) AND json_type(metadata) = 'object'),    -- of strings
+  tags            TEXT    CHECK (tags IS NULL OR json_valid(tags) AND json_type(tags) = 'array'), -- of strings
+  metadata        TEXT    CHECK (metadata IS NULL OR json_valid(metadata) AND json_type(metadata) = 'object'), -- of strings
   trace_parent    TEXT,
   created_at      TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
                           CHECK (created_at >= '1970' AND created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at)),
