@@ -83,7 +83,7 @@ type Message struct {
 	// a Raw message without From to the author in its header.
 	EnvelopeFrom string
 	// Key makes enqueueing idempotent: while a message with the same key is kept, another is not stored. A message of which every
-	// delivery was cancelled gives its key back. Up to 255 bytes of text. Defaults to none.
+	// delivery was cancelled gives its key back and is stored without it. Up to 255 bytes of text. Defaults to none.
 	Key string
 	// Route names the way out, which the dispatcher maps to relays: letters, digits, '.', '_' and '-', up to 63 bytes.
 	// Defaults to [DefaultRoute].

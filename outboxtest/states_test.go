@@ -107,15 +107,18 @@ func TestEveryStateIsMatched(t *testing.T) {
 			}},
 		} {
 			msg := reminder(0)
-			msg.NotBefore, msg.Key = time.Time{}, string(test.state)
+			msg.NotBefore, msg.Key, msg.Metadata = time.Time{}, string(test.state), map[string]string{"state": string(test.state)}
 			if test.msg != nil {
 				test.msg(msg)
 			}
 			test.before(enqueue(t, db, msg))
 			outboxtest.Deliver(t, queue, relay)
 			m := outboxtest.RequireEnqueued(t, db, outboxtest.Match{State: test.state})
-			if m.Key != string(test.state) {
-				t.Errorf("state %s fits the message %s", test.state, m.Key)
+			if m.Metadata["state"] != string(test.state) {
+				t.Errorf("state %s fits the message of %s", test.state, m.Metadata["state"])
+			}
+			if freed := test.state == outbox.StateCancelled; (m.Key == "") != freed {
+				t.Errorf("state %s: the key is %q", test.state, m.Key)
 			}
 			relay.Reset()
 		}
