@@ -61,7 +61,7 @@ func checkPause(name string, d time.Duration) error {
 	case name == "":
 		return errors.New("no relay given")
 	case d <= 0 || d > maxPause:
-		return fmt.Errorf("the pause must be longer than 0 and at most %v, not %v", maxPause, d)
+		return fmt.Errorf("%v is no time to pause for: give more than 0 and at most %v", d, maxPause)
 	default:
 		return nil
 	}
