@@ -306,7 +306,7 @@ func TestReadSuppressions(t *testing.T) {
 		"mark and quotes":  {"\ufeff\"reason\",\"email\"\ngone,a@example.org\n", "a@example.org|gone|"},
 		"UTF-16":           {"\xff\xfea\x00@\x00b\x00", "read the suppression list: the text is in UTF-16 (little-endian): save it as UTF-8"},
 		"mark alone":       {"\ufeff", ""},
-		"less than a mark": {"\xef\xbb", `line 1: address "\xef\xbb" has no @`},
+		"less than a mark": {"\xef\xbb", `line 1: address "\xef\xbb": there is no @`},
 		"header in another order": {
 			"source,reason,recipient\nbounce,\"gone, for good\",a@example.org\n", "a@example.org|gone, for good|bounce",
 		},
@@ -314,10 +314,10 @@ func TestReadSuppressions(t *testing.T) {
 		"no header at all": {"a@example.org,email\n", "a@example.org|email|"},
 		"bad lines": {
 			"a@example.org\nnobody\nb@example.org,1,2,3\nx\"y@example.org\nc@bücher.example\n",
-			`a@example.org|| line 2: address "nobody" has no @ line 3: there are 4 fields, more than address, reason and source ` +
+			`a@example.org|| line 2: address "nobody": there is no @ line 3: there are 4 fields, more than address, reason and source ` +
 				`line 4: bare " in non-quoted-field c@xn--bcher-kva.example||`,
 		},
-		"line numbers": {"a@example.org,\"two\nlines\"\nnobody\n", "a@example.org|two\nlines| line 3: address \"nobody\" has no @"},
+		"line numbers": {"a@example.org,\"two\nlines\"\nnobody\n", "a@example.org|two\nlines| line 3: address \"nobody\": there is no @"},
 		"no addresses": {"reason\ngone\n", "line 1: the header names no column of addresses"},
 		"hostile":      {"\"a@example.org\nb@example.org\n", "lines 1 to 2: extraneous or missing \" in quoted-field"},
 	} {
