@@ -32,10 +32,13 @@ var (
 	tokenMechanisms = []string{"OAUTHBEARER", "XOAUTH2"}
 )
 
+// external is the mechanism that logs in by the client's certificate. It is used only when it is pinned.
+const external = "EXTERNAL"
+
 // authenticate does AUTH. A mechanism that the server offers and then refuses as such is followed by the next one, under TLS
 // only. Wrong credentials never are.
 func (s *session) authenticate(ctx context.Context) (Reply, *Error) {
-	if s.tls == nil && !s.relay.loopback && !s.relay.ClearAuth {
+	if s.tls == nil && (!s.relay.loopback || s.relay.Auth == external) && !s.relay.ClearAuth {
 		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig,
 			Err:  errors.New("the connection is not encrypted: credentials are not sent in clear"),
 			Hint: "use TLS; clear-auth=true allows it nevertheless"}
@@ -176,7 +179,7 @@ func (s *session) chooseMechanism() (string, error) {
 
 // knownMechanism tells whether name can be pinned.
 func knownMechanism(name string) bool {
-	return slices.Contains(passwordMechanisms, name) || slices.Contains(tokenMechanisms, name)
+	return slices.Contains(passwordMechanisms, name) || slices.Contains(tokenMechanisms, name) || name == external
 }
 
 func (s *session) newMechanism(name string) (mechanism, error) {
@@ -190,6 +193,8 @@ func (s *session) newMechanism(name string) (mechanism, error) {
 		return &plain{user: user, password: password}, nil
 	case "LOGIN":
 		return &login{answers: []string{user, password}}, nil
+	case external:
+		return &identity{user: user}, nil
 	case "CRAM-MD5":
 		return &cramMD5{user: user, password: password}, nil
 	case "XOAUTH2":

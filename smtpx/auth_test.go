@@ -3,9 +3,11 @@ package smtpx_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -328,6 +330,45 @@ func TestRefusedMechanisms(t *testing.T) {
 			if !errors.As(err, &e) || e.Mechanism != "SCRAM-SHA-256" || !strings.Contains(err.Error(), "SCRAM-SHA-256") {
 				t.Errorf("%s: error %v", reply, err)
 			}
+		}
+	}
+}
+
+// EXTERNAL logs in by the certificate, with or without a user, and needs one.
+func TestExternal(t *testing.T) {
+	chain, _ := smtptest.Certificate(t, "client.example.com")
+	cert, err := tls.X509KeyPair(pem.EncodeToMemory(chain[1]), pem.EncodeToMemory(chain[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for user, want := range map[string]string{"": "AUTH EXTERNAL =", "app": "AUTH EXTERNAL YXBw"} {
+		var mu sync.Mutex
+		var said string
+		srv := smtptest.New(t, smtptest.Config{TLS: smtptest.ImplicitTLS, ClientCertificates: true, Extensions: []string{"AUTH EXTERNAL PLAIN"},
+			Hook: func(_ context.Context, e smtptest.Event) smtptest.Action {
+				if !strings.HasPrefix(e.Line, "AUTH") {
+					return smtptest.Action{}
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				said = e.Line
+				return smtptest.Action{Reply: "235 2.7.0 ok"}
+			}})
+		client := open(t, srv.URLFor(user, "", "auth=external"), func(c *smtpx.Config) {
+			c.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+		})
+		report, err := client.Probe(testContext(t))
+		mu.Lock()
+		if err != nil || report.Mechanism != "EXTERNAL" || said != want {
+			t.Errorf("%q: %+v, %v; said %q", user, report, err, said)
+		}
+		mu.Unlock()
+	}
+	for _, url := range []string{"smtps://relay.example.com?auth=external", "smtps://u:p@relay.example.com?auth=external",
+		"smtp://relay.example.com?auth=external&tls=none"} {
+		if client, err := smtpx.Open(url); err == nil {
+			client.Close()
+			t.Errorf("%s was opened", url)
 		}
 	}
 }

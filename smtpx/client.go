@@ -125,11 +125,20 @@ func (r *relay) checkLogin() error {
 	if r.Password != "" && r.User == "" {
 		return errors.New("relay: there is a password but no user")
 	}
-	if (r.Auth != "" || r.Token != nil) && r.User == "" {
-		return errors.New("relay: auth needs a user")
-	}
 	if r.Auth = strings.ToUpper(r.Auth); r.Auth != "" && !knownMechanism(r.Auth) {
 		return fmt.Errorf("relay: unknown mechanism %q", printable(r.Auth))
+	}
+	if r.Auth == external {
+		if r.CertFile == "" && (r.TLSConfig == nil || (len(r.TLSConfig.Certificates) == 0 && r.TLSConfig.GetClientCertificate == nil)) {
+			return errors.New("relay: auth=external needs a client certificate: give cert and key")
+		}
+		if r.Password != "" || r.Token != nil || r.TLS == TLSNone {
+			return errors.New("relay: auth=external takes no password, and needs TLS")
+		}
+		return nil
+	}
+	if (r.Auth != "" || r.Token != nil) && r.User == "" {
+		return errors.New("relay: auth needs a user")
 	}
 	if r.User != "" && r.Password == "" && r.Token == nil {
 		return errors.New("relay: there is a user but no password: give the password, or leave the user out")
@@ -232,6 +241,19 @@ func (c *Client) send(j *job, err *Error) (Result, error) {
 func (c *Client) Close() error {
 	c.rate.close()
 	c.pool.close()
+	return nil
+}
+
+// Shutdown is [Client.Close] with an end: when ctx is done, it cuts the connections that are left. A message whose final dot has
+// left without a reply is [ClassAmbiguous] then; any other was not sent. Shutdown returns ctx's error if it cut, and waits for
+// hooks of Envelope that are running, whose own context is that of Send.
+func (c *Client) Shutdown(ctx context.Context) error {
+	c.rate.close()
+	stop := context.AfterFunc(ctx, c.pool.severAll)
+	c.pool.close()
+	if !stop() {
+		return ctx.Err()
+	}
 	return nil
 }
 

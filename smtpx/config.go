@@ -51,8 +51,9 @@ type Config struct {
 	// with refresh set. Its errors are of ClassUnreachable; one that wraps ErrTokenRefused is of ClassConfig. Defaults to nil:
 	// the two mechanisms, when pinned by Auth, take Password.
 	Token func(ctx context.Context, refresh bool) (string, error)
-	// Auth pins the mechanism, such as "PLAIN": PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, both also with -PLUS,
-	// XOAUTH2 or OAUTHBEARER. Defaults to the strongest that the server offers and the profile knows to work.
+	// Auth pins the mechanism: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, the latter two also with -PLUS, XOAUTH2,
+	// OAUTHBEARER, or EXTERNAL for a login by the client certificate without a password. Defaults to the strongest that the
+	// server offers and the profile knows to work, EXTERNAL excepted.
 	Auth string
 	// ClearAuth allows AUTH over a connection without TLS to a host that is not loopback.
 	ClearAuth bool

@@ -358,6 +358,11 @@ func (c *conn) end() {
 // cut ends a connection inside DATA. What has not left the machine must not leave it, and nothing may follow.
 func (c *conn) cut() {
 	c.state = connDead
+	c.sever()
+}
+
+// sever closes the transport and drops what it has not sent yet. Any goroutine may call it.
+func (c *conn) sever() {
 	if t, ok := c.raw.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
@@ -387,7 +392,7 @@ func (c *conn) await(ctx context.Context, limit time.Duration) (Reply, error) {
 func (c *conn) write(ctx context.Context, p []byte) (int, error) {
 	_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Block))
 	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, func() { _ = c.raw.Close() })
+		stop := context.AfterFunc(ctx, c.sever)
 		defer stop()
 	}
 	c.flown = time.Now()

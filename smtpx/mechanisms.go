@@ -24,6 +24,14 @@ func (m *plain) start() ([]byte, error) {
 func (m *plain) next([]byte) ([]byte, error) { return nil, errChallenge }
 func (m *plain) done() error                 { return nil }
 
+// identity is EXTERNAL (RFC 4422 appendix A): TLS has shown the client's certificate. user is the identity to act as, "" for that
+// of the certificate.
+type identity struct{ user string }
+
+func (m *identity) start() ([]byte, error)      { return []byte(m.user), nil }
+func (m *identity) next([]byte) ([]byte, error) { return nil, errChallenge }
+func (m *identity) done() error                 { return nil }
+
 // login is the mechanism of draft-murchison-sasl-login. It answers in order and ignores the texts of the prompts.
 type login struct{ answers []string }
 

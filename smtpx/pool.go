@@ -15,9 +15,10 @@ type pool struct {
 	relay *relay
 
 	mu         sync.Mutex
-	waiting    []*job  // oldest first
-	idle       []*conn // longest idle first; the last is used first, so that a quiet pool shrinks
-	open       int     // connections, those being dialled included
+	waiting    []*job             // oldest first
+	idle       []*conn            // longest idle first; the last is used first, so that a quiet pool shrinks
+	conns      map[*conn]struct{} // those that were opened and have not ended
+	open       int                // connections, those being dialled included
 	dialing    int
 	leaving    int  // connections that end because they are too many
 	configured int  // the most connections, as the caller has it
@@ -40,6 +41,7 @@ func newPool(r *relay) *pool {
 		relay:      r,
 		configured: r.Connections,
 		limits:     newLimits(r),
+		conns:      make(map[*conn]struct{}),
 		closing:    make(chan struct{}),
 	}
 }
@@ -145,9 +147,32 @@ func (p *pool) connect() {
 
 	// It counts as being dialled until it takes its first job: no other may be dialled for that job.
 	c := newConn(s, p)
+	p.register(c)
 	c.serve()
 	c.end()
 	p.release(c)
+	p.forget(c)
+}
+
+func (p *pool) register(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[c] = struct{}{}
+}
+
+func (p *pool) forget(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+}
+
+// severAll cuts every connection, whatever it is doing.
+func (p *pool) severAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.sever()
+	}
 }
 
 // dialFailed fails the jobs that wait if no other connection is left to serve them; otherwise it plans another try. The

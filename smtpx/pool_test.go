@@ -514,3 +514,42 @@ func TestContextEndsInTheHook(t *testing.T) {
 		})
 	}
 }
+
+// Shutdown waits for a message behind its dot no longer than its context, and says what that leaves.
+func TestShutdownHasAnEnd(t *testing.T) {
+	for _, d := range dialogues {
+		for _, tc := range []struct {
+			stage    smtptest.Stage
+			action   smtptest.Action
+			patience time.Duration
+			class    smtpx.Class
+		}{
+			{smtptest.StageDot, smtptest.Action{Delay: time.Minute}, 10 * time.Second, smtpx.ClassAmbiguous},
+			{smtptest.StageDot, smtptest.Action{Delay: time.Second}, 10 * time.Second, ""},
+			{smtptest.StageEHLO, smtptest.Action{Delay: time.Minute}, 10 * time.Second, smtpx.ClassRecycle},
+		} {
+			t.Run(fmt.Sprint(d.name, tc.stage, tc.action.Delay), func(t *testing.T) {
+				config := smtptest.Config{TLS: smtptest.NoTLS, Extensions: d.extensions, Hook: smtptest.At(tc.stage, 1, tc.action)}
+				bubble(t, config, nil, func(t *testing.T, _ *smtptest.Server, client *smtpx.Client) {
+					sent := make(chan error, 1)
+					go func() {
+						_, err := client.Send(t.Context(), envelope("b@example.net"), message("x"))
+						sent <- err
+					}()
+					synctest.Wait()
+					ctx, cancel := context.WithTimeout(t.Context(), tc.patience)
+					defer cancel()
+					start := time.Now()
+					err := client.Shutdown(ctx)
+					if took := time.Since(start); took > tc.patience || (tc.class == smtpx.ClassAmbiguous) != errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("Shutdown took %v: %v", took, err)
+					}
+					checkClass(t, "the message", <-sent, tc.class)
+					if _, err := client.Send(t.Context(), envelope("b@example.net"), message("x")); !errors.Is(err, smtpx.ErrClosed) {
+						t.Errorf("afterwards: %v", err)
+					}
+				})
+			})
+		}
+	}
+}

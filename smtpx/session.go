@@ -88,7 +88,7 @@ func (s *session) setUp(ctx context.Context) *Error {
 			return err
 		}
 	}
-	if s.relay.User == "" {
+	if s.relay.User == "" && s.relay.Auth != external {
 		return nil
 	}
 	return s.timed(StageAuth, func() (Reply, *Error) { return s.authenticate(ctx) })
