@@ -175,8 +175,8 @@ func TestEarlyHeadsAreEarned(t *testing.T) {
 		if errs, _ := many(t, client, 40); errors.Join(errs...) != nil || smtpx.EarlyHeads(client) != "taken" {
 			t.Errorf("%s: %v", smtpx.EarlyHeads(client), errors.Join(errs...))
 		}
-		if n := srv.Stats().MessageFlights - before; n > 46 {
-			t.Errorf("%d flights for the 40 messages after", n)
+		if n := srv.Stats().MessageFlights - before; n > 60 {
+			t.Errorf("%d flights for the 40 messages after, as without early heads (80)", n)
 		}
 	})
 	for name, tc := range map[string]struct {
