@@ -19,6 +19,19 @@ func typical() *Message {
 	}
 }
 
+// TestRenderAllocates keeps composing free of detours: go-message is given finished blocks of fields.
+func TestRenderAllocates(t *testing.T) {
+	const most = 50
+	msg := typical()
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := standard.draft(context.Background(), msg, "", standard.now()); err != nil {
+			t.Fatal(err)
+		}
+	}); n > most {
+		t.Errorf("rendering a letter of 2 KB allocates %v times, more than %d", n, most)
+	}
+}
+
 func BenchmarkRender(b *testing.B) {
 	msg := typical()
 	b.ReportAllocs()

@@ -66,7 +66,7 @@ func dateOf(msg *Message, now time.Time) time.Time {
 	return now.UTC()
 }
 
-// newMessageID makes a Message-ID from the id of the message, so that one can be found from the other.
+// newMessageID makes a Message-ID that holds the id of the message. Operators find a message by either.
 func (o *Outbox) newMessageID(id ID, author letter.Mailbox) string {
 	domain := o.messageIDDomain
 	if domain == "" {

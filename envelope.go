@@ -2,17 +2,17 @@ package outbox
 
 import "github.com/outboxmail/outbox/internal/letter"
 
-// envelope is who sends and who receives, apart from what the header shows.
+// envelope is the return path and the recipients of a message, which the header need not show.
 type envelope struct {
 	sender     string // empty for the null return path
 	recipients []string
 }
 
-// parseSender checks the return path of a message whose author is from.
-func parseSender(s, from string) (string, error) {
+// parseSender reads EnvelopeFrom, which defaults to the author.
+func parseSender(s, author string) (string, error) {
 	switch s {
 	case "":
-		return from, nil
+		return author, nil
 	case "<>":
 		return "", nil
 	}

@@ -88,8 +88,8 @@ func checkRoute(s string) error {
 // timeLayout is the form in which times are stored: it sorts as text and PostgreSQL reads it as a time.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
-// parseTimes checks and formats NotBefore, rounded up to a millisecond so that nothing is sent too early, and Expires,
-// rounded down so that nothing is sent too late.
+// parseTimes reads NotBefore and Expires. It rounds NotBefore up to a millisecond and Expires down: nothing is sent too early
+// or too late.
 func (o *options) parseTimes(m *Message, now time.Time) error {
 	if !m.NotBefore.IsZero() {
 		t := m.NotBefore.UTC()
@@ -120,7 +120,7 @@ func (o *options) parseTimes(m *Message, now time.Time) error {
 	return nil
 }
 
-// checkYear keeps a time inside what both databases can store in the same form.
+// checkYear checks that both databases store the time in the same form.
 func checkYear(t time.Time) error {
 	if y := t.Year(); y < 1970 || y > 9999 {
 		return fmt.Errorf("the year %d is not between 1970 and 9999", y)

@@ -9,16 +9,16 @@ import (
 	"github.com/outboxmail/outbox/internal/letter"
 )
 
-// Unsubscribe says how a reader leaves a list (RFC 2369 §3.2). Large mailbox providers ask it of everybody who sends in
-// bulk, and show it as a button. Give URL, Mailto or both.
+// Unsubscribe says how a reader leaves a list (RFC 2369 §3.2). Large mailbox providers demand it in bulk mail and show it as a
+// button. Give URL, Mailto or both.
 type Unsubscribe struct {
 	// URL is an https address that unsubscribes this recipient. It should hold a token that cannot be guessed.
 	URL string
 	// Mailto is a mailto address, such as "mailto:leave@example.com?subject=token".
 	Mailto string
-	// OneClick says that a POST to URL unsubscribes at once, without a cookie, a password or a question, as RFC 8058 wants
-	// it. A GET must not: programs that look for viruses follow links. Providers act on it only where a DKIM signature
-	// covers the List-Unsubscribe fields, so the relay must sign them.
+	// OneClick says that a POST to URL unsubscribes at once, without a cookie, a password or a question (RFC 8058). A GET must
+	// not unsubscribe: virus scanners follow links. Providers act on OneClick only where a DKIM signature covers the
+	// List-Unsubscribe fields, so the relay must sign them.
 	OneClick bool
 }
 
@@ -49,8 +49,7 @@ func (u Unsubscribe) parse() (string, error) {
 	return strings.Join(places, ", "), nil
 }
 
-// checkURLText checks for what can stand between the angle brackets of RFC 2369 §2: a comma would end the address for
-// many readers.
+// checkURLText checks the characters of a URL in angle brackets (RFC 2369 §2). For many readers a comma would end it.
 func checkURLText(s string) error {
 	if len(s) > maxUnsubscribe {
 		return fmt.Errorf("is longer than %d bytes", maxUnsubscribe)

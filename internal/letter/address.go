@@ -34,8 +34,8 @@ type syntax int
 const (
 	// asWritten reads the present syntax, for fields to be written.
 	asWritten syntax = iota
-	// asFound also reads the obsolete syntax (RFC 5322 §4.4) and what programs write against it: routes, empty places in a list,
-	// stray dots in a local part, an address as a display name without quotes.
+	// asFound also reads the obsolete syntax (RFC 5322 §4.4) and common mistakes: routes, empty places in a list, stray dots in
+	// a local part, an address as a display name without quotes.
 	asFound
 )
 
@@ -167,8 +167,7 @@ func (r *addressReader) group() error {
 	return nil
 }
 
-// angle reads an address behind an opening angle bracket (RFC 5322 §3.4), with a route before it where the obsolete syntax is
-// read.
+// angle reads an address behind an opening angle bracket (RFC 5322 §3.4). With asFound, a route may stand before it.
 func (r *addressReader) angle(name string) error {
 	before := len(r.pieces)
 	words, err := r.words()
@@ -207,8 +206,8 @@ func (r *addressReader) route() error {
 	return nil
 }
 
-// bare reads an address without angle brackets whose local part was read. Where the obsolete syntax is read, an address before
-// angle brackets is a display name that lacks its quotes.
+// bare reads the rest of an address without angle brackets. The words of its local part were read. With asFound, an address
+// before angle brackets is a display name that lacks its quotes.
 func (r *addressReader) bare(words []word, comments []piece) error {
 	before := len(r.pieces)
 	r.pieces = append(r.pieces, comments...)
@@ -238,7 +237,7 @@ func (r *addressReader) address(a address, before int, open, closing string) err
 	return nil
 }
 
-// spec reads the rest of an addr-spec (RFC 5322 §3.4.1) whose local part was read.
+// spec reads the rest of an addr-spec (RFC 5322 §3.4.1). The words of its local part were read.
 func (r *addressReader) spec(words []word) (address, error) {
 	var a address
 	var err error
@@ -296,8 +295,7 @@ func joinLocal(words []word, found syntax) (string, error) {
 	return local.String(), nil
 }
 
-// written returns the address in the form that is written: the canonical one where it is a mailbox, else with its address
-// literal.
+// written returns the address in its written form: that of [ParseMailbox], or with an address literal.
 func (a address) written() (string, error) {
 	if strings.HasPrefix(a.domain, "[") {
 		local, err := writeLocalPart(a.local)

@@ -11,7 +11,7 @@ import (
 // crlf ends a line.
 const crlf = "\r\n"
 
-// encoding is a content transfer encoding (RFC 2045 §6). 8bit is not used: it would need 8BITMIME on the whole way.
+// encoding is a content transfer encoding (RFC 2045 §6). 8bit is not used: every server would need 8BITMIME.
 type encoding string
 
 const (

@@ -238,7 +238,7 @@ func parseURLs(value string) ([]piece, error) {
 	}
 }
 
-// angle reads what stands in angle brackets.
+// angle reads angle brackets and returns their content. what names the content in an error.
 func (s *scanner) angle(what string) (string, error) {
 	end := strings.IndexByte(s.rest, '>')
 	if s.peek() != '<' || end < 0 {
@@ -302,7 +302,7 @@ func parseURL(s string) (string, error) {
 	return parseURL(scheme + ":" + percentEncode(before) + host + percentEncode(after))
 }
 
-// percentEncode encodes what is not ASCII (RFC 3986 §2.1).
+// percentEncode encodes all bytes outside ASCII (RFC 3986 §2.1).
 func percentEncode(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -440,8 +440,8 @@ func parseTokens(value string) ([]piece, error) {
 	}
 }
 
-// parseUnknown reads a value of a field without a known grammar that is not ASCII. An address, a URL or whatever else stands in
-// angle brackets stays readable for programs: the words around it are encoded, not the whole.
+// parseUnknown reads a value that is not ASCII, of a field without a known grammar. An address, a URL or another word in angle
+// brackets stays readable for programs: only the words around it are encoded.
 func parseUnknown(value string) ([]piece, error) {
 	if !hasTarget(value) {
 		return nil, nil

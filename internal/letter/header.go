@@ -8,16 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// Lengths of a line without its CRLF: the limit of RFC 5322 §2.1.1, and what a header line is folded at, for RFC 2047 §2
-// allows less than the 78 of RFC 5322. An encoded word is one byte shorter.
+// Lengths in bytes. MaxLine is the limit of a line without its CRLF (RFC 5322 §2.1.1). Header lines are folded at
+// preferredLine, the limit of a line with an encoded word (RFC 2047 §2). An encoded word is one byte shorter.
 const (
 	MaxLine        = 998
 	preferredLine  = 76
 	maxEncodedWord = 75
 )
 
-// headerBlock collects header fields in the order in which they are written. Values must have been checked for line
-// breaks. Fields are folded here: go-message would break words that are longer than a line.
+// headerBlock collects header fields in the order in which they are written. Their values must have no line breaks. It folds
+// the fields, because go-message would break words that are longer than a line.
 type headerBlock struct {
 	buf     []byte
 	line    int // start of the current line in buf
@@ -58,7 +58,7 @@ func (b *headerBlock) fold() {
 	b.buf = append(b.buf, ' ')
 }
 
-// raw writes a field whose value is short and has no words to fold at.
+// raw writes a field with a short value and does not fold it.
 func (b *headerBlock) raw(name, value string) {
 	b.begin(name)
 	b.buf = append(b.buf, ' ')
@@ -74,8 +74,8 @@ func (b *headerBlock) date(t time.Time) {
 	b.end()
 }
 
-// text writes an unstructured field (RFC 5322 §2.2.1), encoded where it is not plain ASCII, would be read as something
-// else than what it says, or has words that are longer than a line.
+// text writes an unstructured field (RFC 5322 §2.2.1). It encodes a value that is not plain ASCII, that looks encoded, or that
+// has words longer than a line.
 func (b *headerBlock) text(name, value string) {
 	b.begin(name)
 	if isPlain(value) && !hasLongWord(value) {
@@ -87,7 +87,7 @@ func (b *headerBlock) text(name, value string) {
 	b.end()
 }
 
-// opaque writes a field whose syntax is the caller's: ASCII as it is, anything else encoded.
+// opaque writes a field of unknown syntax: ASCII as it is, anything else encoded.
 func (b *headerBlock) opaque(name, value string) {
 	b.begin(name)
 	switch {
@@ -101,7 +101,7 @@ func (b *headerBlock) opaque(name, value string) {
 	b.end()
 }
 
-// tokens writes a structured field whose value is ASCII as it is.
+// tokens writes a structured field with an ASCII value as it is.
 func (b *headerBlock) tokens(name, value string) {
 	b.begin(name)
 	b.buf = append(b.buf, ' ')
@@ -133,7 +133,7 @@ func (b *headerBlock) folded(value string, next func(string) int) {
 	}
 }
 
-// nextFoldUnquoted is nextFold for structured text: a quoted-string stays on one line, for some readers keep the fold in it.
+// nextFoldUnquoted is nextFold for structured text. A quoted-string stays on one line, because some readers keep a fold in it.
 func nextFoldUnquoted(s string) int {
 	quoted, depth := false, 0
 	for i := 0; i < len(s)-1; i++ {
@@ -318,7 +318,7 @@ func (b *headerBlock) encodedB(s string) {
 
 const upperHex = "0123456789ABCDEF"
 
-// isWordSafe says whether c may stand for itself in an encoded word wherever one may appear (RFC 2047 §5 (3)).
+// isWordSafe says whether an encoded word may hold c unencoded in every place (RFC 2047 §5 (3)).
 func isWordSafe(c byte) bool {
 	return IsAlphanumeric(c) || c == '!' || c == '*' || c == '+' || c == '-' || c == '/'
 }
@@ -350,7 +350,7 @@ func hasLongWord(s string) bool {
 // maxPlainParam is the longest value of a parameter that is written in one piece.
 const maxPlainParam = 60
 
-// param writes a parameter of a structured field. A value that is not short plain ASCII is written as RFC 2231 says.
+// param writes a parameter of a structured field: short plain ASCII in quotes, anything else in the form of RFC 2231.
 func (b *headerBlock) param(name, value string) {
 	b.buf = append(b.buf, ';')
 	if isPlain(value) && len(value) <= maxPlainParam {
@@ -428,13 +428,13 @@ func (b *headerBlock) byte2231(c byte) {
 	b.buf = append(b.buf, '%', upperHex[c>>4], upperHex[c&15])
 }
 
-// isAttributeChar says whether c stands for itself in an extended parameter; RFC 2231 §7 would allow more.
+// isAttributeChar says whether an extended parameter holds c unencoded. RFC 2231 §7 would allow more.
 func isAttributeChar(c byte) bool {
 	return IsAlphanumeric(c) || c == '-' || c == '.' || c == '_'
 }
 
-// encodedParam writes a parameter as encoded words between quotes. RFC 2047 §5 forbids it, and it is the only form of a
-// file name in another script that Outlook and other old readers understand.
+// encodedParam writes a parameter as encoded words in quotes. RFC 2047 §5 forbids this form, but Outlook and other old readers
+// understand no other for a file name outside ASCII.
 func (b *headerBlock) encodedParam(name, value string) {
 	b.buf = append(b.buf, ';')
 	b.fold()

@@ -43,12 +43,12 @@ func ParseAddress(a mail.Address) (Mailbox, error) {
 	return m, nil
 }
 
-// ParseMailbox checks an address without a display name and returns it in canonical form. Equal mailboxes have equal forms:
-// the local part stands without quotes where it can and else in quotes with as few backslashes as possible, its letters
-// unchanged, for only its own host may interpret it (RFC 5321 §2.3.11). The domain is in lower case and in its ASCII form.
+// ParseMailbox checks an address without a display name and returns it in canonical form. A local part that is a dot-atom has no
+// quotes there, any other has quotes and as few backslashes as possible. Its letters stay as they are, because only its own
+// host may interpret them (RFC 5321 §2.3.11). The domain is in lower case and in its ASCII form.
 //
-// Angle brackets are refused in quotes, too: SMTP parameters have been smuggled through them. So are address literals. A local
-// part outside ASCII needs SMTPUTF8 (RFC 6531) on the whole way.
+// Angle brackets are refused even in quotes: SMTP parameters have been smuggled through them. Address literals are refused. A
+// local part outside ASCII needs servers with SMTPUTF8 (RFC 6531).
 func ParseMailbox(s string) (Mailbox, error) {
 	if s == "" {
 		return Mailbox{}, errors.New("is empty")
@@ -99,7 +99,7 @@ func cutAddress(s string) (local, domain string, err error) {
 	return local, domain, nil
 }
 
-// newMailbox checks a local part without quotes and a domain. Where they are canonical, they stand in whole with an @ between.
+// newMailbox checks a local part without quotes and a domain. It returns whole as the address where that is canonical already.
 func newMailbox(local, domain, whole string) (Mailbox, error) {
 	local, err := writeLocalPart(local)
 	if err != nil {
@@ -119,7 +119,7 @@ func newMailbox(local, domain, whole string) (Mailbox, error) {
 }
 
 // writeLocalPart checks a local part and returns it as it is written: as a dot-atom (RFC 5322 §3.2.3) where it is one, else
-// in quotes. What is not ASCII stands for itself (RFC 6532 §3.2) if it can be seen.
+// in quotes. Visible characters outside ASCII are allowed (RFC 6532 §3.2).
 func writeLocalPart(s string) (string, error) {
 	switch {
 	case s == "":
@@ -176,7 +176,7 @@ func ParseDomain(s string) (string, error) {
 	if len(ascii) > maxDomain {
 		return "", fmt.Errorf("the domain is longer than %d bytes", maxDomain)
 	}
-	// The output of idna is checked as well, so that its tables need not be trusted.
+	// The output of idna is checked as well: its tables are not trusted.
 	for rest, more := ascii, true; more; {
 		var label string
 		label, rest, more = strings.Cut(rest, ".")

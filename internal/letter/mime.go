@@ -102,7 +102,7 @@ func (e *entity) write(w io.Writer, head *headerBlock) error {
 	return mw.Close()
 }
 
-// estimate guesses the length of what write writes, so that a large message is not copied while it grows.
+// estimate returns about the length of the body. With it, a large message is not copied while it grows.
 func (e *entity) estimate() int {
 	n := 512
 	if e.encoding == base64Encoding {

@@ -32,8 +32,8 @@ type Content struct {
 	Inline, Attached []File
 }
 
-// Stamp is what makes the bytes of a message its own. Mark goes into the boundaries, so it should be a text that nobody knew
-// when the content was written.
+// Stamp makes the bytes of a message its own. Mark becomes a part of the boundaries. It should be a text that nobody knew when the
+// content was written.
 type Stamp struct {
 	Mark, MessageID string
 	Date            time.Time

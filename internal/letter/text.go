@@ -54,7 +54,7 @@ func ParseText(s string) (string, error) {
 	return s, nil
 }
 
-// Quote quotes a value for an error, shortened where it would drown what the error says.
+// Quote quotes a value for an error. It cuts a long value off.
 func Quote(s string) string {
 	const most = 80
 	if len(s) <= most {
