@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -212,7 +213,15 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyBackl
 			ClaimedEvent{Relay: l.name, Messages: len(jobs), Deliveries: deliveries, Took: took})
 	}
 	for _, j := range jobs {
-		e.laneOf(lanes, l, &j.claimed).put(j)
+		to := e.laneOf(lanes, l, &j.claimed)
+		if to != l && (to.free() <= 0 || to.relay().Rate.PerSecond > 0) {
+			// It is in doubt with a relay that has no room, or whose allowance was not asked: that relay claims it itself.
+			// The delays differ, so that some are due whenever it has room.
+			delay := shortestElsewhere + rand.N(longestElsewhere-shortestElsewhere) //nolint:gosec // no secret
+			e.ledger.put(same(j, queue.Settlement{Outcome: queue.Recycled, Delay: max(delay, to.breaker.wait(time.Now()))})...)
+			continue
+		}
+		to.put(j)
 	}
 	return len(jobs), err
 }
@@ -250,6 +259,9 @@ func (e *engine) claimContext(ctx context.Context) (limited context.Context, can
 }
 
 const (
+	// shortestElsewhere and longestElsewhere bound the time for which a message waits that was put back because only another relay may
+	// have it.
+	shortestElsewhere, longestElsewhere = 5 * time.Second, 30 * time.Second
 	// blockedDelay is how long a message waits that was put back because its recipients' domain is full.
 	blockedDelay = 5 * time.Second
 	// blockedEvery is the shortest time between two such removals.
@@ -264,7 +276,7 @@ func (l *lane) putBackBlocked() {
 	}
 	l.putBackAt = time.Now()
 	for _, j := range l.jobs.takeBlocked(perDomain) {
-		l.ledger.put(same(j, queue.Settlement{Outcome: queue.Deferred, Uncounted: true, Delay: blockedDelay})...)
+		l.ledger.put(same(j, queue.Settlement{Outcome: queue.Recycled, Delay: blockedDelay})...)
 	}
 }
 

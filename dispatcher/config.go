@@ -43,6 +43,9 @@ type Config struct {
 	// Grace is the time for which sends may go on after Run's context has ended. Then they are cut off. A message whose final
 	// dot has left is never cut off: Run waits for the relay's answer or the client's time limit. Defaults to 30 s.
 	Grace time.Duration
+	// SendTimeout is the time after which a send that has not returned is reported in Health and logged once. It should be longer than
+	// the time limits of the Sender together. The send itself goes on. Defaults to 1 h.
+	SendTimeout time.Duration
 	// MaxAge is the age, counted from when it was due, at which a refused message is given up. It is given up at its next
 	// refusal. Defaults to 5 days (RFC 5321 §4.5.4.1).
 	MaxAge time.Duration
@@ -78,6 +81,7 @@ const (
 	defaultPoll        = time.Second
 	defaultLease       = time.Minute
 	defaultGrace       = 30 * time.Second
+	defaultSendTimeout = time.Hour
 	defaultMaxAge      = 5 * 24 * time.Hour
 	defaultMaxOutage   = 5 * 24 * time.Hour
 
@@ -115,6 +119,7 @@ func (c *Config) complete() (err error) {
 		{"poll", &c.Poll, defaultPoll},
 		{"lease", &c.Lease, defaultLease},
 		{"grace", &c.Grace, defaultGrace},
+		{"send timeout", &c.SendTimeout, defaultSendTimeout},
 		{"max age", &c.MaxAge, defaultMaxAge},
 		{"max outage", &c.MaxOutage, defaultMaxOutage},
 	} {

@@ -42,6 +42,7 @@ type engine struct {
 
 	lastLook atomic.Int64 // when the claimer last looked at the queue, in Unix nanoseconds
 	failing  atomic.Pointer[string]
+	stalled  atomic.Pointer[[]string] // what supervise found
 }
 
 func newEngine(d *Dispatcher, drain bool) *engine {
@@ -78,6 +79,7 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	e.begin(work)
 	if !e.drain {
 		others.Go(func() { e.reap(ctx) })
+		others.Go(func() { e.supervise(ctx) })
 		if e.cfg.Watch != nil {
 			others.Go(func() { e.watch(ctx) })
 		}
@@ -143,7 +145,7 @@ func (e *engine) begin(work context.Context) {
 		})
 	}
 	for _, r := range e.cfg.Relays {
-		e.launch(newLane(e, r))
+		e.launch(newLane(e, r)) //nolint:contextcheck // a lane is set up without a context; its panics are only logged
 	}
 }
 

@@ -68,6 +68,9 @@ func (d *Dispatcher) Health() Health {
 		h.Ready = false
 		h.Reasons = append(h.Reasons, "the queue does not answer: "+*words)
 	}
+	if words := e.stalled.Load(); words != nil {
+		h.Reasons = append(h.Reasons, *words...)
+	}
 	able := false
 	now := time.Now()
 	for _, l := range e.snapshot() {

@@ -72,6 +72,7 @@ type lane struct {
 	unsigned    sync.Once // logs that the provider would break signatures
 	uncommitted sync.Once // logs that the sender does not call Envelope.Commit
 
+	sends     sends
 	took      atomic.Int64 // moving average of the duration of a send, in nanoseconds
 	lastDone  atomic.Int64 // when a message was last finished, in Unix nanoseconds
 	recovered atomic.Bool  // the relay is used again after an outage
@@ -175,7 +176,9 @@ func (l *lane) run(ctx context.Context) {
 
 // handle sends one message and hands over its outcome.
 func (l *lane) handle(ctx context.Context, j *job) {
+	l.sends.begin(j)
 	list := l.deliver(ctx, j)
+	l.sends.end(j)
 	l.ledger.underway.Add(-1)
 	l.ledger.put(list...)
 	l.lastDone.Store(time.Now().UnixNano())
@@ -210,12 +213,12 @@ func (l *lane) put(j *job) {
 	if l.able() && l.jobs.put(j) {
 		return
 	}
-	s := queue.Settlement{Outcome: queue.Deferred, Uncounted: true, Delay: l.cfg.Poll}
+	s := queue.Settlement{Outcome: queue.Recycled, Delay: l.cfg.Poll}
 	switch {
 	case slices.ContainsFunc(j.claimed.Deliveries, doubtful):
 		s.Delay = max(s.Delay, l.breaker.wait(time.Now()))
 	case l.another(l, j.claimed.Route):
-		s = queue.Settlement{Outcome: queue.Recycled}
+		s.Delay = 0
 	}
 	l.ledger.put(same(j, s)...)
 }

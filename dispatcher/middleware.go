@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -36,7 +37,11 @@ func (l *lane) chain() SendFunc {
 		return l.relay().Sender.Send(ctx, s.Envelope, s.Body)
 	}
 	for _, m := range slices.Backward(l.cfg.Middleware) {
-		send = m(send)
+		next := send
+		send = func(context.Context, *Sending) (smtpx.Result, error) { //nolint:unparam // a SendFunc: no message goes around a middleware that panics
+			return smtpx.Result{}, &smtpx.Error{Class: smtpx.ClassConfig, Err: errors.New("a middleware panicked when it was set up")}
+		}
+		l.safely(context.Background(), "Middleware", func() { send = m(next) })
 	}
 	return send
 }

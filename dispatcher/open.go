@@ -36,7 +36,8 @@ func (l *lane) prepare(ctx context.Context, c *queue.Claimed, body []byte) ([]by
 		return nil, fmt.Errorf("%w: %w", errClosed, err)
 	}
 	r := l.relay()
-	p := profileOf(r.Sender)
+	p := genericProfile()
+	l.safely(ctx, "Sender.Profile", func() { p = profileOf(r.Sender) })
 	body = stamp(p, &opened, body)
 	if r.Sign == nil {
 		return body, nil

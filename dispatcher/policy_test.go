@@ -3,6 +3,8 @@ package dispatcher_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
 
@@ -322,5 +325,167 @@ func TestSuppressionNeedsEvidence(t *testing.T) {
 		if err := q.db.QueryRowContext(t.Context(), "SELECT count(*) FROM outbox_suppressions").Scan(&n); err != nil || n != 0 {
 			t.Errorf("%d addresses are on the list, error %v", n, err)
 		}
+	})
+}
+
+// Messages in doubt with a slow relay do not fill the memory. A relay with a rate gets no more of them than the rate allows.
+func TestDoubtElsewhereIsBounded(t *testing.T) {
+	t.Parallel()
+	for name, rate := range map[string]dispatcher.Rate{"slow": {}, "with a rate": {PerSecond: 1, Burst: 1}} {
+		t.Run(name, func(t *testing.T) {
+			bubbled(t, func(t *testing.T, q *shelf) {
+				a, b := &line{takes: 5 * time.Second}, &line{}
+				list := relays(a, b)
+				list[0].Concurrency, list[1].Concurrency, list[0].Rate = 2, 10, rate
+				ids := q.add(2000, nil)
+				q.mu.Lock()
+				for _, id := range ids {
+					q.rows[id].last = queue.Evidence{Class: string(smtpx.ClassAmbiguous), Relay: "a"}
+				}
+				q.mu.Unlock()
+				running(t, dispatcher.Config{Queue: q, Relays: list})
+				time.Sleep(20 * time.Second)
+				if n := q.count(outbox.StateSending); n > 8*12 {
+					t.Errorf("the dispatcher holds %d messages; its bound is %d", n, 8*12)
+				}
+				if b.tried() != 0 {
+					t.Errorf("%d messages that are in doubt with one relay were sent through another", b.tried())
+				}
+				time.Sleep(10 * time.Minute)
+				if n := a.accepted(); n < 100 {
+					t.Errorf("the relay got %d of them in ten minutes", n)
+				}
+			})
+		})
+	}
+}
+
+// A message that is put back because its domain is full is in no outage: it keeps its whole budget for one.
+func TestAFullDomainIsNoOutage(t *testing.T) {
+	bubbled(t, func(t *testing.T, q *shelf) {
+		a := &line{takes: 10 * time.Second}
+		list := relays(a)
+		list[0].PerDomain, list[0].Concurrency = 1, 4
+		running(t, dispatcher.Config{Queue: q, Relays: list, MaxOutage: 10 * time.Minute})
+		q.add(200, nil)
+		time.Sleep(15 * time.Minute)
+		a.set(always(refused))
+		time.Sleep(time.Minute)
+		if n := q.count(outbox.StateFailed); n != 0 {
+			t.Errorf("after a minute of an outage %d messages were given up; MaxOutage is ten minutes", n)
+		}
+	})
+}
+
+// logged counts the lines of a log that hold a text.
+type logged struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(p))
+	return len(p), nil
+}
+
+func (l *logged) count(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// Messages on a route that no relay serves are told in Health, and once in the log. An update that serves the route ends that.
+func TestARouteThatNoRelayServesIsTold(t *testing.T) {
+	bubbled(t, func(t *testing.T, q *shelf) {
+		var log logged
+		list := relays(&line{})
+		list[0].Routes = []string{"default"}
+		d := running(t, dispatcher.Config{Queue: q, Relays: list, Logger: slog.New(slog.NewTextHandler(&log, nil)), Poll: time.Minute})
+		q.add(10, func(_ int, c *queue.Claimed) { c.Route = "recipts" })
+		time.Sleep(time.Hour)
+		if h := d.Health(); !h.Ready || len(h.Reasons) != 1 || !strings.Contains(h.Reasons[0], "recipts") || log.count("recipts") != 1 {
+			t.Errorf("health %+v, logged %d times", h, log.count("recipts"))
+		}
+		list[0].Routes = nil
+		if err := d.Update(list); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if h := d.Health(); len(h.Reasons) != 0 || q.count(outbox.StateSent) != 10 {
+			t.Errorf("once it is served: health %+v, %d sent", h, q.count(outbox.StateSent))
+		}
+	})
+}
+
+// Sends that do not return are told in Health, and once in the log, after SendTimeout.
+func TestSendsThatDoNotReturnAreTold(t *testing.T) {
+	bubbled(t, func(t *testing.T, q *shelf) {
+		var log logged
+		d := running(t, dispatcher.Config{
+			Queue: q, Relays: relays(&line{takes: 100 * time.Hour}), Logger: slog.New(slog.NewTextHandler(&log, nil)), SendTimeout: 20 * time.Minute,
+			Poll: time.Minute,
+		})
+		q.add(30, nil)
+		time.Sleep(19 * time.Minute)
+		if h := d.Health(); len(h.Reasons) != 0 {
+			t.Errorf("before the time: %+v", h.Reasons)
+		}
+		time.Sleep(2 * time.Hour)
+		if h := d.Health(); len(h.Reasons) != 1 || !strings.Contains(h.Reasons[0], "10 sends have not returned") || log.count("do not return") != 1 {
+			t.Errorf("health %+v, logged %d times", h.Reasons, log.count("do not return"))
+		}
+	})
+}
+
+// panicking is a sender whose profile panics.
+type panicking struct{ *line }
+
+func (panicking) Profile() *smtpx.Profile { panic("no profile") }
+
+// Panics of a profile, and of a middleware that is set up, are contained. No message is sent around such a middleware.
+func TestPanicsOfForeignFunctionsAreContained(t *testing.T) {
+	t.Parallel()
+	t.Run("profile", func(t *testing.T) {
+		bubbled(t, func(t *testing.T, q *shelf) {
+			running(t, dispatcher.Config{Queue: q, Relays: relays(panicking{&line{}})})
+			id := q.add(1, nil)[0]
+			time.Sleep(5 * time.Second)
+			if s := q.get(id).state; s != outbox.StateSent {
+				t.Errorf("the message is %s", s)
+			}
+		})
+	})
+	t.Run("middleware", func(t *testing.T) {
+		bubbled(t, func(t *testing.T, q *shelf) {
+			broken := true
+			a, b := &line{}, &line{}
+			cfg := dispatcher.Config{Queue: q, Relays: relays(a), Middleware: []dispatcher.Middleware{func(next dispatcher.SendFunc) dispatcher.SendFunc {
+				if broken {
+					panic("not ready")
+				}
+				return next
+			}}}
+			d := running(t, cfg)
+			id := q.add(1, nil)[0]
+			time.Sleep(5 * time.Second)
+			if r := q.get(id); a.tried() != 0 || r.state != outbox.StateQueued || r.last.Class != string(smtpx.ClassConfig) {
+				t.Errorf("tried %d times; the message is %s, class %q", a.tried(), r.state, r.last.Class)
+			}
+			broken = false
+			if err := d.Update(relays(b)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			if s := q.get(id).state; s != outbox.StateSent {
+				t.Errorf("with a middleware that works the message is %s", s)
+			}
+		})
 	})
 }

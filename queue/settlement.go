@@ -20,8 +20,8 @@ const (
 	Deferred Outcome = "defer"
 	// Failed gives the delivery up: sending → failed.
 	Failed Outcome = "fail"
-	// Recycled hands the delivery back at once and uncounted: sending → queued, due now. It is for deliveries whose turn did
-	// not come and for sessions that were used up.
+	// Recycled hands the delivery back uncounted: sending → queued, due after Settlement.Delay, usually at once. It is for
+	// deliveries whose turn did not come and for sessions that were used up. Unlike [Deferred] it begins no outage.
 	Recycled Outcome = "recycle"
 	// Uncertain records that the relay may or may not have accepted the message: sending → uncertain. With [Resend] it is sent
 	// again after Settlement.Delay.
