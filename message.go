@@ -65,7 +65,8 @@ type Message struct {
 	// Refused are fields that this package writes itself, trace fields and Resent fields. Fields that steer an e-mail provider
 	// are refused unless Config.AllowHeaders names them.
 	Header map[string][]string
-	// Raw is a complete RFC 5322 message, sent as it is. Everything above but From and the recipients must be empty then.
+	// Raw is a complete RFC 5322 message. It is stored and sent as it is, below the fields that a dispatcher puts above every
+	// message (X-Outbox-ID and those of the provider). Everything above but From and the recipients must be empty then.
 	// A missing Date and Message-ID are added before everything else. Bcc and Return-Path are left out, and a byte order mark.
 	// The lines of Raw end in CRLF and have at most 998 bytes; a message whose lines all end in LF is converted.
 	//
