@@ -38,7 +38,7 @@ func (l *lane) chain() SendFunc {
 	}
 	for _, m := range slices.Backward(l.cfg.Middleware) {
 		next := send
-		send = func(context.Context, *Sending) (smtpx.Result, error) { //nolint:unparam // a SendFunc: no message goes around a middleware that panics
+		send = func(context.Context, *Sending) (smtpx.Result, error) { //nolint:unparam // it is a SendFunc
 			return smtpx.Result{}, &smtpx.Error{Class: smtpx.ClassConfig, Err: errors.New("a middleware panicked when it was set up")}
 		}
 		l.safely(context.Background(), "Middleware", func() { send = m(next) })
