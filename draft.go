@@ -11,7 +11,7 @@ import (
 
 // draft is a row to insert: a message that was checked and rendered.
 type draft struct {
-	*parsed
+	parsed
 	id          ID
 	traceParent string
 	body        []byte
@@ -33,11 +33,11 @@ func (o *Outbox) sealed(ctx context.Context, msg *Message) (*draft, error) {
 
 // draft parses and renders a message at a certain time. An empty id makes a new one.
 func (o *Outbox) draft(ctx context.Context, msg *Message, id ID, now time.Time) (*draft, error) {
-	p, err := o.parse(msg, now)
-	if err != nil {
+	d := &draft{id: id}
+	var err error
+	if d.parsed, err = o.parse(msg, now); err != nil {
 		return nil, err
 	}
-	d := &draft{parsed: p, id: id}
 	if d.id == "" {
 		if d.id, err = newID(); err != nil {
 			return nil, err

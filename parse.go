@@ -19,24 +19,17 @@ type parsed struct {
 }
 
 // parse checks every value of a message, and reads its attachments.
-func (o *Outbox) parse(m *Message, now time.Time) (*parsed, error) {
+func (o *Outbox) parse(m *Message, now time.Time) (p parsed, err error) {
 	if m == nil {
-		return nil, invalid("Message", "is nil")
+		return p, invalid("Message", "is nil")
 	}
-	opts, err := parseOptions(m, now)
-	if err != nil {
-		return nil, err
+	if p.options, err = parseOptions(m, now); err != nil {
+		return p, err
 	}
-	p := &parsed{options: opts}
 	if m.Raw != nil {
-		err = o.parseRaw(p, m)
-	} else {
-		err = o.parseContent(p, m)
+		return p, o.parseRaw(&p, m)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
+	return p, o.parseContent(&p, m)
 }
 
 // parseContent reads a message that was given by its fields.

@@ -56,7 +56,7 @@ var stageClasses = []struct {
 	{smtptest.StageTLS, "CCCUUUCCCSS"},
 	{smtptest.StageAuth, "TCTUUUUUUSS"},
 	{smtptest.StageMail, "TMTTTTTTTSS"},
-	{smtptest.StageRcpt, "TRTTTTTTTSS"},
+	{smtptest.StageRcpt, "TMTTTTTTTSS"},
 	{smtptest.StageData, "TMTTTTTTTSS"},
 	{smtptest.StageDot, "TMTAAAAAASS"},
 }

@@ -84,11 +84,11 @@ func (l *lane) deliver(ctx context.Context, j *job) []queue.Settlement {
 	}
 	switch {
 	case errors.Is(err, errExpired):
-		return l.settleAll(ctx, j, queue.Settlement{Outcome: queue.Expired, Uncounted: true})
+		return l.settleRest(ctx, j, res, queue.Settlement{Outcome: queue.Expired, Uncounted: true}, took)
 	case errors.Is(err, errLeaseLost):
 		// Another dispatcher settles what it took over. The settlement hands back the rest, such as other recipients.
-		l.log.WarnContext(ctx, "lease lost; not sent", "id", c.ID, "relay", l.name)
-		return l.settleAll(ctx, j, queue.Settlement{Outcome: queue.Recycled})
+		l.log.WarnContext(ctx, "lease lost; not sent to all", "id", c.ID, "relay", l.name)
+		return l.settleRest(ctx, j, res, queue.Settlement{Outcome: queue.Recycled}, took)
 	}
 	if len(res.Outcomes) != len(env.To) {
 		return l.failed(ctx, j, verdictOf(err), body, took)
@@ -103,10 +103,7 @@ func (l *lane) outcomes(ctx context.Context, j *job, res smtpx.Result, err error
 	for i, o := range res.Outcomes {
 		switch {
 		case o.Accepted:
-			list[i] = queue.Settlement{Outcome: queue.Sent, Evidence: queue.Evidence{
-				Relay: l.name, Stage: string(smtpx.StageDot), Code: res.Reply.Code, Enhanced: res.Reply.Enhanced,
-				Reply: oneLine(res.Reply.Text()), ProviderID: oneLine(res.ProviderID), Duration: took,
-			}}
+			list[i] = l.accepted(res, took)
 		case o.Err == nil:
 			list[i] = l.settlement(ctx, j, i, verdictOf(err), took)
 		default:
@@ -115,6 +112,28 @@ func (l *lane) outcomes(ctx context.Context, j *job, res smtpx.Result, err error
 		list[i].Ref = j.claimed.Ref(i)
 	}
 	return l.finish(ctx, j, list, body)
+}
+
+// accepted is the settlement of a recipient for whom the relay accepted the message.
+func (l *lane) accepted(res smtpx.Result, took time.Duration) queue.Settlement {
+	return queue.Settlement{Outcome: queue.Sent, Evidence: queue.Evidence{
+		Relay: l.name, Stage: string(smtpx.StageDot), Code: res.Reply.Code, Enhanced: res.Reply.Enhanced,
+		Reply: oneLine(res.Reply.Text()), ProviderID: oneLine(res.ProviderID), Duration: took,
+	}}
+}
+
+// settleRest returns settlements for a message that went no further. It may have gone in several transactions: the recipients of
+// those that were accepted are sent, and only the others get the settlement.
+func (l *lane) settleRest(ctx context.Context, j *job, res smtpx.Result, rest queue.Settlement, took time.Duration) []queue.Settlement {
+	list := same(j, rest)
+	for i := range min(len(list), len(res.Outcomes)) {
+		if res.Outcomes[i].Accepted {
+			sent := l.accepted(res, took)
+			sent.Ref = list[i].Ref
+			list[i] = sent
+		}
+	}
+	return l.finish(ctx, j, list, nil)
 }
 
 // body returns the message as it is stored. It fetches a large one, and waits for the memory that MaxBytes allows. The caller calls

@@ -297,3 +297,57 @@ func TestAQuotaIsShared(t *testing.T) {
 		}
 	})
 }
+
+// A message in several transactions loses its lease behind the first. What the relay accepted is sent; only the rest goes again.
+func TestALostLeaseBetweenTransactions(t *testing.T) {
+	t.Parallel()
+	eachQueue(t, func(t *testing.T, q *testQueue) {
+		var mu sync.Mutex
+		copies := map[string]int{}
+		release := make(chan struct{})
+		time.AfterFunc(1200*time.Millisecond, func() { close(release) })
+		parts := &sender{}
+		parts.send = func(ctx context.Context, env smtpx.Envelope, _ []byte) (smtpx.Result, error) {
+			if err := env.Commit(ctx); err != nil {
+				return refuse(env, &smtpx.Error{Stage: smtpx.StageData, Class: smtpx.ClassRecycle, Err: err})
+			}
+			var res smtpx.Result
+			var failed *smtpx.Error
+			for i, to := range env.To { // one transaction for each recipient
+				if failed == nil && env.CommitAccepted != nil {
+					if err := env.CommitAccepted(ctx, []int{i}); err != nil {
+						failed = &smtpx.Error{Stage: smtpx.StageData, Class: smtpx.ClassRecycle, Err: err}
+					}
+				}
+				if failed != nil {
+					res.Outcomes = append(res.Outcomes, smtpx.Outcome{Recipient: to, Err: failed})
+					continue
+				}
+				mu.Lock()
+				copies[to]++
+				mu.Unlock()
+				res.Outcomes = append(res.Outcomes, smtpx.Outcome{Recipient: to, Accepted: true})
+				if i == 0 {
+					<-release // longer than the lease, whose renewals fail
+				}
+			}
+			if failed != nil {
+				return res, failed
+			}
+			return res, nil
+		}
+		id := q.enqueue(1, func(m *outbox.Message) {
+			m.To = []outbox.Address{{Address: "a@example.org"}, {Address: "b@example.org"}}
+		})[0]
+		away := &faulty{Queue: q, renew: func() error { return errDatabase }}
+		list := []dispatcher.Relay{{Name: "main", Sender: parts, Fence: dispatcher.FenceHold}}
+		flush(t, newDispatcher(t, dispatcher.Config{Queue: away, Relays: list, Lease: time.Second}, nil))
+		mu.Lock()
+		defer mu.Unlock()
+		for _, d := range q.get(id).Deliveries {
+			if n := copies[d.Recipient]; n != 1 || d.State != outbox.StateSent {
+				t.Errorf("%s got %d copies and is %s", d.Recipient, n, d.State)
+			}
+		}
+	})
+}

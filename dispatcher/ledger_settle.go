@@ -250,11 +250,11 @@ func (g *ledger) setAside(ctx context.Context, r *record, err error) {
 	if r.aside {
 		return
 	}
+	g.log.ErrorContext(ctx, "cannot record an outcome; will try again", "id", r.Ref.ID, "seq", r.Ref.Seq, "outcome", r.Outcome, "error", err)
 	g.mu.Lock()
 	r.aside = true
-	g.aside = append(g.aside, r)
+	g.aside = append(g.aside, r) // from here on it belongs to who records what is set aside
 	g.mu.Unlock()
-	g.log.ErrorContext(ctx, "cannot record an outcome; will try again", "id", r.Ref.ID, "seq", r.Ref.Seq, "outcome", r.Outcome, "error", err)
 	g.changed()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/queue"
@@ -203,7 +204,8 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 		if n == 1 && r.Suppress {
 			bounced = append(bounced, r)
 		}
-		if n == 1 && r.Evidence && r.Verb != queue.Sent {
+		// JSON cannot carry an id that is not UTF-8. Only a row typed by hand has one; it is held without an attempt.
+		if n == 1 && r.Evidence && r.Verb != queue.Sent && utf8.ValidString(string(r.ID)) {
 			notes = append(notes, r)
 		}
 		return nil

@@ -43,20 +43,23 @@ type Stamp struct {
 // or a word that no line can hold.
 func (c *Content) Render(stamp Stamp, limits Limits) ([]byte, error) {
 	root := c.tree(stamp.Mark)
-	head := headerBlock{buf: make([]byte, 0, 1024)}
-	c.header(&head, stamp)
-	root.describe(&head)
+	w := struct { // in one piece of memory
+		head headerBlock
+		out  bytes.Buffer
+	}{head: headerBlock{buf: make([]byte, 0, 1024)}}
+	head, out := &w.head, &w.out
+	c.header(head, stamp)
+	root.describe(head)
 	if len(head.buf) > limits.HeaderSize {
 		return nil, fmt.Errorf("%w: it has %d bytes, more than %d", ErrHeaderSize, len(head.buf), limits.HeaderSize)
 	}
 	if head.longest > MaxLine {
 		return nil, fmt.Errorf("a field has a word that is longer than the %d bytes of a line", MaxLine)
 	}
-	var out bytes.Buffer
 	out.Grow(len(head.buf) + root.estimate() + 256)
 	out.Write(head.buf)
 	out.WriteString(crlf)
-	if err := root.write(&out, &head); err != nil {
+	if err := root.write(out, head); err != nil {
 		return nil, fmt.Errorf("write the body: %w", err)
 	}
 	return out.Bytes(), nil

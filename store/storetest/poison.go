@@ -28,6 +28,16 @@ func poisonRules() []rule {
 				w.violatedf("the orphan is %s: %q", state, reply)
 			}
 		}},
+		{"id-not-utf8", "A delivery whose id is not UTF-8 is held, and stops no other.", func(w *world) {
+			if w.dialect == schema.Postgres {
+				return // its type of ids cannot hold one
+			}
+			w.exec(`INSERT INTO outbox_deliveries (message_id, seq, recipient, route, priority, due_at)
+				VALUES (CAST(x'ff41' AS TEXT), 1, 'a@example.org', 'default', 'normal', '2020-01-01T00:00:00.000Z')`)
+			good := w.enqueue(mail())
+			want(w, "claimed", claimedIDs(w.claim()), []outbox.ID{good})
+			want(w, "held", w.number("SELECT count(*) FROM outbox_deliveries WHERE state = 'held'"), 1)
+		}},
 		{"many-in-front", "However many deliveries cannot be read, a claim finds what can be read behind them.", func(w *world) {
 			w.many(1500)
 			w.exec(`UPDATE outbox_messages SET tags = '[1]'`)
