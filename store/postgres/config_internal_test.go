@@ -11,7 +11,7 @@ import (
 
 func TestDefaults(t *testing.T) {
 	for _, name := range []string{"PGSSLMODE", "PGAPPNAME", "PGCONNECT_TIMEOUT", "PGHOST"} {
-		t.Setenv(name, "") // puts it back afterwards
+		t.Setenv(name, "") // restores it afterwards
 		if err := os.Unsetenv(name); err != nil {
 			t.Fatal(err)
 		}

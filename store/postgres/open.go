@@ -1,5 +1,4 @@
-// Package postgres opens PostgreSQL in the way that outbox needs. It is the only package of outbox that links
-// github.com/lib/pq.
+// Package postgres opens PostgreSQL for outbox. It is the only package of outbox that links github.com/lib/pq.
 package postgres
 
 import (
@@ -13,30 +12,34 @@ import (
 	"github.com/lib/pq"
 )
 
-// connectTimeout is how long a connection may take to come about, unless the DSN says otherwise.
+// connectTimeout bounds the making of a connection, unless the DSN says otherwise.
 const connectTimeout = 10 * time.Second
 
-// database/sql keeps two idle connections, and a dispatcher uses three and more at once, each for a moment: all others would be
-// opened anew for every statement, which costs the server more than the statement.
+// By default database/sql keeps two idle connections. A dispatcher uses three or more at once, each for a moment. The
+// further ones would be opened anew for every statement, which costs the server more than the statement.
 const (
 	idleConns = 16
 	idleTime  = 5 * time.Minute
 )
 
-// errDSN takes the place of what the parsers say, because they quote what they could not read, and that may be a password.
+// errDSN replaces the errors of the parsers. They quote the text that they could not read, which may be a password.
 var errDSN = errors.New("open PostgreSQL: the DSN cannot be read: give postgres://user:password@host:port/database?sslmode=… " +
 	"with %-encoding in the password, or key=value pairs as libpq takes them")
 
-// Open returns a pool of connections to a PostgreSQL server. The DSN is a URL, postgres://user@host/database?…, or the
-// keyword form of libpq; PG* environment variables fill what it leaves out. It does not connect. No error of Open quotes
-// the DSN, which may hold a password.
+// Open returns a pool of connections to a PostgreSQL server. It does not connect. The DSN is a URL,
+// postgres://user@host/database?…, or the keyword form of libpq. PG* environment variables fill in what the DSN
+// leaves out. No error of Open quotes the DSN, which may hold a password.
 //
-// It adds to the DSN, where that does not say otherwise: connect_timeout 10 s; application_name outbox; binary_parameters,
-// which sends a statement and its arguments in one round trip and also works behind PgBouncer in transaction mode; and
-// sslmode prefer towards this host (loopback or a Unix socket), require towards any other.
+// Open adds the following settings unless they are given:
 //
-// The pool keeps 16 idle connections for five minutes; a pool of your own that a dispatcher uses should keep as many as it uses at
-// once, where database/sql keeps two.
+//   - connect_timeout is 10 s.
+//   - application_name is outbox.
+//   - binary_parameters is on: a statement and its arguments go out in one round trip. This also works behind
+//     PgBouncer in transaction mode.
+//   - sslmode is prefer for this host (loopback or a Unix socket) and require for any other.
+//
+// The pool keeps 16 idle connections for five minutes. If you open a pool for a dispatcher yourself, let it keep as
+// many as the dispatcher uses at once. The default of database/sql is two.
 func Open(dsn string) (*sql.DB, error) {
 	cfg, err := config(dsn)
 	if err != nil {
@@ -52,7 +55,7 @@ func Open(dsn string) (*sql.DB, error) {
 	return db, nil
 }
 
-// config reads a DSN and completes it.
+// config parses a DSN and adds the settings that [Open] promises.
 func config(dsn string) (pq.Config, error) {
 	cfg, err := pq.NewConfig(dsn)
 	if err != nil {
@@ -79,7 +82,7 @@ func config(dsn string) (pq.Config, error) {
 	return cfg, nil
 }
 
-// local says whether the host is this one.
+// local reports whether the host is this one.
 func local(host string) bool {
 	if host == "" || host == "localhost" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") {
 		return true

@@ -13,7 +13,7 @@ import (
 
 const password = "s3cr3t-word"
 
-// Whatever is wrong with a DSN, its password is not in the error.
+// Whatever is wrong with a DSN, the error does not hold its password.
 func TestNoErrorQuotesThePassword(t *testing.T) {
 	t.Parallel()
 	for _, dsn := range []string{
@@ -91,7 +91,7 @@ func TestWrongPasswordIsNotShown(t *testing.T) {
 	}
 }
 
-// The connection really has what Open promises.
+// A connection has the settings that Open promises.
 func TestConnectionIsSetUp(t *testing.T) {
 	t.Parallel()
 	db, err := postgres.Open(pgtest.DSN(t))

@@ -16,8 +16,8 @@ import (
 	"github.com/outboxmail/outbox/internal/pgschema"
 )
 
-// Channel is where the trigger of outbox notifies. The payload is the schema of the tables, so that PostgreSQL folds the
-// notifications of a transaction into one.
+// Channel is the channel on which the trigger of outbox notifies. The payload is the schema of the tables. PostgreSQL
+// therefore folds the notifications of a transaction into one.
 const Channel = "outbox"
 
 // WatchOption changes what [Watch] listens for.
@@ -26,11 +26,11 @@ type WatchOption func(*watcher) error
 // watcher listens for the notifications of one outbox.
 type watcher struct {
 	dsn    string
-	schema string // "" is to be asked for
+	schema string // "" until it is asked for
 }
 
-// Schema names the schema that holds the tables, as store.Schema does. Defaults to where the search path of the connection
-// leads, as it is when the watcher connects.
+// Schema names the schema that holds the tables, as store.Schema does. Defaults to the schema that the search path
+// leads to when the watcher connects.
 func Schema(name string) WatchOption {
 	return func(w *watcher) error {
 		w.schema = name
@@ -38,11 +38,13 @@ func Schema(name string) WatchOption {
 	}
 }
 
-// Watch returns a function that calls wake whenever a transaction that enqueued has committed, until ctx ends, and then
-// returns nil. It needs the trigger that store.EnableNotify makes, and a connection of its own, which must lead to the server
-// itself and not to PgBouncer in transaction mode. It calls wake once when it is connected, because something may have been
-// missed before; what other outboxes of the database enqueue does not wake it. When the connection is lost or cannot be made
-// it returns the error; it may then be called again. The DSN is read as by [Open].
+// Watch returns a function that calls wake after each commit of a transaction that enqueued. The function runs until
+// ctx ends and then returns nil. It also calls wake once when it is connected, because it may have missed commits
+// before. Messages of other outboxes in the database do not wake it. If the connection is lost or cannot be made, it
+// returns the error. It may then be called again.
+//
+// The function needs the trigger that store.EnableNotify makes. It opens a connection of its own, which must lead to
+// the server itself and not to PgBouncer in transaction mode. The DSN is read as by [Open].
 func Watch(dsn string, opts ...WatchOption) func(ctx context.Context, wake func()) error {
 	return func(ctx context.Context, wake func()) error {
 		w := watcher{dsn: dsn}
@@ -76,8 +78,8 @@ func (w *watcher) watch(parent context.Context, wake func()) error {
 		listener *pq.Listener
 		ready    = make(chan struct{})
 	)
-	// The listener would connect again and again by itself. Here it lives as long as its first connection, so that the
-	// caller hears of the loss.
+	// The listener would reconnect by itself for ever. Here it ends with its first connection, and the caller learns of
+	// the loss.
 	listener = pq.NewDialListener(dialer(ctx), complete, time.Millisecond, time.Millisecond, func(e pq.ListenerEventType, err error) {
 		if e == pq.ListenerEventDisconnected || e == pq.ListenerEventConnectionAttemptFailed {
 			<-ready
@@ -104,7 +106,8 @@ func (w *watcher) watch(parent context.Context, wake func()) error {
 	return fmt.Errorf("watch PostgreSQL: %w", lost)
 }
 
-// home asks where the search path finds the tables. It is nothing before they are made: then every notification counts.
+// home returns the schema in which the search path finds the tables. It is empty before the tables are made. Every
+// notification counts then.
 func home(ctx context.Context, dsn string) (schema string, err error) {
 	cfg, err := config(dsn)
 	if err != nil {
@@ -122,7 +125,7 @@ WHERE c.oid = to_regclass('outbox_messages')), '')`).Scan(&schema)
 	return schema, err
 }
 
-// contextDialer is how a listener connects.
+// contextDialer makes the connections of a listener.
 type contextDialer func(network, address string, timeout time.Duration) (net.Conn, error)
 
 // Dial implements pq.Dialer.
@@ -135,7 +138,7 @@ func (d contextDialer) DialTimeout(network, address string, timeout time.Duratio
 	return d(network, address, timeout)
 }
 
-// dialer connects until ctx ends, and closes its connections then.
+// dialer returns a dialer that connects until ctx ends. Its connections are closed then.
 func dialer(ctx context.Context) contextDialer {
 	return func(network, address string, timeout time.Duration) (net.Conn, error) {
 		d := net.Dialer{Timeout: timeout, KeepAliveConfig: net.KeepAliveConfig{
@@ -150,7 +153,7 @@ func dialer(ctx context.Context) contextDialer {
 	}
 }
 
-// completeDSN writes what Open adds into the DSN, because a listener takes nothing else.
+// completeDSN adds the settings of [Open] to the DSN itself, because a listener takes nothing else.
 func completeDSN(dsn string) (string, error) {
 	cfg, err := config(dsn)
 	if err != nil {
@@ -173,7 +176,7 @@ func completeDSN(dsn string) (string, error) {
 		return u.String(), nil
 	}
 	parts := []string{dsn}
-	for _, kv := range add { // of two the last counts
+	for _, kv := range add { // the last of two equal keys counts
 		parts = append(parts, fmt.Sprintf("%s='%s'", kv[0], strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(kv[1])))
 	}
 	return strings.Join(parts, " "), nil

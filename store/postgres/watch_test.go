@@ -110,8 +110,8 @@ func TestWatch(t *testing.T) {
 	goleak.VerifyNone(t, goleak.IgnoreTopFunction("testing.(*T).Parallel"), goleak.IgnoreTopFunction("testing.runTests"))
 }
 
-// A watcher is woken by its own outbox, whether that is named or found by the search path, and not by another in the same
-// database.
+// A watcher is woken by its own outbox, whether it is named or found by the search path. Another outbox in the same
+// database does not wake it.
 func TestWatchOneSchemaOfTwo(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.DSN(t)
@@ -145,7 +145,8 @@ func TestWatchOneSchemaOfTwo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Notifications come in the order of the commits, so a watcher that is woken by its own was not woken by the others before.
+	// Notifications arrive in the order of the commits. A watcher that its own outbox woke was not woken by the others
+	// before.
 	for range 3 {
 		tx, err := db.BeginTx(t.Context(), nil)
 		if err != nil {
@@ -220,7 +221,7 @@ func TestWatchThatCannotConnect(t *testing.T) {
 	}
 }
 
-// A server that accepts connections and says nothing does not keep a watcher from stopping.
+// A watcher stops even if its server accepts the connection and says nothing.
 func TestWatchStopsWhileItConnects(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

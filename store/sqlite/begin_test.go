@@ -11,8 +11,8 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// The driver reports a BEGIN as failed whose context ended while it ran, also when it took effect. Whoever hears of the
-// failure has no transaction to end, and the connection goes back to the pool: it must not hold the lock there.
+// If the context ends during a BEGIN, the driver reports a failure even if the BEGIN took effect. The caller then has
+// no transaction to end, and the connection returns to the pool. It must not hold the lock there.
 func TestAFailedBeginHoldsNoLock(t *testing.T) {
 	t.Parallel()
 	for name, begin := range map[string]func(ctx context.Context, db *sql.DB) error{

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// UnsafeError says that a pool of connections is set up in a way in which transactions fail under load.
+// UnsafeError says that transactions of a pool fail under load, because a setting of its connections is missing.
 type UnsafeError struct {
-	// Setting is what is missing in the DSN of modernc.org/sqlite, such as "_txlock=immediate".
+	// Setting is the missing setting in the DSN of modernc.org/sqlite, such as "_txlock=immediate".
 	Setting string
-	// Why says what happens without it.
+	// Why says what goes wrong without the setting.
 	Why string
 }
 
@@ -24,19 +24,19 @@ func (e *UnsafeError) Error() string {
 		e.Setting, e.Why, e.Setting)
 }
 
-// shortestWait is the busy_timeout below which writers fail that could have waited.
+// shortestWait is the shortest busy_timeout that Check accepts. With less, writers fail that could have waited.
 const shortestWait = time.Second
 
-// Check finds out whether a pool that the application opened itself is safe to share with dispatchers, and returns an
-// [*UnsafeError] for the first thing that is not:
+// Check reports whether dispatchers can safely share a pool that the application opened itself. It returns an
+// [*UnsafeError] for the first setting that is missing:
 //
-//   - without _pragma=journal_mode(WAL) readers and writers keep each other out;
-//   - without _pragma=busy_timeout(…) of a second at least a writer fails at once when another is at work;
-//   - without _txlock=immediate a transaction that reads before it writes fails with SQLITE_BUSY_SNAPSHOT (517) whenever
-//     somebody else wrote in between, and no timeout helps.
+//   - Without _pragma=journal_mode(WAL) readers and writers block one another.
+//   - Without _pragma=busy_timeout(…) of at least one second a writer fails at once while another is at work.
+//   - Without _txlock=immediate a transaction that reads before it writes fails with SQLITE_BUSY_SNAPSHOT (517) if
+//     another one wrote in between. No timeout helps against that.
 //
-// For the last it begins a transaction and tries to begin another beside it, so the pool must allow two connections. It
-// takes the write lock for an instant and writes nothing. A pool that [Open] returned is safe.
+// To check the last one it begins a transaction and tries to begin another beside it. The pool must therefore allow
+// two connections. Check takes the write lock for an instant and writes nothing. A pool that [Open] returned is safe.
 func Check(ctx context.Context, db *sql.DB) error {
 	if err := check(ctx, db); err != nil {
 		return fmt.Errorf("check the SQLite database: %w", err)
@@ -75,7 +75,7 @@ func check(ctx context.Context, db *sql.DB) error {
 	return checkBegin(ctx, db, conn, wait)
 }
 
-// isOurs says whether a connection was made by Open.
+// isOurs reports whether [Open] made the connection.
 func isOurs(conn *sql.Conn) bool {
 	ours := false
 	_ = conn.Raw(func(c any) error {
@@ -85,10 +85,11 @@ func isOurs(conn *sql.Conn) bool {
 	return ours
 }
 
-// tries is how often checkBegin begins anew when other writers confuse it.
+// tries is how often checkBegin begins anew when other writers disturb it.
 const tries = 5
 
-// checkBegin sees whether a transaction takes the write lock when it begins: then another cannot, and can when it has ended.
+// checkBegin checks that a transaction takes the write lock when it begins. A second connection must then fail to
+// take the lock while the transaction lasts, and succeed afterwards.
 func checkBegin(ctx context.Context, db *sql.DB, other *sql.Conn, wait int64) (err error) {
 	setWait := func(ctx context.Context, ms int64) error {
 		_, err := other.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", ms))
@@ -118,10 +119,11 @@ func checkBegin(ctx context.Context, db *sql.DB, other *sql.Conn, wait int64) (e
 			return err // it was the transaction that kept the lock
 		}
 	}
-	return nil // others write all the time: nothing was found
+	return nil // other writers hold the lock all the time: nothing was found
 }
 
-// beginBeside begins a transaction as an application does and says whether another can take the write lock beside it.
+// beginBeside begins a transaction as an application does. It reports whether other can take the write lock
+// meanwhile.
 func beginBeside(ctx context.Context, db *sql.DB, other *sql.Conn) (bool, error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -131,7 +133,7 @@ func beginBeside(ctx context.Context, db *sql.DB, other *sql.Conn) (bool, error)
 	return begin(ctx, other)
 }
 
-// begin says whether the connection can take the write lock, and gives it back.
+// begin reports whether a connection can take the write lock, and releases the lock again.
 func begin(ctx context.Context, conn *sql.Conn) (bool, error) {
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		if isBusy(err) {
@@ -150,7 +152,7 @@ const (
 	sqliteNotADB  = 26
 )
 
-// isCode recognises a result code and its extended codes.
+// isCode reports whether an error has the given result code or one of its extended codes.
 func isCode(err error, code int) bool {
 	var coded interface{ Code() int }
 	return errors.As(err, &coded) && coded.Code()&0xff == code

@@ -95,7 +95,7 @@ func TestCheckBesideWriters(t *testing.T) {
 	wg.Wait()
 }
 
-// A file that is no database, or half of one, is named by the first statement, whichever that is.
+// The first statement, whichever it is, names a file that is no database or only half of one.
 func TestNotADatabase(t *testing.T) {
 	t.Parallel()
 	whole := filepath.Join(t.TempDir(), "whole.db")

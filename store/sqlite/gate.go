@@ -14,21 +14,21 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// SQLite has one writer at a time. Whoever finds the file locked sleeps and tries again, up to 100 ms later (its busy
-// handler), and is served in no order: with a dozen goroutines that write, the lock is free most of the time and some
-// wait until they fail with SQLITE_BUSY. So the writers of this process queue here, first come, first served, and only
-// other processes are left to the busy handler.
+// SQLite allows one writer at a time. A writer that finds the file locked sleeps and tries again, up to 100 ms later
+// (its busy handler). Waiting writers are served in no order. With a dozen writing goroutines the lock is free most
+// of the time, and some goroutines wait until they fail with SQLITE_BUSY. The writers of this process therefore queue
+// here, first come, first served. The busy handler waits for other processes only.
 
-// gates holds one gate for each file, shared by all pools of the process.
+// gates holds one gate for each file. All pools of the process share it.
 var gates sync.Map // canonical path → *gate
 
 // gate is the queue for one file.
 type gate struct {
 	*semaphore.Weighted
-	wal atomic.Bool // a connection was made, and so the journal is what it should be
+	wal atomic.Bool // set by the first connection, which has turned the journal to WAL
 }
 
-// gateOf returns the gate of a file, by whichever name it is opened.
+// gateOf returns the gate of a file. Every name of the file leads to the same gate.
 func gateOf(path string) *gate {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
@@ -51,7 +51,7 @@ type gatedConnector struct {
 	wait time.Duration
 }
 
-// sqliteConn is what the driver's connections can do and database/sql makes use of.
+// sqliteConn has the methods of the driver's connections that database/sql uses.
 type sqliteConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -83,7 +83,7 @@ func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &gatedConn{sqliteConn: inner, gate: c.gate, wait: c.wait}, nil
 }
 
-// explain says which file it is that no connection can be made to, where the driver knows only what is wrong with it.
+// explain names the file in an error of connecting. The driver says only what is wrong with the file.
 func (c *gatedConnector) explain(err error) error {
 	switch {
 	case isCode(err, sqliteNotADB):
@@ -95,7 +95,7 @@ func (c *gatedConnector) explain(err error) error {
 	}
 }
 
-// enter waits for the gate as long as a busy writer waits for a locked file.
+// enter acquires the gate. It waits at most as long as a busy writer waits for a locked file, and then fails.
 func enter(ctx context.Context, g *gate, wait time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -108,10 +108,10 @@ func enter(ctx context.Context, g *gate, wait time.Duration) error {
 	return nil
 }
 
-// gatedConn passes the gate before it takes the write lock, and gives it back afterwards. Transactions that are not
-// read-only pass it, and statements outside one that change something. Statements that are prepared or return rows do
-// not, outside a transaction: they are left to the busy handler. Like every connection it is used by one goroutine at a
-// time.
+// gatedConn acquires the gate before it takes the write lock, and releases it afterwards. Transactions acquire the
+// gate unless they are read-only, and so do statements outside a transaction that change something. Outside a
+// transaction, prepared statements and statements that return rows do not acquire it and rely on the busy handler.
+// Like every connection it is used by one goroutine at a time.
 type gatedConn struct {
 	sqliteConn
 	gate   *gate
@@ -151,7 +151,7 @@ func (c *gatedConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.
 	return &gatedTx{Tx: tx, conn: c}, nil
 }
 
-// gatedTx leaves the gate at its end, however it ends: database/sql does not use it again.
+// gatedTx releases the gate at its end, even if the end fails, because database/sql does not use a transaction again.
 type gatedTx struct {
 	driver.Tx
 	conn *gatedConn
@@ -178,18 +178,19 @@ func (c *gatedConn) ExecContext(ctx context.Context, query string, args []driver
 		}
 		res, err := c.sqliteConn.ExecContext(ctx, query, args)
 		switch {
-		case err == nil && closes(query): // a script with the whole of a transaction
+		case err == nil && closes(query): // a script that holds a whole transaction
 			c.leave()
 		case err != nil && !strings.Contains(strings.TrimRight(query, " \t\r\n;"), ";"):
-			// It did not begin; or it did, and the driver calls it a failure because ctx ended meanwhile. Who hears of that ends
-			// nothing, so it is ended here. Where there is no transaction this fails, and does no harm.
+			// BEGIN failed, or it took effect and the driver reports a failure because ctx ended meanwhile. After a failed
+			// BEGIN the caller ends no transaction, so it is rolled back here. Without a transaction the ROLLBACK fails and
+			// does no harm.
 			_, _ = c.sqliteConn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK", nil)
 			c.leave()
 		}
 		return res, err
 	case verb == "COMMIT" || verb == "END" || verb == "ROLLBACK" && !strings.Contains(strings.ToUpper(query), " TO "):
 		res, err := c.sqliteConn.ExecContext(ctx, query, args)
-		if err == nil || verb == "ROLLBACK" { // a rollback fails only where SQLite had rolled back by itself
+		if err == nil || verb == "ROLLBACK" { // a rollback fails only if SQLite had already rolled back
 			c.leave()
 		}
 		return res, err
@@ -204,8 +205,8 @@ func (c *gatedConn) ExecContext(ctx context.Context, query string, args []driver
 	}
 }
 
-// IsValid implements driver.Validator. A connection that comes back inside a transaction, which nobody can end any more, is
-// closed: that rolls back and gives the gate back.
+// IsValid implements driver.Validator. A connection that returns to the pool inside a transaction is closed, because
+// nothing can end the transaction any more. Closing rolls back and releases the gate.
 func (c *gatedConn) IsValid() bool { return !c.inside && c.sqliteConn.IsValid() }
 
 // Close implements driver.Conn.
@@ -214,7 +215,7 @@ func (c *gatedConn) Close() error {
 	return errors.Join(c.kept.close(), c.sqliteConn.Close())
 }
 
-// closes says whether a text that begins a transaction also ends it, as scripts do.
+// closes reports whether a script that begins a transaction also ends it.
 func closes(query string) bool {
 	text := strings.ToUpper(strings.TrimRight(query, " \t\r\n;"))
 	text = strings.TrimRight(strings.TrimSuffix(text, "TRANSACTION"), " \t\r\n")
@@ -227,7 +228,7 @@ func closes(query string) bool {
 	return false
 }
 
-// firstWord returns the keyword that a statement begins with, in capitals, behind white space and comments.
+// firstWord returns the first keyword of a statement in capitals. It skips white space and comments.
 func firstWord(query string) string {
 	for {
 		query = strings.TrimLeft(query, " \t\r\n;")

@@ -24,8 +24,8 @@ func open(t *testing.T, path string) *sql.DB {
 	return db
 }
 
-// Sixty-four writers over two pools of one file, each in its transaction that reads first: none fails, and every one
-// has its turn.
+// Sixty-four writers share two pools of one file, and each of their transactions reads first. None fails, and each
+// one gets its turn.
 func TestWritersQueue(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -68,7 +68,7 @@ func increment(ctx context.Context, db *sql.DB) error {
 	return tx.Commit()
 }
 
-// Whatever takes the write lock gives the gate back, however it ends: the next writer is not kept waiting.
+// Everything that takes the write lock releases the gate, however it ends. The next writer does not wait for it.
 func TestTheGateIsGivenBack(t *testing.T) {
 	t.Parallel()
 	for name, use := range map[string]func(ctx context.Context, db *sql.DB) error{
@@ -196,7 +196,7 @@ func TestASecondPoolReadsBesideAWriter(t *testing.T) {
 	}
 }
 
-// Readers do not queue, and one who waits in vain hears why.
+// Readers do not queue. A writer that waits in vain gets an error that says why.
 func TestTheGateWhileATransactionIsOpen(t *testing.T) {
 	t.Parallel()
 	db := open(t, filepath.Join(t.TempDir(), "app.db"))

@@ -1,5 +1,5 @@
-// Package sqlite opens an SQLite file in the way that outbox, and an application beside it, need. It is the only package
-// of outbox that links modernc.org/sqlite.
+// Package sqlite opens SQLite files for outbox and for the applications beside it. It is the only package of outbox
+// that links modernc.org/sqlite.
 package sqlite
 
 import (
@@ -15,11 +15,11 @@ import (
 	driver "modernc.org/sqlite"
 )
 
-// busyTimeout is how long a writer waits for another.
+// busyTimeout is how long a writer waits for another one before it fails.
 const busyTimeout = 10 * time.Second
 
-// database/sql keeps two idle connections; each further one would be opened anew for every statement, with its statements
-// to compile.
+// By default database/sql keeps two idle connections. It opens every further one anew for each call, and each new
+// connection compiles its statements again.
 const (
 	idleConns = 8
 	idleTime  = time.Minute
@@ -33,29 +33,30 @@ type settings struct {
 	synchronous string
 }
 
-// Existing refuses a file that does not exist, where [Open] otherwise creates it at the first use.
+// Existing makes [Open] refuse a file that does not exist. By default the file is created at its first use.
 func Existing() Option { return func(s *settings) { s.mode = "rw" } }
 
-// RelaxedSync asks for PRAGMA synchronous = NORMAL: a commit no longer waits for the disk. A crash of the process loses
-// nothing then, a loss of power may lose the last commits: messages and the application's rows together, but also the
-// record of what was just sent, which is then sent again. Without it each commit is on the disk (FULL).
+// RelaxedSync sets PRAGMA synchronous = NORMAL: a commit no longer waits for the disk. A crash of the process loses
+// nothing. A loss of power may lose the last commits. Messages are then lost together with the application's rows of
+// the same transaction. If the record of a send is lost, the message is sent again. Defaults to FULL: every commit is
+// on the disk.
 func RelaxedSync() Option { return func(s *settings) { s.synchronous = "NORMAL" } }
 
-// Open returns a pool of connections to the SQLite file at path, set up so that an application and its dispatchers can
-// write side by side, in one process or in several on one host:
+// Open returns a pool of connections to the SQLite file at path. An application and its dispatchers can write through
+// it side by side, in one process or in several on one host:
 //
-//   - journal_mode WAL: readers and one writer do not hinder one another;
-//   - writers of this process queue for the file, first come, first served, and wait for those of other processes by
-//     busy_timeout, 10 s each: they fail only after that;
-//   - transactions begin IMMEDIATE: one that reads first and then writes would fail at once with SQLITE_BUSY_SNAPSHOT when
-//     another wrote in between, and no timeout helps against that;
-//   - foreign keys are enforced.
+//   - journal_mode is WAL: readers and a writer do not block one another.
+//   - The writers of this process queue for the file, first come, first served. They wait for the writers of other
+//     processes by busy_timeout. Each of the two waits lasts at most 10 s; then the writer fails.
+//   - Transactions begin IMMEDIATE. A deferred transaction that reads before it writes fails at once with
+//     SQLITE_BUSY_SNAPSHOT if another one wrote in between. No timeout helps against that.
+//   - Foreign keys are enforced.
 //
-// The pool keeps eight idle connections for a minute. Open does not touch the file: what is not an SQLite database is refused by the
-// first statement, with an error that names it.
+// The pool keeps eight idle connections for a minute. Open does not touch the file. If the file is no SQLite
+// database, the first statement fails with an error that names the file.
 //
-// The path is a file name, not a DSN, and must not lie on a network file system, where WAL does not work. Databases in
-// memory are refused: each connection would see its own.
+// The path is a file name and not a DSN. It must not lie on a network file system, where WAL does not work. Databases
+// in memory are refused, because each connection would see its own.
 func Open(path string, opts ...Option) (*sql.DB, error) {
 	set := settings{mode: "rwc", synchronous: "FULL"}
 	for _, opt := range opts {

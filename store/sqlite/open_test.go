@@ -43,7 +43,7 @@ func exec(t *testing.T, c outbox.Execer, query string, args ...any) {
 	}
 }
 
-// A PRAGMA that is run on a pool sets one connection; the settings must hold on all of them.
+// A PRAGMA that runs on a pool sets one connection only. The settings must hold on all connections.
 func TestEveryConnectionIsSetUp(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -71,8 +71,8 @@ func TestEveryConnectionIsSetUp(t *testing.T) {
 	}
 }
 
-// A transaction that reads and then writes waits for another writer, because it took the lock when it began. The deferred
-// transactions that are SQLite's default fail here at once, with SQLITE_BUSY_SNAPSHOT.
+// A transaction that reads and then writes waits for another writer, because it takes the lock when it begins. A
+// deferred transaction, the default of SQLite, fails here at once with SQLITE_BUSY_SNAPSHOT.
 func TestTransactionsTakeTheLockWhenTheyBegin(t *testing.T) {
 	t.Parallel()
 	db := openWith(t, filepath.Join(t.TempDir(), "app.db"))

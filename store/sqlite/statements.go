@@ -7,29 +7,30 @@ import (
 	"errors"
 )
 
-// SQLite compiles a statement each time that it is given as text, which for an INSERT with a trigger takes as long as to
-// run it. Each connection therefore keeps the statements that it ran last.
+// SQLite compiles a statement every time it is given as text. For an INSERT with a trigger, compiling takes as long
+// as running. Each connection therefore keeps the statements that it ran last.
 
 const (
-	// keptStatements is how many a connection keeps, and longestKept the longest of them in bytes.
+	// keptStatements is how many statements a connection keeps. longestKept is the longest text that it keeps, in bytes.
 	keptStatements = 64
 	longestKept    = 32 << 10
 )
 
-// statements are those of one connection, the last used first.
+// statements holds the statements of one connection, the last used first.
 type statements struct {
 	byText map[string]*list.Element
 	order  list.List // of *statement
 }
 
-// statement is a compiled one. It is busy while rows of it are open: the same text is then compiled once more.
+// statement is a compiled statement. It is busy while its rows are open. Meanwhile the same text is compiled once
+// more.
 type statement struct {
 	text string
 	stmt sqliteStmt
 	busy bool
 }
 
-// sqliteStmt and sqliteRows are what the driver's values can do and database/sql makes use of.
+// sqliteStmt and sqliteRows have the methods of the driver's values that database/sql uses.
 type sqliteStmt interface {
 	driver.Stmt
 	driver.StmtExecContext
@@ -45,7 +46,8 @@ type sqliteRows interface {
 	driver.RowsColumnTypeScanType
 }
 
-// compiled returns the statement of a text, or nil for one that is not kept: the caller then runs the text as it is.
+// compiled returns the kept statement of a text, and compiles it if it is new. It returns nil for a text that is not
+// kept or whose statement is busy. The caller then runs the text itself.
 func (c *gatedConn) compiled(ctx context.Context, text string) (*statement, error) {
 	switch firstWord(text) {
 	case "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH":
@@ -80,8 +82,8 @@ func (c *gatedConn) compiled(ctx context.Context, text string) (*statement, erro
 	return kept, nil
 }
 
-// trim closes the statements that were not used for the longest time, but never the one that was just made. What closing
-// one says is of no concern to the user of another.
+// trim closes the statements that were not used for the longest time, but never the newest one. It drops the errors
+// of closing, because the caller uses another statement.
 func (s *statements) trim() {
 	for e := s.order.Back(); e != s.order.Front() && s.order.Len() > keptStatements; {
 		previous := e.Prev()
@@ -94,7 +96,7 @@ func (s *statements) trim() {
 	}
 }
 
-// close closes all of them.
+// close closes all statements.
 func (s *statements) close() error {
 	var err error
 	for e := s.order.Front(); e != nil; e = e.Next() {

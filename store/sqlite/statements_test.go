@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// The statements that a connection keeps are the same to their users as new ones: also while rows of the same text are
-// open, when the table changes under them, after errors, and when there are more of them than are kept.
+// Kept statements behave like new ones: while rows of the same text are open, when the table changes under them,
+// after errors, and when there are more statements than a connection keeps.
 func TestKeptStatements(t *testing.T) {
 	t.Parallel()
 	db := open(t, filepath.Join(t.TempDir(), "app.db"))
-	db.SetMaxOpenConns(1) // one connection, so that everything meets
+	db.SetMaxOpenConns(1) // all statements run on one connection
 	ctx := t.Context()
 	exec(t, db, "CREATE TABLE t (n integer PRIMARY KEY)")
 	for n := range 3 {

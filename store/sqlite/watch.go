@@ -8,20 +8,21 @@ import (
 	"time"
 )
 
-// How often a watcher looks: often while the file changes, seldom when it has been quiet for a while. A look costs some
-// microseconds, takes no lock and reads no page of the file.
+// The pauses between two looks of a watcher: lookOften while the file changes, lookSeldom once it has been unchanged
+// for the time quiet. A look costs some microseconds, takes no lock and reads no page of the file.
 const (
 	lookOften  = 2 * time.Millisecond
 	lookSeldom = 5 * time.Millisecond
 	quiet      = time.Second
 )
 
-// Watch returns a function that calls wake whenever something was committed to the file, by any process or connection but
-// its own, until ctx ends, and then returns nil. It reads PRAGMA data_version: no table is read, and no lock taken. Several
-// changes may be folded into one call. It also calls wake once when it begins. After an error it may be called again.
+// Watch returns a function that calls wake after commits to the file, by any process and any connection but its own.
+// The function runs until ctx ends and then returns nil. It reads PRAGMA data_version: no table is read, and no lock
+// taken. Several commits may cause one call. It also calls wake once when it begins. After an error it may be called
+// again.
 //
-// It keeps one connection of the pool for itself all the time, so the pool must allow two at least: with
-// SetMaxOpenConns(1) everybody else would wait for ever. A pool that is limited to one is refused.
+// The function holds one connection of the pool all the time. The pool must therefore allow at least two, or
+// everybody else would wait for ever. It refuses a pool that SetMaxOpenConns(1) limits to one.
 func Watch(db *sql.DB) func(ctx context.Context, wake func()) error {
 	return func(ctx context.Context, wake func()) error {
 		err := watch(ctx, db, wake)

@@ -10,7 +10,7 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// A watcher hears of what other pools, as other processes have them, commit, and of nothing else.
+// A watcher is woken by the commits of other pools, which stand for other processes, and by nothing else.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")

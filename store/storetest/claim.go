@@ -10,7 +10,7 @@ import (
 
 func claimRules() []rule { return append(claimTakes(), claimTells()...) }
 
-// claimTakes are about what a claim takes and what it leaves.
+// claimTakes are the rules about which deliveries a claim takes and which it leaves.
 func claimTakes() []rule {
 	return []rule{
 		{"nothing-due", "A claim of an empty queue returns nothing and is no error.", func(w *world) {
@@ -122,7 +122,7 @@ func claimTakes() []rule {
 	}
 }
 
-// claimTells are about what a claim says of what it took.
+// claimTells are the rules about what a claim returns.
 func claimTells() []rule {
 	return []rule{
 		{"gives-what-was-enqueued", "A claim returns the message as it was enqueued, with its body and its recipients.", claimGivesMessage},

@@ -238,15 +238,15 @@ func beatRules() []rule {
 	}
 }
 
-// ended finishes a delivery some time ago.
+// ended finishes a delivery at the given time before now.
 func (w *world) ended(id outbox.ID, seq int, state string, ago time.Duration) {
 	w.Helper()
 	w.exec("UPDATE outbox_deliveries SET state = $1, finished_at = $2 WHERE message_id = $3 AND seq = $4",
 		state, bindTime(w.now().Add(-ago)), string(id), seq)
 }
 
-// scrubAnyOrder lets the second recipient end after the scrubbing has passed the first one, in each state and for retentions on either
-// side of that of bodies.
+// scrubAnyOrder finishes the second recipient after scrubbing has passed over the first one. It tries pairs of
+// states, with retentions shorter than, equal to and longer than that of bodies.
 func scrubAnyOrder(w *world) {
 	const day = 24 * time.Hour
 	for _, keep := range []queue.Retention{

@@ -11,7 +11,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// doubtRules are about the answer that comes when its lease has lapsed and its delivery is uncertain.
+// doubtRules are about outcomes that come late: the lease has lapsed and the delivery is uncertain.
 func doubtRules() []rule {
 	list := []rule{
 		{"other-token", "Only the token of the lease that lapsed resolves a doubt.", func(w *world) {
@@ -116,7 +116,7 @@ func doubtRules() []rule {
 	return list
 }
 
-// doubtful returns a claim whose lease lapsed past the point of no return and was taken back.
+// doubtful returns a claim whose lease lapsed past the point of no return. Its deliveries are uncertain.
 func (w *world) doubtful(edits ...edit) queue.Claimed {
 	w.Helper()
 	c := w.leased(edits...)
@@ -126,7 +126,7 @@ func (w *world) doubtful(edits ...edit) queue.Claimed {
 	return c
 }
 
-// reapDoubt reaps when the delay of what is uncertain is over.
+// reapDoubt lets the delay of uncertain deliveries pass and reaps.
 func (w *world) reapDoubt() queue.ReapReport {
 	w.Helper()
 	w.exec("UPDATE outbox_deliveries SET due_at = $1 WHERE state = 'uncertain'", longAgo)

@@ -8,7 +8,7 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// evidenceRules are about what is kept of an attempt.
+// evidenceRules are about the evidence that is kept of an attempt.
 func evidenceRules() []rule {
 	return []rule{
 		{"kept", "What the relay said is kept with the delivery.", func(w *world) {

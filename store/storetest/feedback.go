@@ -11,7 +11,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// feedbackRules are about what providers report after they have accepted a message.
+// feedbackRules are about the reports that providers send after they have accepted a message.
 func feedbackRules() []rule {
 	yesterday := time.Date(2026, 1, 31, 9, 5, 0, int(250*time.Millisecond), time.FixedZone("", 3600))
 	bounce := func(edits ...func(*queue.Feedback)) queue.Feedback {

@@ -96,7 +96,7 @@ func (w *world) missing(name string) {
 	}
 }
 
-// plant stores a message under an id of the caller's choice, as a program in another language would: with plain SQL.
+// plant stores a message under a given id. It uses plain SQL, as a program in another language would.
 func (w *world) plant(id outbox.ID) outbox.ID {
 	w.Helper()
 	w.exec(`INSERT INTO outbox_messages (id, message_id, sender, recipients, size, body)

@@ -15,7 +15,7 @@ type operation struct {
 	op   store.Operation
 	name string
 	run  func(s *store.Store, ctx context.Context, f store.Filter, opts ...store.BulkOption) (int64, error)
-	// from and to are the states that it leads from and to; to is empty where nothing is left.
+	// from lists the states that it starts from. to is the state that it leads to, empty if the delivery is removed.
 	from []outbox.State
 	to   outbox.State
 }
@@ -160,7 +160,7 @@ func (w *world) changes(n int64, run func(context.Context, store.Filter, ...stor
 	want(w, "changed", got, n)
 }
 
-// everyState has a message in each state.
+// everyState returns one message in each state.
 func everyState(w *world) map[outbox.State]outbox.ID {
 	ids := make(map[outbox.State]outbox.ID)
 	for _, state := range outbox.States()[1:] {

@@ -126,7 +126,7 @@ func poisonRules() []rule {
 	return rules
 }
 
-// unreadable spoils a column of a message with two recipients between two good messages.
+// unreadable stores three messages and spoils a column of the second one, which has two recipients.
 func unreadable(w *world, column, value, shown string) {
 	w.Helper()
 	for _, edits := range [][]func(*queue.ClaimRequest){

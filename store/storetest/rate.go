@@ -15,7 +15,7 @@ func rateRules() []rule {
 			r.Relay, r.Rate = "primary", queue.Rate{PerSecond: perSecond, Burst: burst}
 		}
 	}
-	// A thousandth of a recipient in a second: nothing comes back while a rule is checked.
+	// A thousandth of a recipient in a second: the allowance does not grow while a rule is checked.
 	slow := func(burst int) func(*queue.ClaimRequest) { return limited(0.001, burst) }
 	return []rule{
 		{"burst", "A claim takes no more than the allowance holds, and the next one what is left.", func(w *world) {
@@ -114,5 +114,5 @@ func rateRules() []rule {
 	}
 }
 
-// bindTime is a time as both databases read it.
+// bindTime formats a time as both databases read it.
 func bindTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -42,10 +42,10 @@ func readRules() []rule {
 		}},
 		{"body-in-parts", "Body returns a body of many megabytes as it was enqueued, and its bytes are the caller's.", func(w *world) {
 			message := []byte("From: a@example.com\r\nTo: b@example.org\r\nSubject: x\r\n\r\n")
-			for i := range 110_000 { // no two lines are the same, so that none can take the place of another
+			for i := range 110_000 { // no two lines are equal, so that misplaced parts show
 				message = fmt.Appendf(message, "line %d of a long letter, with \x80\xff in it, which is as binary as it gets\r\n", i)
 			}
-			for _, length := range []int{len(message), 4 << 20} { // some parts of 4 MiB and a rest, and one part
+			for _, length := range []int{len(message), 4 << 20} { // several parts of 4 MiB with a rest, and exactly one part
 				raw := bytes.Clone(message[:length])
 				copy(raw[length-2:], "\r\n")
 				id := w.enqueue(&outbox.Message{Raw: raw})
@@ -80,7 +80,7 @@ func readRules() []rule {
 			want(w, "order", order, []outbox.ID{ids[2], ids[1], ids[1], ids[0]})
 		}},
 		{"list-pages", "A list of any length has every delivery once.", func(w *world) {
-			const n = 1155 // more than two pages, with messages that are cut by the end of one
+			const n = 1155 // more than two pages, some of which end within a message
 			w.many(n/7, to("a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org", "f@x.org", "g@x.org"))
 			seen := make(map[queue.Ref]bool)
 			list := w.list(store.Filter{})

@@ -130,7 +130,7 @@ func (w *world) relayStates() []queue.RelayState {
 	return list
 }
 
-// relayPaused wants one relay that is paused for about d from now, since now.
+// relayPaused wants exactly one relay, with a pause that began now and lasts about d.
 func (w *world) relayPaused(d time.Duration, expected queue.RelayState) {
 	w.Helper()
 	list := w.relayStates()

@@ -160,7 +160,7 @@ func settleMany(w *world) {
 	want(w, "attempts", w.number("SELECT count(*) FROM outbox_attempts"), 750)
 }
 
-// fenceRules are about holders that no longer hold.
+// fenceRules are about holders that have lost their lease.
 func fenceRules() []rule {
 	return []rule{
 		{"stale-token", "A holder whose delivery went to another changes nothing by settling it.", func(w *world) {

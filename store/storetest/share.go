@@ -9,7 +9,7 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// shareRules are about who gets how much of what is due.
+// shareRules are about how a claim divides its limit among due deliveries.
 func shareRules() []rule {
 	return []rule{
 		{"urgent-first", "The more urgent priority is claimed first.", func(w *world) {
@@ -66,7 +66,7 @@ func shareRules() []rule {
 				there, elsewhere := w.enqueue(mail(on("a"))), w.enqueue(mail(on("b"), with(outbox.High)))
 				got := claimedIDs(w.claim(expecting("a")))
 				want(w, "what was expected is claimed", slices.Contains(got, there), true)
-				got = append(got, claimedIDs(w.claim(expecting("a")))...) // in vain
+				got = append(got, claimedIDs(w.claim(expecting("a")))...) // nothing is due on this route any more
 				slices.Sort(got)
 				both := []outbox.ID{there, elsewhere}
 				slices.Sort(both)
@@ -123,7 +123,7 @@ func claimsNeverShare(w *world) {
 		})
 	}
 	wg.Wait()
-	// A claim that found only rows that another was taking came back empty; what is left is taken now.
+	// A claim comes back empty if another one was taking all the rows that it found. Here the rest is taken.
 	for _, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = messages * 2 }) {
 		for _, d := range c.Deliveries {
 			ref := queue.Ref{ID: c.ID, Seq: d.Seq}

@@ -147,7 +147,7 @@ func renewRules() []rule {
 	}
 }
 
-// retaken returns a claim whose lease lapsed and whose delivery another dispatcher holds since.
+// retaken returns a claim whose lease lapsed. Another dispatcher holds its delivery now.
 func (w *world) retaken() queue.Claimed {
 	w.Helper()
 	c := w.leased()
@@ -189,7 +189,7 @@ func (w *world) marked() int {
 	return w.number("SELECT count(*) FROM outbox_deliveries WHERE stage = 1")
 }
 
-// rest is what neither the stage nor a renewal may change of a message's deliveries.
+// rest returns the columns of a message's deliveries that neither the stage nor a renewal may change.
 func (w *world) rest(id outbox.ID) string {
 	w.Helper()
 	return w.rows(`SELECT seq, state, due_at, attempts, lease_token, lease_owner, class, finished_at FROM outbox_deliveries

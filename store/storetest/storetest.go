@@ -1,8 +1,8 @@
-// Package storetest is the conformance suite of package store. It states, as named rules, what every database behind a
-// [store.Store] must do, and checks each of them on a real one. A check that fails prints the rule that is violated.
+// Package storetest is the conformance suite of package store. Its named rules state what every database behind a
+// [store.Store] must do. It checks each rule on a real database. A check that fails prints the violated rule.
 //
-// The project runs it for modernc.org/sqlite, lib/pq and pgx/stdlib. Run it for another driver, another version of a
-// database, or one that is compatible with PostgreSQL:
+// The project runs it for modernc.org/sqlite, lib/pq and pgx/stdlib. Run it for another driver, for another version
+// of a database, or for a database that is compatible with PostgreSQL:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, schema.Postgres, func(t *testing.T) *sql.DB {
@@ -35,7 +35,7 @@ type topic struct {
 	rules []rule
 }
 
-// topics lists all of them.
+// topics lists all topics.
 func topics() []topic {
 	return []topic{
 		{"enqueue", enqueueRules()},
@@ -72,8 +72,9 @@ type Option func(*world)
 // Schema keeps the tables in a schema of PostgreSQL, as [store.Schema] does. Defaults to the search path.
 func Schema(name string) Option { return func(w *world) { w.schema = name } }
 
-// Run checks every rule on databases of a dialect. It calls open once for each topic, several times at once. Open returns an empty
-// database that nobody else uses, and closes and removes it when its test ends. Run creates the tables.
+// Run checks every rule on databases of a dialect. It calls open once for each topic, several times at once. open
+// returns an empty database that nobody else uses. It closes and removes the database when its test ends. Run creates
+// the tables.
 func Run(t *testing.T, d schema.Dialect, open func(t *testing.T) *sql.DB, opts ...Option) {
 	t.Helper()
 	newWorld := func(t *testing.T, says string, db *sql.DB) *world {

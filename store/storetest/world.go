@@ -17,7 +17,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// world is what a rule is checked in: a database with empty tables, and a store over it.
+// world is what a rule runs on: a database with empty tables, and a store over it.
 type world struct {
 	*testing.T
 
@@ -28,7 +28,7 @@ type world struct {
 	store   *store.Store
 }
 
-// tables in an order in which they may be emptied.
+// tables lists the tables in an order in which they can be emptied.
 var tables = []string{
 	"messages", "deliveries", "attempts", "feedback", "routes", "relays", "dispatchers", "chores", "suppressions", "actions",
 }
@@ -50,7 +50,7 @@ func (w *world) migrate() {
 	w.must(schema.Migrate(w.Context(), w.db.DB, w.dialect, opts...))
 }
 
-// in puts the tables that a statement names where they are.
+// in prefixes the table names of a statement with the schema.
 func (w *world) in(query string) string { return pgschema.Qualify(query, w.schema) }
 
 func (w *world) newStore(opts ...store.Option) *store.Store {
@@ -69,7 +69,7 @@ func (w *world) violatedf(format string, args ...any) {
 	w.Errorf("violated: %s\n%s", w.says, fmt.Sprintf(format, args...))
 }
 
-// must ends the rule on an error that it does not expect.
+// must ends the rule on an unexpected error.
 func (w *world) must(err error) {
 	w.Helper()
 	if err != nil {
@@ -77,7 +77,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// refused wants an error that says each of the words.
+// refused wants an error that contains each of the words.
 func (w *world) refused(err error, words ...string) {
 	w.Helper()
 	if err == nil {
@@ -144,11 +144,11 @@ func on(route string) edit        { return func(m *outbox.Message) { m.Route = r
 func with(p outbox.Priority) edit { return func(m *outbox.Message) { m.Priority = p } }
 func keyed(key string) edit       { return func(m *outbox.Message) { m.Key = key } }
 
-// later schedules a message for an hour from now, and expiring gives it a deadline then.
+// later schedules a message for one hour from now. expiring sets its deadline to one hour from now.
 func later(m *outbox.Message)    { m.NotBefore = time.Now().Add(time.Hour) }
 func expiring(m *outbox.Message) { m.Expires = time.Now().Add(time.Hour) }
 
-// holding asks for an operator where the outcome is uncertain.
+// holding leaves uncertain outcomes to an operator.
 func holding(m *outbox.Message) { m.OnUncertain = outbox.Hold }
 
 func from(address string) edit { return func(m *outbox.Message) { m.From.Address = address } }
@@ -161,7 +161,7 @@ func labelled(tag, k, v string) edit {
 }
 func (w *world) enqueue(m *outbox.Message) outbox.ID { w.Helper(); return w.enqueueAll(m)[0] }
 
-// box enqueues where the tables are.
+// box returns an Outbox for the schema of the tables.
 func (w *world) box() *outbox.Outbox {
 	w.Helper()
 	box, err := outbox.New(outbox.Config{Schema: w.schema})
@@ -200,7 +200,7 @@ func request() queue.ClaimRequest {
 	return queue.ClaimRequest{Owner: "d1", Limit: 100, Lease: time.Minute, InlineBytes: 1 << 20}
 }
 
-// claim claims as request says, changed by the edits.
+// claim sends the request, changed by the edits.
 func (w *world) claim(edits ...func(*queue.ClaimRequest)) []queue.Claimed {
 	w.Helper()
 	return w.claimFrom(w.store, edits...)
@@ -217,7 +217,7 @@ func (w *world) claimFrom(s *store.Store, edits ...func(*queue.ClaimRequest)) []
 	return claimed
 }
 
-// claimOne claims what must be one message.
+// claimOne makes a claim that must return exactly one message.
 func (w *world) claimOne(edits ...func(*queue.ClaimRequest)) queue.Claimed {
 	w.Helper()
 	claimed := w.claim(edits...)
@@ -265,14 +265,14 @@ func (w *world) trySettle(c queue.Claimed, verb queue.Outcome, edits ...func(*qu
 
 func uncounted(st *queue.Settlement) { st.Uncounted = true }
 
-// inAnHour puts a delivery off.
+// inAnHour delays a delivery by one hour.
 func inAnHour(st *queue.Settlement) { st.Delay = time.Hour }
 
 func evidence(e queue.Evidence) func(*queue.Settlement) {
 	return func(st *queue.Settlement) { st.Evidence = e }
 }
 
-// refusal is what a relay said.
+// refusal is the evidence of a temporary refusal by a relay.
 func refusal() queue.Evidence {
 	return queue.Evidence{
 		Relay: "primary", Stage: "rcpt", Class: "transient", Code: 451, Enhanced: "4.7.1", Reply: "451 4.7.1 greylisted, try again",
@@ -280,7 +280,7 @@ func refusal() queue.Evidence {
 	}
 }
 
-// finish brings a message that is queued to a state.
+// finish brings a queued message to a state.
 func (w *world) finish(id outbox.ID, state outbox.State) {
 	w.Helper()
 	switch state {
@@ -307,7 +307,7 @@ func (w *world) finish(id outbox.ID, state outbox.State) {
 	}
 }
 
-// staleAndFresh is a claim whose lease lapsed and the one that replaced it.
+// staleAndFresh returns a claim whose lease lapsed, and the claim that replaced it.
 func (w *world) staleAndFresh() (stale, fresh queue.Claimed) {
 	w.Helper()
 	stale = w.leased()
@@ -335,7 +335,7 @@ func (w *world) get(id outbox.ID) *store.Message {
 	return m
 }
 
-// states are those of the deliveries of a message, by the place of the recipient.
+// states returns the states of a message's deliveries, in the order of the recipients.
 func (w *world) states(id outbox.ID) []outbox.State {
 	w.Helper()
 	m := w.get(id)
@@ -346,7 +346,7 @@ func (w *world) states(id outbox.ID) []outbox.State {
 	return list
 }
 
-// one is the only delivery of a message.
+// one returns the only delivery of a message.
 func (w *world) one(id outbox.ID) store.Delivery {
 	w.Helper()
 	m := w.get(id)
@@ -356,7 +356,7 @@ func (w *world) one(id outbox.ID) store.Delivery {
 	return m.Deliveries[0]
 }
 
-// rows is every column of what a query finds, to see that nothing changed.
+// rows returns every column of the rows that a query finds. Compare two results to see that nothing changed.
 func (w *world) rows(query string, args ...any) string {
 	w.Helper()
 	rows, err := w.db.QueryxContext(w.Context(), w.in(query), args...)
@@ -378,7 +378,7 @@ func (w *world) rows(query string, args ...any) string {
 	return b.String()
 }
 
-// everything is what stands in the tables that a dispatcher writes.
+// everything returns all deliveries and attempts.
 func (w *world) everything() string {
 	w.Helper()
 	//nolint:unqueryvet // a column that is added later must not be forgotten
@@ -395,7 +395,7 @@ func (w *world) unchanged(fn func()) {
 	}
 }
 
-// now is the clock of the database.
+// now reads the clock of the database.
 func (w *world) now() time.Time {
 	w.Helper()
 	var v any
@@ -421,7 +421,7 @@ func (w *world) near(what string, got, expected time.Time) {
 	}
 }
 
-// claimedIDs are the messages of claims, in their order.
+// claimedIDs returns the messages of claims, in their order.
 func claimedIDs(list []queue.Claimed) []outbox.ID {
 	ids := make([]outbox.ID, len(list))
 	for i, c := range list {
@@ -430,7 +430,7 @@ func claimedIDs(list []queue.Claimed) []outbox.ID {
 	return ids
 }
 
-// listedIDs are the messages of deliveries, in their order.
+// listedIDs returns the messages of deliveries, in their order.
 func listedIDs(list []store.Delivery) []outbox.ID {
 	ids := make([]outbox.ID, len(list))
 	for i, d := range list {
