@@ -12,7 +12,7 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// A write that is broken off at any instant leaves no lock behind, also over a pool that the application opened itself.
+// A write that is broken off at any instant leaves no lock behind, even over a pool that the application opened itself.
 func TestABrokenOffWriteHoldsNoLock(t *testing.T) {
 	t.Parallel()
 	dsn := "file:" + filepath.Join(t.TempDir(), "app.db") + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(2000)&_txlock=immediate"

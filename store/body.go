@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// bodyPart is the size in bytes of the parts in which a body is read. A driver holds up to four copies of a value, which so are
-	// copies of a part and not of a body.
+	// bodyPart is the size in bytes of the parts in which a body is read. A driver holds up to four copies of a value; they are
+	// copies of a part then, and not of a whole body.
 	bodyPart = 4 << 20
 	// bodySpare is the room in bytes behind a body. A dispatcher adds header fields there without copying the body.
 	bodySpare = 8 << 10
 )
 
-// Body returns the rendered message, or its sealed form. The error is [ErrNotFound] if there is no such message, and [queue.ErrNoBody] if
-// its body was scrubbed. A large body is read in parts by one statement, and is in memory once. The caller owns the bytes and a capacity
-// of 8 KiB behind them.
+// Body returns the rendered message, or its sealed form. The error is [ErrNotFound] if there is no such message, and
+// [queue.ErrNoBody] if its body was scrubbed. A large body is read in parts by one statement, and is in memory once. The caller
+// owns the bytes and a capacity of 8 KiB behind them.
 func (s *Store) Body(ctx context.Context, id outbox.ID) ([]byte, error) {
 	body, err := s.body(ctx, id)
 	if err != nil {

@@ -21,9 +21,9 @@ import (
 // MinLease is the shortest lease that a claim or a renewal takes, so that it outlives the statement that grants it.
 const MinLease = 10 * time.Millisecond
 
-// Due lists the queued deliveries of the given routes, or of every route if none is given: one entry for each route and priority that
-// has any, the most urgent first. It writes nothing and takes no lock, and its cost does not depend on the backlog. An idle
-// dispatcher polls with it.
+// Due lists the queued deliveries of the given routes, or of every route if none is given: one entry for each route and
+// priority that has any, the most urgent first. It writes nothing and takes no lock, and its cost does not depend on the
+// backlog. An idle dispatcher polls with it.
 func (s *Store) Due(ctx context.Context, routes []string) ([]queue.Due, error) {
 	return s.due(ctx, routes, "")
 }
@@ -110,8 +110,8 @@ type round struct {
 	passedOver int // suppressed or held
 }
 
-// claimOnce claims in one transaction. On PostgreSQL without a rate each statement is its own transaction instead, and only then are
-// there claims beside an error.
+// claimOnce claims in one transaction. On PostgreSQL without a rate each statement is its own transaction instead. Only then
+// can it return claims together with an error.
 func (s *Store) claimOnce(ctx context.Context, req queue.ClaimRequest, due []queue.Due) (got round, err error) {
 	switch {
 	case req.Rate.PerSecond > 0:
@@ -148,8 +148,8 @@ func checkClaim(req queue.ClaimRequest) error {
 	}
 }
 
-// turn is the number of claims after which one begins with a less urgent priority, each of them in its turn. A flood of urgent mail
-// slows the others but never stops them.
+// turn is the number of claims after which one begins with a less urgent priority. These priorities take turns. A flood of
+// urgent mail slows the others but never stops them.
 const turn = 16
 
 // claimCount counts the claims for the same relay and routes.
@@ -266,7 +266,8 @@ type messageRow struct {
 	Body        []byte
 }
 
-// claimRange claims from one (route, priority), whose rows stand together in the index. It holds what it claimed and cannot read.
+// claimRange claims from one route and priority, whose rows are adjacent in the index. It holds claimed deliveries whose
+// message it cannot read.
 func (s *Store) claimRange(ctx context.Context, c conn, req queue.ClaimRequest, d queue.Due, limit int) (*grouping, error) {
 	group := &grouping{token: uuid.NewString()}
 	args := []any{d.Route, string(d.Priority), limit, group.token, s.interval(req.Lease), clean(req.Owner)}

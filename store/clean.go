@@ -21,12 +21,12 @@ const (
 	cleanRest = 10 * time.Millisecond
 )
 
-// Clean removes what the retention no longer keeps. It purges finished deliveries with their attempts and feedback, and every message
-// whose last delivery went. It scrubs the body and metadata of messages whose deliveries all finished longer ago than keep.Body, in
-// whatever order they finished or were purged.
+// Clean removes what the retention no longer keeps. It purges finished deliveries with their attempts and feedback, and every
+// message whose last delivery went. It scrubs the body and metadata of messages whose deliveries all finished longer ago than
+// keep.Body, in whatever order they finished or were purged.
 //
-// It works in batches of 100 with pauses of 10 ms. On an error the report says what was removed so far. If there is nothing to remove it
-// writes nothing. Any number of processes may call it at once.
+// It works in batches of 100 with pauses of 10 ms. On an error the report says what was removed so far. If there is nothing to
+// remove it writes nothing. Any number of processes may call it at once.
 func (s *Store) Clean(ctx context.Context, keep queue.Retention) (queue.CleanReport, error) {
 	var report queue.CleanReport
 	if keep.Sent < 0 || keep.Unsent < 0 || keep.Body < 0 {
@@ -59,9 +59,9 @@ func (s *Store) Clean(ctx context.Context, keep queue.Retention) (queue.CleanRep
 	return report, nil
 }
 
-// purgeOld removes the deliveries of a state that were finished longer ago than age. A message that keeps other deliveries loses its
-// body if they all finished longer ago than body, unless body is 0: [Store.scrubOld] may have passed the message over because of the
-// deliveries that went, and does not come back to it.
+// purgeOld removes the deliveries of a state that were finished longer ago than age. A message that keeps other deliveries
+// loses its body if they all finished longer ago than body, unless body is 0. [Store.scrubOld] does not come back to a message
+// that it passed over because of a delivery that is purged here.
 func (s *Store) purgeOld(ctx context.Context, state outbox.State, age, body time.Duration) (purged, scrubbed int, err error) {
 	for {
 		found, err := collect[bool](ctx, s.db, s.queries.get("is_old"), string(state), s.ago(age))
@@ -94,8 +94,8 @@ func (s *Store) purgeOld(ctx context.Context, state outbox.State, age, body time
 	}
 }
 
-// scrubLeft scrubs the messages of deliveries that were purged, as far as what is left of them finished longer ago than age. Their
-// rows are locked by [Store.forget], so that nothing is requeued in between.
+// scrubLeft scrubs the messages of purged deliveries if their remaining deliveries all finished longer ago than age.
+// [Store.forget] has locked the messages, so that nothing is requeued in between.
 func (s *Store) scrubLeft(ctx context.Context, c conn, gone []key, age time.Duration) ([]outbox.ID, error) {
 	ids := make([]outbox.ID, len(gone))
 	for i, k := range gone {
@@ -129,12 +129,12 @@ func (s *Store) ago(age time.Duration) any {
 	return modifier(-age)
 }
 
-// beginning is before everything that was ever finished.
+// beginning is a time before any delivery finished.
 const beginning = "1970-01-01T00:00:00.000Z"
 
-// scrubOld goes over the deliveries of a state in the order in which they finished, from where it stopped the last time, and scrubs
-// their messages. It passes over a message of which another delivery is unfinished or finished lately. That delivery brings it back to
-// the message later.
+// scrubOld goes over the deliveries of a state in the order in which they finished, from where it stopped the last time. It
+// scrubs their messages. It passes over a message if another of its deliveries is unfinished or finished lately. That delivery
+// brings it back to the message later.
 func (s *Store) scrubOld(ctx context.Context, state outbox.State, age time.Duration) (int, error) {
 	chore := "scrub " + string(state)
 	from := beginning

@@ -11,7 +11,7 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// While much is removed from an SQLite file, which has one writer at a time, others that write to it are not held up.
+// SQLite has one writer at a time. Cleaning removes many rows without holding up the other writers.
 func TestCleaningGivesWay(t *testing.T) {
 	t.Parallel()
 	name := filepath.Join(t.TempDir(), "app.db")

@@ -15,8 +15,7 @@ import (
 	"github.com/outboxmail/outbox/store/postgres"
 )
 
-// The defaults of a role or a database that suit an application's own queries do not keep an outcome from being recorded:
-// neither a time limit, nor a strict isolation.
+// An outcome is recorded despite the defaults of a role or a database: neither a time limit nor a strict isolation prevents it.
 func TestSettleWhateverTheDefaultsOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	for name, setting := range map[string]string{
@@ -46,7 +45,7 @@ func TestSettleWhateverTheDefaultsOfTheDatabase(t *testing.T) {
 			if err != nil || len(claimed) != 1 {
 				t.Fatalf("%d messages claimed (%v)", len(claimed), err)
 			}
-			// Somebody holds the row for longer than the limits, and changes it, so that the settlement cannot be serialised.
+			// Another transaction holds the row for longer than the limits and changes it. The settlement cannot be serialised then.
 			tx, err := plain.BeginTxx(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// Heartbeat records that a dispatcher lives, by the clock of the database. It informs people; leases do not depend on it. A dispatcher
-// without a heartbeat for a day is forgotten.
+// Heartbeat records that a dispatcher lives, by the clock of the database. It informs people; leases do not depend on it. A
+// dispatcher without a heartbeat for a day is forgotten.
 func (s *Store) Heartbeat(ctx context.Context, h queue.Heartbeat) error {
 	if h.ID == "" {
 		return errors.New("heartbeat: no id given")
@@ -73,8 +73,8 @@ type Dispatcher struct {
 	Silent            time.Duration
 }
 
-// Dispatchers lists the dispatchers that sent a heartbeat within a day and did not retire, the oldest first. One that is silent for
-// longer than a minute has probably died.
+// Dispatchers lists the dispatchers that sent a heartbeat within a day and did not retire, the oldest first. One that is silent
+// for longer than a minute has probably died.
 func (s *Store) Dispatchers(ctx context.Context) ([]Dispatcher, error) {
 	type row struct {
 		ID, Host, Version string

@@ -15,8 +15,8 @@ import (
 	"github.com/outboxmail/outbox/store/postgres"
 )
 
-// What PostgreSQL's commits wait for is made visible by a standby that never comes: a claim whose stage will be recorded
-// does not wait for it, a claim without that promise does, and so does the record of the stage.
+// A standby that never comes shows which commits of PostgreSQL wait for durability. A claim whose stage will be recorded does
+// not wait. A claim without that promise waits, and so does the record of the stage.
 func TestWhatWaitsForTheDisk(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -100,7 +100,7 @@ func whatWaits(t *testing.T, db *sqlx.DB, rate queue.Rate) {
 	}
 }
 
-// waits returns once n commits wait for the standby. It is false when one of those that were begun ended before.
+// waits returns true once n commits wait for the standby. It returns false if one of the started ones ended before.
 func waits(t *testing.T, db *sqlx.DB, n int, done <-chan error) bool {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {

@@ -44,7 +44,8 @@ func openPGX(t *testing.T) *sqlx.DB {
 	return opened(t, schema.Postgres)(sql.Open("pgx", pgtest.DSN(t)))
 }
 
-// opened takes what opens a pool, and closes that when the test ends. The name of the driver says which dialect it speaks.
+// opened takes the result of opening a pool, and closes the pool when the test ends. The name of the driver says which dialect
+// it speaks.
 func opened(t *testing.T, d schema.Dialect) func(db *sql.DB, err error) *sqlx.DB {
 	t.Helper()
 	return func(db *sql.DB, err error) *sqlx.DB {

@@ -6,9 +6,10 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// Enqueue stores messages in a transaction of its own. On an error it stores none. It is for mail that belongs to no data of the
-// application, such as a notice that a delivery failed. Use outbox.Enqueue in the transaction that writes such data. A message with a
-// Key is stored once, however many processes enqueue it; the others get the receipt of the first, marked as a duplicate.
+// Enqueue stores messages in a transaction of its own. On an error it stores none. It is for mail that belongs to no data of
+// the application, such as a notice that a delivery failed. Use outbox.Enqueue in the transaction that writes such data. A
+// message with a Key is stored once, however many processes enqueue it; the others get the receipt of the first, marked as a
+// duplicate.
 //
 // The transaction is open while messages are rendered and attachments are read from [outbox.Attachment].Open. On SQLite other
 // writers wait meanwhile, so read slow sources before.
@@ -30,6 +31,6 @@ func (s *Store) Enqueue(ctx context.Context, msgs ...*outbox.Message) ([]outbox.
 	return receipts, nil
 }
 
-// begun is what a transaction runs on. It hides that a connection of SQLite, on which a statement began the transaction, could
-// begin another.
+// begun is the connection of a transaction. On SQLite a statement began the transaction. begun hides the method of the
+// connection that would begin another one.
 type begun struct{ conn }

@@ -35,8 +35,8 @@ func (e *AmbiguousError) Error() string {
 const explainTimeout = 5 * time.Second
 
 // failed wraps the error of a statement with its verb. If a table or a column is missing, the error also wraps a
-// [*schema.VersionError] or [*schema.ChecksumError] that says what to run. If the session cannot write any more, the idle sessions of
-// the pool are closed: they belong to the same server.
+// [*schema.VersionError] or [*schema.ChecksumError] that says what to run. If the session cannot write any more, the idle
+// sessions of the pool are closed: they belong to the same server.
 func (s *Store) failed(ctx context.Context, err error, format string, args ...any) error {
 	verb := fmt.Sprintf(format, args...)
 	if outdated(err) {

@@ -11,8 +11,8 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// A webhook records what its provider reports. It answers with an error where the report was not recorded, so that the
-// provider sends it again; what then arrives twice is recorded once.
+// A webhook records the reports of its provider. If it cannot record one it answers with an error, and the provider sends it
+// again. A report that arrives twice is recorded once.
 func ExampleStore_RecordFeedback() {
 	type report struct {
 		Event     string    `json:"event"`

@@ -49,13 +49,14 @@ type recordedKey struct {
 	EventID string `db:"event_id"`
 }
 
-// RecordFeedback stores reports of providers beside the deliveries that they are about, and puts recipients on the suppression list
-// where a report asks for that. The state of a delivery does not change. A report that is stored already is counted and left alone, so a
-// webhook may be called twice. The result has the reports of unknown messages, and of Message-IDs that stand for several.
+// RecordFeedback stores reports of providers beside the deliveries that they are about, and puts recipients on the suppression
+// list where a report asks for that. The state of a delivery does not change. A report that is stored already is counted and
+// left alone, so a webhook may be called twice. The result has the reports of unknown messages, and of Message-IDs that stand
+// for several.
 //
-// Bad input is refused before anything is written. It works in batches: on an error the report says what was recorded so far, and the
-// call may be repeated. An EventID of more than 400 bytes is stored as its beginning and its SHA-256. Characters that the encoding of the
-// database lacks are stored as \uXXXX.
+// Bad input is refused before anything is written. It works in batches: on an error the report says what was recorded so far,
+// and the call may be repeated. An EventID of more than 400 bytes is stored as its beginning and its SHA-256. Characters that
+// the encoding of the database lacks are stored as \uXXXX.
 func (s *Store) RecordFeedback(ctx context.Context, list ...queue.Feedback) (queue.FeedbackReport, error) {
 	var report queue.FeedbackReport
 	for i, f := range list {

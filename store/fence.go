@@ -50,7 +50,8 @@ type fencedJSON struct {
 	Relay *string `json:"relay,omitempty"` // fence only
 }
 
-// canonical returns a ref as the database writes it. It is false for a ref whose parts are no UUIDs, which nobody can hold.
+// canonical returns a ref as the database writes it. It returns false if the ID or the token is no UUID: no claim has such a
+// ref.
 func canonical(r queue.Ref) (refJSON, bool) {
 	id, err := outbox.ParseID(string(r.ID))
 	if err != nil {
@@ -63,12 +64,13 @@ func canonical(r queue.Ref) (refJSON, bool) {
 	return refJSON{ID: id, Seq: r.Seq, Token: string(token)}, true
 }
 
-// Fence records that deliveries pass the point of no return, and the relay that is about to get each of them. Call it before the
-// final dot of a message may leave. It marks a delivery only under its token and while its lease holds, and returns the other refs: their
-// messages must not be sent. On an error nothing may be sent. The call may have taken effect then, and may be repeated.
+// Fence records that deliveries pass the point of no return, and the relay that is about to get each of them. Call it before
+// the final dot of a message may leave. It marks a delivery only under its token and while its lease holds, and returns the
+// other refs: their messages must not be sent. On an error nothing may be sent. The call may have taken effect then, and may be
+// repeated.
 //
-// If the process dies before it settles, [Store.Reap] keeps the relay. The next claim of the delivery then has the class "ambiguous" and
-// that relay in queue.ClaimedDelivery.
+// If the process dies before it settles, [Store.Reap] keeps the relay. The next claim of the delivery then has the class
+// "ambiguous" and that relay in queue.ClaimedDelivery.
 func (s *Store) Fence(ctx context.Context, list []queue.FencedRef) (lost []queue.Ref, err error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -84,8 +86,8 @@ func (s *Store) Fence(ctx context.Context, list []queue.FencedRef) (lost []queue
 	return lost, nil
 }
 
-// Renew extends leases to the given time from now, by the clock of the database. It returns the refs whose deliveries are no longer
-// held under their tokens. A lapsed lease that nobody has taken back yet is renewed as well.
+// Renew extends leases to the given time from now, by the clock of the database. It returns the refs whose deliveries are no
+// longer held under their tokens. A lapsed lease that nobody has taken back yet is renewed as well.
 func (s *Store) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) (lost []queue.Ref, err error) {
 	if lease < MinLease {
 		return nil, fmt.Errorf("renew: the lease must be at least %v, not %v", MinLease, lease)
@@ -97,8 +99,9 @@ func (s *Store) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration
 	return lost, nil
 }
 
-// fenced runs a statement over refs, with a relay for each or none at all, and returns the refs that it did not change. It sorts them by
-// their keys. The statements lock the rows in that order, so two calls over the same rows wait for one another and do not deadlock.
+// fenced runs a statement over refs, with a relay for each or none at all, and returns the refs that it did not change. It
+// sorts them by their keys. The statements lock the rows in that order, so two calls over the same rows wait for one another
+// and do not deadlock.
 func (s *Store) fenced(ctx context.Context, name string, refs []queue.Ref, relays []*string, args ...any) ([]queue.Ref, error) {
 	list := make([]fencedJSON, 0, len(refs))
 	for i, r := range refs {
@@ -168,9 +171,9 @@ func notIn(done map[refJSON]bool, refs []queue.Ref) (lost []queue.Ref) {
 	return lost
 }
 
-// apart sorts values by the keys of their deliveries and divides them so that no key comes twice in a part. A statement answers with
-// the keys that it changed, which tells the right token only if each key stands for one claim. There are several parts only if a
-// process holds a stale claim of a delivery beside a fresh one.
+// apart sorts values by the keys of their deliveries and divides them into parts in which no key comes twice. A statement
+// answers with the keys that it changed, so in one statement each key must stand for one claim. There are several parts only if
+// a process holds a stale claim of a delivery beside a fresh one.
 func apart[T any](list []T, keyOf func(T) key) [][]T {
 	slices.SortStableFunc(list, func(a, b T) int { return compareKeys(keyOf(a), keyOf(b)) })
 	var parts [][]T

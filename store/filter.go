@@ -22,8 +22,8 @@ type Filter struct {
 	States []outbox.State `json:"states,omitempty"`
 	// Routes are the names of routes.
 	Routes []string `json:"routes,omitempty"`
-	// From is the envelope sender, To the recipient: an address, or "@" and a domain, which may be international. Case is ignored. SQLite
-	// ignores only the case of ASCII before the @.
+	// From is the envelope sender, To the recipient: an address, or "@" and a domain, which may be international. Case is ignored.
+	// SQLite ignores only the case of ASCII before the @.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
 	// Class and Code are those of the last outcome; see package smtpx.

@@ -8,9 +8,9 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// Find returns the message that a name stands for: an ID, four or more digits from the beginning or the end of one, or a Message-ID
-// with or without its brackets. The error is [ErrNotFound] for none and an [*AmbiguousError] for several. To find the end of an ID it
-// reads every ID.
+// Find returns the message that a name stands for: an ID, four or more digits from the beginning or the end of one, or a
+// Message-ID with or without its brackets. The error is [ErrNotFound] for none and an [*AmbiguousError] for several. To find
+// the end of an ID it reads every ID.
 func (s *Store) Find(ctx context.Context, name string) (outbox.ID, error) {
 	id, err := s.find(ctx, strings.TrimSpace(name))
 	if err != nil {

@@ -41,7 +41,7 @@ type Message struct {
 	Feedback   []Feedback
 }
 
-// Delivery is one recipient of a message, with what people ask for first about the message.
+// Delivery is one recipient of a message, with the fields of the message that people ask for first.
 type Delivery struct {
 	ID             outbox.ID
 	Seq            int
@@ -74,8 +74,8 @@ type Delivery struct {
 	Later bool
 }
 
-// Shown returns the state as people read it. A queued delivery is "deferred" after an attempt, and "scheduled" if its time has not
-// come.
+// Shown returns the state as people read it. A queued delivery is "deferred" after an attempt, and "scheduled" if its time has
+// not come.
 func (d *Delivery) Shown() string {
 	switch {
 	case d.State != outbox.StateQueued:
@@ -246,8 +246,8 @@ const selectDeliveries = `SELECT CAST(d.message_id AS text) AS id, d.seq, d.reci
   d.due_at > c.now AS later
 FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c`
 
-// List returns the deliveries that the filter selects, the newest message first. It holds all of them in memory: set Limit, or use
-// [Store.All].
+// List returns the deliveries that the filter selects, the newest message first. It holds all of them in memory: set Limit, or
+// use [Store.All].
 func (s *Store) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	var list []Delivery
 	for d, err := range s.All(ctx, f) {
@@ -259,9 +259,9 @@ func (s *Store) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	return list, nil
 }
 
-// All streams the deliveries that the filter selects, the newest message first, in constant memory. It reads a page at a time and
-// holds no transaction in between. A delivery that moves meanwhile is shown once, as it was when its page was read. An error ends the
-// sequence.
+// All streams the deliveries that the filter selects, the newest message first, in constant memory. It reads a page at a time
+// and holds no transaction in between. A delivery that moves meanwhile is shown once, as it was when its page was read. An
+// error ends the sequence.
 func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[Delivery, error] {
 	return func(yield func(Delivery, error) bool) {
 		var last *Delivery

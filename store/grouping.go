@@ -87,7 +87,8 @@ func (g *grouping) claimedMessage(l leasedRow, m *messageRow) (queue.Claimed, er
 // classUnreadable is the class of a message that is held because the store cannot read it: the message is to blame.
 const classUnreadable = "message"
 
-// holdUnread settles what a claim took and could not read: sending → held, with the reason. c is the transaction of the claim, or nil.
+// holdUnread settles what a claim took and could not read: sending → held, with the reason. c is the transaction of the claim,
+// or nil.
 func (s *Store) holdUnread(ctx context.Context, c conn, owner string, group *grouping) error {
 	if len(group.unread) == 0 {
 		return nil
@@ -121,7 +122,8 @@ func decode(column []byte, into any) error {
 	return json.Unmarshal(column, into)
 }
 
-// readList reads a JSON array for people. What is no string appears as its JSON text, and so does a column that is no array.
+// readList reads a JSON array for people. An element that is no string appears as its JSON text. A column that is no array
+// appears as one such element.
 func readList(column []byte) []string {
 	var list []string
 	if decode(column, &list) == nil {

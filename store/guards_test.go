@@ -13,7 +13,7 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// A claim looks first and claims then; what changes in between is seen by the statement itself.
+// A claim looks first and claims then. The claiming statement itself sees what changed in between.
 func TestClaimSeesWhatChangedSinceItLooked(t *testing.T) {
 	t.Parallel()
 	for driver, dsn := range map[string]func(t *testing.T) string{

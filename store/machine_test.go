@@ -152,7 +152,7 @@ func (m *machine) claim(rt *rapid.T) {
 	if got < min(limit, due) && (got == 0 || expect.Route == "") {
 		rt.Fatalf("%d deliveries were claimed, of %d due and up to %d", got, due, limit)
 	}
-	// Which of the suppressed it met depends on the order; they are what the database says, if they may be.
+	// The order decides which suppressed deliveries the claim met. Take those that the database names, if they may be suppressed.
 	for _, d := range m.rows(rt) {
 		if d.State == outbox.StateSuppressed {
 			if e := m.find(queue.Ref{ID: d.ID, Seq: d.Seq}); e.state == outbox.StateQueued {
@@ -165,7 +165,7 @@ func (m *machine) claim(rt *rapid.T) {
 	}
 }
 
-// refs draws some refs of what was ever claimed.
+// refs draws some of the refs that were ever claimed.
 func (m *machine) refs(rt *rapid.T) []queue.Ref {
 	var all []queue.Ref
 	for _, c := range m.claims {
@@ -181,7 +181,7 @@ func (m *machine) refs(rt *rapid.T) []queue.Ref {
 	return list.Draw(rt, "refs")
 }
 
-// lost checks what a fenced verb says that it did not change.
+// lost checks the refs that a fenced verb returned as unchanged.
 func (m *machine) lost(
 	rt *rapid.T, verb string, may func(queue.Ref) *modelDelivery, refs, lost []queue.Ref, err error, change func(i int, d *modelDelivery) bool,
 ) {

@@ -63,7 +63,7 @@ func (m *model) holds(ref queue.Ref) *modelDelivery {
 	return nil
 }
 
-// answers says whether a ref may settle: its holder's, or, while it is uncertain, that of who left it in doubt.
+// answers says whether a ref may settle: that of the holder, or, while the delivery is uncertain, that of the lapsed lease.
 func (m *model) answers(ref queue.Ref) *modelDelivery {
 	if d := m.find(ref); d != nil && d.state == outbox.StateUncertain && d.doubt == ref.Token {
 		return d

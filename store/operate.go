@@ -44,14 +44,14 @@ type BulkOption func(*bulk)
 // OnProgress calls fn after every batch with the number of deliveries changed so far.
 func OnProgress(fn func(done int64)) BulkOption { return func(b *bulk) { b.progress = fn } }
 
-// bulkBatch is how many deliveries an operation changes in one transaction. Dispatchers and the application wait for no longer than
-// that.
+// bulkBatch is how many deliveries an operation changes in one transaction. Dispatchers and the application wait for no longer
+// than that.
 const bulkBatch = 1000
 
 // Requeue makes deliveries due now and counts their attempts anew: failed, expired, cancelled, suppressed and deferred ones. It
-// requeues sent ones only if Filter.States names [outbox.StateSent], because their recipients get a second copy. A delivery whose body
-// was scrubbed stays. A deadline that has passed is lifted. For held deliveries use [Store.Release], for uncertain ones
-// [Store.Resolve]. A cancelled message does not get its key back.
+// requeues sent ones only if Filter.States names [outbox.StateSent], because their recipients get a second copy. A delivery
+// whose body was scrubbed stays. A deadline that has passed is lifted. For held deliveries use [Store.Release], for uncertain
+// ones [Store.Resolve]. A cancelled message does not get its key back.
 //
 // Like every operation it returns the number of changed deliveries. On an error the changes made so far are kept.
 func (s *Store) Requeue(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
@@ -157,8 +157,8 @@ type bulk struct {
 	last     *key
 }
 
-// run changes what the operation may change, in the order of the keys, a batch in each transaction. The first batch that changes
-// something records the action, the others add to it.
+// run changes all deliveries that the operation may change, in the order of their keys, one batch in each transaction. The
+// first batch that changes something records the action. The others add to it.
 func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOption, set string) (int64, error) {
 	b := &bulk{op: op, filter: f, set: strings.ReplaceAll(set, "@now", s.now()), progress: func(int64) {}}
 	for _, opt := range opts {
@@ -203,8 +203,8 @@ func (s *Store) now() string {
 	return "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 }
 
-// batch changes the next deliveries and returns their keys. A CTE chooses them, because a join may run a subquery with LIMIT more than
-// once. SQLite needs no row locks.
+// batch changes the next deliveries and returns their keys. A CTE chooses them, because a join may run a subquery with LIMIT
+// more than once. SQLite needs no row locks.
 func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, error) {
 	p, err := s.operable(b.op, b.filter)
 	if err != nil {
@@ -217,7 +217,7 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 	if s.dialect == schema.Postgres {
 		lock = "FOR UPDATE OF d"
 		if b.op == OpRequeue {
-			lock += " FOR SHARE OF m" // its body may just be being scrubbed
+			lock += " FOR SHARE OF m" // another transaction may be scrubbing its body
 		}
 	}
 	change := "UPDATE outbox_deliveries SET " + b.set
@@ -245,8 +245,8 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 	return changed, nil
 }
 
-// forget removes the attempts and feedback of purged deliveries, and messages without any delivery left. It locks the messages before
-// it looks, because another purge may be removing the other deliveries.
+// forget removes the attempts and feedback of purged deliveries, and messages without any delivery left. It locks the messages
+// before it looks, because another purge may be removing the other deliveries.
 func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
 	names := []string{"forget_attempts", "forget_feedback", "forget_messages"}
 	if s.dialect == schema.Postgres {

@@ -21,9 +21,9 @@ import (
 	"github.com/outboxmail/outbox/store/postgres"
 )
 
-// The server is restarted, broken off, and its backends are terminated, again and again while an application enqueues and
-// dispatchers deliver over connection pools that nobody mends. Nothing is lost, nothing is sent twice, and the work goes on
-// by itself each time.
+// Again and again the server is restarted or broken off, and its backends are terminated. Meanwhile an application
+// enqueues and dispatchers deliver over connection pools that nobody mends. Nothing is lost, nothing is sent twice,
+// and each time the work goes on by itself.
 func TestPostgresOutages(t *testing.T) {
 	t.Parallel()
 	rounds := 2 // of five faults
@@ -226,8 +226,9 @@ func (l *load) progress(t *testing.T, n int) {
 	l.await(t, "the work to go on", func() bool { return count() >= goal })
 }
 
-// drained waits until everything is in a terminal state. Claims whose answer was lost are known to nobody; their leases, which
-// are long so that no outage outlasts one, lapse now. That is safe for every delivery whose stage was not committed.
+// drained waits until every delivery is in a terminal state. Nobody knows the claims whose answer was lost. Their leases are
+// long, so that no outage outlasts one; drained lets them lapse now. That is safe for every delivery whose stage was not
+// committed.
 func (l *load) drained(t *testing.T) {
 	t.Helper()
 	l.await(t, "the queue to be empty", func() bool {

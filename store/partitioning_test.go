@@ -17,8 +17,8 @@ import (
 // fenced finds the statements in a document.
 var fenced = regexp.MustCompile("(?s)```sql\n(.*?)```")
 
-// The recipe of docs/partitioning.md works as it stands there: what is purged, by retention or by an operator, is in the history, once
-// and complete; a day of history goes by dropping its partitions; and the tables of outbox are what they were.
+// The recipe of docs/partitioning.md works as it stands there. What retention or an operator purges is in the history, once and
+// complete. Dropping the partitions of a day removes its history. The tables of outbox do not change.
 func TestPartitionedHistory(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../docs/partitioning.md")

@@ -20,9 +20,9 @@ import (
 	"github.com/outboxmail/outbox/store/storetest"
 )
 
-// Behind PgBouncer in transaction mode every transaction may run on another connection of the server, and nothing that is
-// prepared or set outlives it. All rules hold there, too: with lib/pq as Open sets it up, for tables in a schema that no search
-// path leads to, and with pgx when it is told not to prepare statements.
+// Behind PgBouncer in transaction mode every transaction may run on another connection of the server. Nothing that is prepared
+// or set outlives the transaction. All rules hold there, too: with lib/pq as Open sets it up, for tables in a schema that no
+// search path leads to, and with pgx when it is told not to prepare statements.
 func TestConformanceBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	program := os.Getenv(pgtest.EnvBouncer)

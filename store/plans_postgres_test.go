@@ -79,9 +79,9 @@ func explained(t *testing.T, db *sqlx.DB, generic bool, prepare, query string, a
 	return pages, plan
 }
 
-// A claim of 100, and everything else that a dispatcher does with what it claimed, costs what its rows cost: neither the
-// scheduled nor the sent rows matter, whether the table was ever analysed or not, and whether the plan knows the arguments or
-// not.
+// The cost of a claim of 100, and of every other statement of a dispatcher for those rows, depends on the rows alone. Scheduled
+// and sent rows do not matter. Neither does it matter whether the table was ever analysed, or whether the plan knows the
+// arguments.
 func TestPlansOnPostgres(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -91,7 +91,7 @@ func TestPlansOnPostgres(t *testing.T) {
 	for part, n := range [...]int{sent, scheduled, due} {
 		loadPostgres(t, db, part, n)
 	}
-	// What the load left behind is cleared away, as autovacuum would; that alone gives the planner no statistics.
+	// Clear away what the load left behind, as autovacuum would. That alone gives the planner no statistics.
 	if _, err := db.ExecContext(t.Context(), "VACUUM outbox_deliveries"); err != nil {
 		t.Fatal(err)
 	}
@@ -108,9 +108,8 @@ func TestPlansOnPostgres(t *testing.T) {
 	}
 }
 
-// A queue that was analysed while nothing waited in it, as one is that empties every night, has statistics that say so when
-// the next backlog comes. The planner must not take them for a licence to go through all that waits, or all that is leased, once for
-// each row.
+// A queue that empties every night may be analysed while nothing waits in it. Its statistics still say so when the next backlog
+// comes. The planner must not go through all waiting rows, or all leased ones, once for each row because of that.
 func TestPlansOnPostgresAnalysedWhileIdle(t *testing.T) {
 	t.Parallel()
 	db, s := openPostgresForPlans(t)
@@ -154,10 +153,10 @@ func loadPostgres(t *testing.T, db *sqlx.DB, part, n int) {
 		"('0189000%d-0000-7000-8000-' || lpad(to_hex(g.n), 12, '0'))::uuid", "bytea")
 }
 
-// What a statement has to do with its rows themselves, each by its key and one after the other. The test measures these beside the
-// statements, on the same rows in the same state, and takes them away from what a statement touches; what is left is what it
-// costs to find the rows among all others. It is less than nothing where the rows are found by an index that is smaller than
-// that of the key, as those that are leased are. $1 is a JSON array of ids.
+// The statements below do what a statement has to do with its rows themselves, each by its key and one after the other. The
+// test measures them on the same rows in the same state and subtracts their pages from those of the statement. The difference
+// is the cost of finding the rows among all others. It is negative if an index smaller than that of the key finds the rows, as
+// it does for leased ones. $1 is a JSON array of ids.
 const (
 	readMessages = `SELECT count(m.body) FROM jsonb_array_elements_text($1::jsonb) AS k (id)
 CROSS JOIN LATERAL (SELECT body FROM outbox_messages WHERE id = k.id::uuid OFFSET 0) AS m`

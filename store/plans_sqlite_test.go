@@ -161,8 +161,8 @@ func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) 
 	return pages, max(rows, changes()-changed)
 }
 
-// Deep in a database with statistics (ANALYZE), what a dispatcher does with 100 rows costs what these rows cost, and fewer than 100
-// pages more. It once read all that was queued to find what was due.
+// In a large database with statistics (ANALYZE), the work of a dispatcher on 100 rows costs what these rows cost, and fewer
+// than 100 pages more. It once read all queued rows to find those that are due.
 func TestDepthOnSQLite(t *testing.T) {
 	t.Parallel()
 	n := 8_000 // the race detector makes SQLite slow

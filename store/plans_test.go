@@ -9,8 +9,8 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// These tests load a database in which what is due is a small part of what is there, and look at what the statements of a
-// dispatcher read. The sizes are those of an outbox that keeps a history and has a large campaign scheduled.
+// These tests load a database in which few of the rows are due, and look at what the statements of a dispatcher read. The sizes
+// are those of an outbox that keeps a history and has a large campaign scheduled.
 const (
 	scheduled = 200_000
 	sent      = 200_000

@@ -8,9 +8,9 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-// claimAllowed claims what the shared allowance of the relay grants. The allowance is a token bucket in outbox_relays. Its row stays
-// locked from the refill until the claim has drawn from it, so that dispatchers keep the rate together. A claim draws one token for each
-// leased delivery. A message with many recipients may overdraw the allowance.
+// claimAllowed claims what the shared allowance of the relay grants. The allowance is a token bucket in outbox_relays. Its row
+// stays locked from the refill until the claim has drawn from it, so that dispatchers keep the rate together. A claim draws one
+// token for each leased delivery. A message with many recipients may overdraw the allowance.
 func (s *Store) claimAllowed(ctx context.Context, req queue.ClaimRequest, due []queue.Due) (got round, err error) {
 	burst := float64(req.Rate.Burst)
 	if burst == 0 {

@@ -13,15 +13,18 @@ import (
 // reapBatch bounds each transaction of [Store.Reap].
 const reapBatch = 500
 
-// DoubtDelay is how long a delivery whose lease lapsed behind the fence stays uncertain before the policy of its message resends it, by
-// the clock of the database. The holder of the lease may know the answer and have lost the database; [Store.Settle] takes the
-// answer while the doubt lasts.
+// DoubtDelay is how long a delivery stays uncertain after its lease lapsed behind the fence, by the clock of the database.
+// After it the policy of the message may resend. The holder of the lease may know the outcome and have lost the database:
+// [Store.Settle] takes the outcome while the delivery is uncertain.
 const DoubtDelay = 10 * time.Second
 
-// Reap does three things whose time has come. It takes lapsed leases back: sending → queued, or uncertain behind the fence. An
-// attempt that lapsed before the fence is not counted, because no relay has refused the message. It queues
-// uncertain deliveries again if their message says [outbox.Resend] and their delay is over, which is that of their settlement or
-// [DoubtDelay]. It expires deliveries past their deadline.
+// Reap does three things that are due:
+//
+//   - It takes lapsed leases back: sending → queued, or uncertain behind the fence. An attempt that lapsed before the fence is
+//     not counted, because no relay has refused the message.
+//   - It queues uncertain deliveries again if their message says [outbox.Resend] and their delay is over. The delay is that of
+//     their settlement, or [DoubtDelay].
+//   - It expires deliveries past their deadline.
 //
 // It first looks without a lock, so an idle caller writes nothing. Any number of dispatchers may call it at once.
 func (s *Store) Reap(ctx context.Context) (queue.ReapReport, error) {

@@ -26,17 +26,19 @@ type RekeyOptions struct {
 
 // RekeyReport counts what [Store.Rekey] did, in messages.
 type RekeyReport struct {
-	// Changed are under the current key now. They include scrubbed messages with nothing sealed any more, which no longer name a key.
+	// Changed are under the current key now. They include scrubbed messages with nothing sealed any more, which no longer name a
+	// key.
 	Changed int64
 	// Missed were changed at the same time by another call, such as a scrubbing or another rekeying.
 	Missed int64
-	// Closed counts by the name of their key the messages that could not be opened. They stayed as they were. First is the first error.
+	// Closed counts by the name of their key the messages that could not be opened. They stayed as they were. First is the first
+	// error.
 	Closed map[string]int64
 	First  error
 }
 
-// Rekeyable counts the messages that [Store.Rekey] would work on, by the name of their key. Messages in clear have the empty name and
-// count only if plain is true. It reads every message without its body.
+// Rekeyable counts the messages that [Store.Rekey] would work on, by the name of their key. Messages in clear have the empty
+// name and count only if plain is true. It reads every message without its body.
 func (s *Store) Rekeyable(ctx context.Context, keys *keyring.Ring, plain bool) (map[string]int64, error) {
 	type row struct {
 		KeyID string `db:"key_id"`
@@ -61,10 +63,11 @@ func flag(on bool) int {
 	return 0
 }
 
-// Rekey seals messages that are stored under another key again, under the current key of the ring: bodies, and sealed subjects and
-// metadata. It works through the messages in the order of their ids, in short transactions, while dispatchers and the application go
-// on. A message is replaced whole, and only if it has not changed since it was read. A message that cannot be opened is counted and
-// stays as it was. Rekey may be interrupted and run again. On an error the report says what was done so far.
+// Rekey seals messages that are stored under another key again, under the current key of the ring: bodies, and sealed subjects
+// and metadata. It works through the messages in the order of their ids, in short transactions, while dispatchers and the
+// application go on. A message is replaced whole, and only if it has not changed since it was read. A message that cannot be
+// opened is counted and stays as it was. Rekey may be interrupted and run again. On an error the report says what was done so
+// far.
 //
 // Old bytes stay in free pages and dead rows until the database reuses them (VACUUM), and in backups.
 func (s *Store) Rekey(ctx context.Context, keys *keyring.Ring, opts RekeyOptions) (RekeyReport, error) {
@@ -122,8 +125,8 @@ type sealedRow struct {
 	Metadata string
 }
 
-// batch reseals some messages. It works outside of the transaction. The guards of the transaction see whether a message has changed
-// since it was read.
+// batch reseals some messages. It works outside of the transaction. The guards of the transaction see whether a message has
+// changed since it was read.
 func (r *rekey) batch(ctx context.Context, page []rekeyRow) error {
 	ids := make([]outbox.ID, len(page))
 	for i, row := range page {

@@ -11,7 +11,8 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// A resealed message is written only over what was read: not over another key, and not over a body that was scrubbed since.
+// A resealed message replaces only the row that was read. It replaces neither a row with another key, nor one whose body was
+// scrubbed since.
 func TestRekeyWritesOverWhatWasRead(t *testing.T) {
 	for _, e := range []struct{ driver, dsn string }{
 		{"sqlite", filepath.Join(t.TempDir(), "app.db")}, {"postgres", ""},

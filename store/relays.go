@@ -12,9 +12,9 @@ import (
 // maxPause is the longest pause of a relay. Both databases can add it to a date.
 const maxPause = 100 * 365 * 24 * time.Hour
 
-// PauseRelay keeps every dispatcher of the database from claiming for a relay for d, by the clock of the database. Deliveries that are
-// being sent go on. A longer pause stays as it is. [Store.ResumeRelay] ends any pause. Dispatchers call it when a quota is used up. It
-// is not recorded in the audit; see [Store.PauseRelayByOperator].
+// PauseRelay keeps every dispatcher of the database from claiming for a relay for d, by the clock of the database. Deliveries
+// that are being sent go on. A longer pause stays as it is. [Store.ResumeRelay] ends any pause. Dispatchers call it when a
+// quota is used up. It is not recorded in the audit; see [Store.PauseRelayByOperator].
 func (s *Store) PauseRelay(ctx context.Context, name string, d time.Duration, reason string) error {
 	if err := checkPause(name, d); err != nil {
 		return fmt.Errorf("pause a relay: %w", err)
@@ -36,8 +36,8 @@ func (s *Store) PauseRelay(ctx context.Context, name string, d time.Duration, re
 	return nil
 }
 
-// PauseRelayByOperator is [Store.PauseRelay] for people: it records the actor, in the pause and in the audit. It reports false if a
-// longer pause stands.
+// PauseRelayByOperator is [Store.PauseRelay] for people: it records the actor, in the pause and in the audit. It reports false
+// if a longer pause stands.
 func (s *Store) PauseRelayByOperator(ctx context.Context, name string, d time.Duration, reason string) (bool, error) {
 	if err := checkPause(name, d); err != nil {
 		return false, fmt.Errorf("pause a relay: %w", err)
@@ -93,7 +93,8 @@ type relaySubject struct {
 	Relay string `json:"relay"`
 }
 
-// RelayStates lists the shared state of each relay that has or had a rate or a pause, by name. A relay that is missing is not paused.
+// RelayStates lists the shared state of each relay that has or had a rate or a pause, by name. A relay that is missing is not
+// paused.
 func (s *Store) RelayStates(ctx context.Context) ([]queue.RelayState, error) {
 	type row struct {
 		Name     string

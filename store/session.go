@@ -11,9 +11,9 @@ import (
 // closeTimeout bounds the closing of the idle sessions.
 const closeTimeout = 2 * time.Second
 
-// outdated reports whether a session belongs to a server that is no primary any more or is going down, or has plans of an older schema.
-// Its later statements would fail as well, until it is closed. A standby refuses "SET TRANSACTION READ WRITE", with which lib/pq begins,
-// as a feature that is not supported.
+// outdated reports whether a session belongs to a server that is no primary any more or is going down, or has plans of an older
+// schema. Its later statements would fail as well, until it is closed. A standby refuses "SET TRANSACTION READ WRITE", with
+// which lib/pq begins, as a feature that is not supported.
 func outdated(err error) bool {
 	switch sqlstate.Of(err) {
 	case sqlstate.ReadOnlyTransaction, sqlstate.FeatureNotSupported, sqlstate.AdminShutdown, sqlstate.CrashShutdown, sqlstate.CannotConnectNow:
@@ -23,8 +23,8 @@ func outdated(err error) bool {
 	}
 }
 
-// closeIdle closes the sessions that are idle in the pool now. The next statements open new ones, which a host name or a proxy may
-// lead to another server. Sessions at work are closed when they report the same.
+// closeIdle closes the sessions that are idle in the pool now. The next statements open new ones, which a host name or a proxy
+// may lead to another server. Sessions at work are closed when they report the same.
 func (s *Store) closeIdle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()

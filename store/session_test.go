@@ -28,8 +28,8 @@ func databaseOf(t *testing.T, dsn string) string {
 	return strings.TrimPrefix(u.Path, "/")
 }
 
-// After a failover the open sessions lead to a server that only reads. The first error drops the idle ones, so that the next call works,
-// whatever it is and whichever driver the pool has.
+// After a failover the open sessions lead to a server that only reads. The first error drops the idle sessions. The next call
+// works, whatever it is and whichever driver the pool has.
 func TestSessionsThatCannotWriteAreDropped(t *testing.T) {
 	t.Parallel()
 	for _, driver := range []string{"postgres", "pgx"} {
@@ -175,8 +175,8 @@ func TestWordsThatTheEncodingLacks(t *testing.T) {
 	}
 }
 
-// Nothing that a dispatcher or an operator writes takes a number from a sequence, which may be behind after a switch-over to a logical
-// replica.
+// No write of a dispatcher or an operator takes a number from a sequence. After a switch-over to a logical replica a sequence
+// may be behind.
 func TestNoSequences(t *testing.T) {
 	t.Parallel()
 	db := openPQ(t)
@@ -187,7 +187,8 @@ func TestNoSequences(t *testing.T) {
 	}
 }
 
-// A claim on PostgreSQL has the body of a message once, whatever the number of its recipients, and all recipients have their message.
+// On PostgreSQL a claim carries the body of a message once, whatever the number of its recipients. All recipients have their
+// message.
 func TestClaimCarriesABodyOnce(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *store.Store, db *sqlx.DB) {

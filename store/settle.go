@@ -57,16 +57,17 @@ func stateAfter(v queue.Outcome) (outbox.State, error) {
 }
 
 // Settle records the outcomes of attempts under their tokens: sending → the state of each verb. On an error it records none. An
-// outcome other than sent also leaves a row in outbox_attempts with its evidence. An outcome with Suppress leaves an entry in the
-// suppression list, and one with a Notice enqueues that message; see [Through]. It returns the refs whose deliveries are no longer held
-// under their tokens, for which it changed nothing.
+// outcome other than sent also leaves a row in outbox_attempts with its evidence. An outcome with Suppress leaves an entry in
+// the suppression list, and one with a Notice enqueues that message; see [Through]. It returns the refs whose deliveries are no
+// longer held under their tokens, for which it changed nothing.
 //
-// An outcome that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is uncertain, the token of
-// the lapsed lease still settles it. Once the policy of the message or an operator has resolved the doubt, it changes nothing.
+// An outcome that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is uncertain, the
+// token of the lapsed lease still settles it. Once the policy of the message or an operator has resolved the doubt, it changes
+// nothing.
 //
-// An outcome is recorded in a database of any encoding: if the encoding lacks a character, the words of all outcomes of the call are
-// stored with \uXXXX for every character outside of ASCII. A ProviderID of more than 400 bytes is shortened; [Store.RecordFeedback]
-// finds it all the same.
+// An outcome is recorded in a database of any encoding: if the encoding lacks a character, the words of all outcomes of the
+// call are stored with \uXXXX for every character outside of ASCII. A ProviderID of more than 400 bytes is shortened;
+// [Store.RecordFeedback] finds it all the same.
 //
 // Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call may have
 // taken effect. It may be repeated; what it then returns as lost was settled. Owner names the dispatcher.
@@ -189,8 +190,8 @@ func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows [
 	return nil
 }
 
-// settleSQLite settles row by row, which costs SQLite less than reading a list, and then notes the attempts and suppresses. c is a
-// transaction.
+// settleSQLite settles row by row, which costs SQLite less than reading a list, and then notes the attempts and suppresses. c
+// is a transaction.
 func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON, done map[refJSON]bool) error {
 	var notes, bounced []settlementJSON
 	query := s.queries.get("settle")
@@ -236,8 +237,8 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 	return err
 }
 
-// eachRow calls fn for each row, with a context that does not end: watching for the end takes a driver longer than the row takes
-// SQLite. The end of ctx is checked between two rows.
+// eachRow calls fn for each row, with a context that does not end. Watching a context costs a driver more time than SQLite
+// needs for the row. eachRow checks the end of ctx between two rows.
 func eachRow[T any](ctx context.Context, rows []T, fn func(ctx context.Context, row T) error) error {
 	detached := context.WithoutCancel(ctx)
 	for _, r := range rows {

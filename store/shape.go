@@ -11,8 +11,8 @@ import (
 	"github.com/outboxmail/outbox/schema"
 )
 
-// ShapeAges are the bounds between the columns of a [Shape]. The first column counts what is younger than the first bound, the last
-// one what is older than the last bound.
+// ShapeAges are the bounds between the columns of a [Shape]. The first column counts deliveries younger than the first bound,
+// the last one those older than the last bound.
 var ShapeAges = [...]time.Duration{
 	5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 40 * time.Minute, 80 * time.Minute, 160 * time.Minute,
 	320 * time.Minute, 640 * time.Minute, 1280 * time.Minute,
@@ -25,9 +25,9 @@ type Shape struct {
 	Ages   [len(ShapeAges) + 1]int64
 }
 
-// Shape counts the unfinished deliveries that the filter selects, by the domain of their recipient and by their age. The domain with
-// the most deliveries comes first. It shows which receiver has stopped taking mail, and since when. It reads every delivery that it
-// counts.
+// Shape counts the unfinished deliveries that the filter selects, by the domain of their recipient and by their age. The domain
+// with the most deliveries comes first. It shows which receiver has stopped taking mail, and since when. It reads every
+// delivery that it counts.
 func (s *Store) Shape(ctx context.Context, f Filter) ([]Shape, error) {
 	p, err := f.predicate(s.dialect)
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *Store) Shape(ctx context.Context, f Filter) ([]Shape, error) {
 	p.termf("d.finished_at IS NULL AND d.state IN ('queued', 'sending', 'uncertain', 'held')")
 	domain, age := "lower(split_part(d.recipient, '@', -1))", "extract(epoch FROM c.now - m.created_at)"
 	if s.dialect == schema.SQLite {
-		// Without its characters other than @ at its end, an address ends with its last @.
+		// rtrim takes the characters other than @ from the end of an address: the rest ends with the last @.
 		domain = "lower(substr(d.recipient, length(rtrim(d.recipient, replace(d.recipient, '@', ''))) + 1))"
 		age = "(julianday(c.now) - julianday(m.created_at)) * 86400.0"
 	}

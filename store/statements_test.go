@@ -67,7 +67,8 @@ func TestEveryStatementPrepares(t *testing.T) {
 	}
 }
 
-// The dialects have the same statements, but for those that one of them needs to say what the other says in one.
+// The dialects have the same statements. The exceptions are those that one dialect needs because it cannot say in one statement
+// what the other can.
 func TestDialectsHaveTheSameStatements(t *testing.T) {
 	t.Parallel()
 	names := func(d schema.Dialect) []string {
@@ -94,8 +95,9 @@ func TestDialectsHaveTheSameStatements(t *testing.T) {
 	}
 }
 
-// Statements do not depend on a clause that may match under one plan and not under another: the states that they look for are
-// literals, but for the finished ones, whose index is told by finished_at. The state that one sets is of no concern to a plan.
+// No statement depends on a clause that may match under one plan and not under another. The states that it looks for are
+// literals, except the finished ones, whose index is found by finished_at. The state that a statement sets does not matter to a
+// plan.
 func TestStatesAreLiterals(t *testing.T) {
 	t.Parallel()
 	for _, d := range []schema.Dialect{schema.SQLite, schema.Postgres} {

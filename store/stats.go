@@ -47,8 +47,8 @@ type Pause struct {
 	Reason string
 }
 
-// Stats counts the deliveries of the queue. Its cost grows with the unfinished deliveries. Of each terminal state it counts at most
-// [CountedAtMost].
+// Stats counts the deliveries of the queue. Its cost grows with the unfinished deliveries. Of each terminal state it counts at
+// most [CountedAtMost].
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var st Stats
 	err := func() (err error) {
@@ -135,8 +135,8 @@ func (s *Store) minutes(ctx context.Context) (minutes [5]Minute, err error) {
 	return minutes, nil
 }
 
-// Pause keeps the deliveries of a route from being claimed until [Store.Resume]. Those that are being sent go on. Pausing a route again
-// changes the reason.
+// Pause keeps the deliveries of a route from being claimed until [Store.Resume]. Those that are being sent go on. Pausing a
+// route again changes the reason.
 func (s *Store) Pause(ctx context.Context, route, reason string) error {
 	if route == "" {
 		return errors.New("pause: no route given")

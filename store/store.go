@@ -71,9 +71,10 @@ func Schema(name string) Option {
 // New returns a Store for a pool of the application's own: of modernc.org/sqlite or mattn/go-sqlite3 with [schema.SQLite], of
 // lib/pq or pgx/stdlib with [schema.Postgres]. It does not touch the database; see [Store.Check].
 //
-// A dispatcher uses three or more connections at once, each for a moment. database/sql keeps two idle ones and opens further ones anew
-// for every call. Set SetMaxIdleConns of your own pool to 8 or more; store/sqlite and store/postgres do. On SQLite a batch of outcomes
-// is recorded row by row. A connection of store/sqlite compiles the statement once, other connections compile it for each row.
+// A dispatcher uses three or more connections at once, each for a moment. database/sql keeps two idle ones and opens further
+// ones anew for every call. Set SetMaxIdleConns of your own pool to 8 or more; store/sqlite and store/postgres do. On SQLite a
+// batch of outcomes is recorded row by row. A connection of store/sqlite compiles the statement once, other connections compile
+// it for each row.
 func New(db *sql.DB, d schema.Dialect, opts ...Option) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("store: no database given")
@@ -135,12 +136,12 @@ type conn interface {
 	sqlx.ExecerContext
 }
 
-// conflicts is how often a statement is tried that another transaction breaks off.
+// conflicts is how often a statement is tried when other transactions break it off.
 const conflicts = 5
 
 // atomically runs fn in one transaction and commits it unless fn fails. Every change of more than one table goes through it.
-// PostgreSQL may break the transaction off in favour of another, or because of a time limit of the role or the database. Then all of
-// it is repeated without time limits: they are meant for the application's queries, and an outcome must be recorded.
+// PostgreSQL may break the transaction off in favour of another, or because of a time limit of the role or the database. Then
+// all of it is repeated without time limits: they are meant for the application's queries, and an outcome must be recorded.
 func (s *Store) atomically(ctx context.Context, fn func(c conn) error) error {
 	if s.dialect == schema.SQLite {
 		return s.immediately(ctx, fn)
@@ -157,8 +158,8 @@ func (s *Store) atomically(ctx context.Context, fn func(c conn) error) error {
 	return err
 }
 
-// committed runs fn in a transaction of PostgreSQL. It is READ COMMITTED whatever the default of the database: the statements lock
-// their rows, and would fail to serialise at a stricter level.
+// committed runs fn in a transaction of PostgreSQL. It is READ COMMITTED whatever the default of the database: the statements
+// lock their rows, and would fail to serialise at a stricter level.
 func (s *Store) committed(ctx context.Context, fn func(c conn) error) error {
 	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
@@ -171,8 +172,8 @@ func (s *Store) committed(ctx context.Context, fn func(c conn) error) error {
 	return tx.Commit()
 }
 
-// immediately runs fn in a transaction of SQLite that takes the write lock at once. A transaction that begins by reading cannot wait
-// for another writer (SQLITE_BUSY_SNAPSHOT).
+// immediately runs fn in a transaction of SQLite that takes the write lock at once. A transaction that begins by reading cannot
+// wait for another writer (SQLITE_BUSY_SNAPSHOT).
 func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err error) {
 	c, err := s.db.Connx(ctx)
 	if err != nil {
@@ -201,9 +202,9 @@ func (s *Store) immediately(ctx context.Context, fn func(c conn) error) (err err
 	return err
 }
 
-// change runs one statement that changes rows, and returns the rows that it answers. On SQLite it runs in a transaction, because
-// writers wait for one another when they begin. On PostgreSQL it runs by itself, which saves two round trips. If the isolation or a time
-// limit of the database breaks it off, it is repeated in a transaction.
+// change runs one statement that changes rows, and returns the rows that it answers. On SQLite it runs in a transaction,
+// because writers wait for one another when they begin. On PostgreSQL it runs by itself, which saves two round trips. If the
+// isolation or a time limit of the database breaks it off, it is repeated in a transaction.
 func change[T any](ctx context.Context, s *Store, name string, args ...any) (list []T, err error) {
 	query := s.queries.get(name)
 	if s.dialect == schema.Postgres {

@@ -13,11 +13,11 @@ import (
 
 // Suppression is an address that gets no mail: a claimed delivery to it becomes suppressed instead of being sent.
 type Suppression struct {
-	// Address is the recipient. An international domain may have either form and is stored in ASCII. The address is stored in lower case.
-	// SQLite ignores only the case of ASCII before the @.
+	// Address is the recipient. An international domain may have either form and is stored in ASCII. The address is stored in
+	// lower case. SQLite ignores only the case of ASCII before the @.
 	Address string
-	// Reason is recorded with every suppressed delivery. Source is the origin of the entry, such as "bounce" or "complaint". Defaults to
-	// "operator".
+	// Reason is recorded with every suppressed delivery. Source is the origin of the entry, such as "bounce" or "complaint".
+	// Defaults to "operator".
 	Reason, Source string
 	// MessageID is the message that led to the entry, empty for none.
 	MessageID outbox.ID
@@ -28,9 +28,9 @@ type Suppression struct {
 // suppressBatch is how many addresses share a transaction.
 const suppressBatch = 500
 
-// Suppress puts addresses on the suppression list and returns how many it wrote. An address that is there already keeps its time and
-// gets the new reason. It works in batches: on an error the entries written so far are kept. An entry that is no address is refused
-// before anything is written.
+// Suppress puts addresses on the suppression list and returns how many it wrote. An address that is there already keeps its
+// time and gets the new reason. It works in batches: on an error the entries written so far are kept. An entry that is no
+// address is refused before anything is written.
 func (s *Store) Suppress(ctx context.Context, list ...Suppression) (int64, error) {
 	for i, e := range list {
 		if err := checkAddress(e.Address); err != nil {
@@ -55,8 +55,8 @@ func (s *Store) Suppress(ctx context.Context, list ...Suppression) (int64, error
 	})
 }
 
-// Unsuppress takes addresses off the suppression list and returns how many were on it. Suppressed deliveries stay suppressed until they
-// are requeued.
+// Unsuppress takes addresses off the suppression list and returns how many were on it. Suppressed deliveries stay suppressed
+// until they are requeued.
 func (s *Store) Unsuppress(ctx context.Context, addresses ...string) (int64, error) {
 	for _, address := range addresses {
 		if err := checkAddress(address); err != nil {

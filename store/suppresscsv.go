@@ -34,19 +34,20 @@ func (e *LineError) Unwrap() error { return e.Err }
 // ErrNoAddresses says that the header of a suppression list names columns, but none of addresses.
 var ErrNoAddresses = errors.New("the header names no column of addresses")
 
-// columnNames are what the columns of a suppression list are called in the exports of providers.
+// columnNames lists the names that the exports of providers give to the columns of a suppression list.
 var columnNames = map[string][]string{
 	"address": {"address", "email", "e-mail", "email address", "emailaddress", "email_address", "recipient", "to"},
 	"reason":  {"reason", "description", "details", "error", "diagnostic"},
 	"source":  {"source", "type", "origin", "suppression_reason", "suppressionreason"},
 }
 
-// ReadSuppressions reads a suppression list from CSV (RFC 4180) for [Store.Suppress]: address, reason and source. The last two may be
-// missing. If the first line names columns, as the exports of providers do, the columns are found by their names in any order, and
-// unknown ones are ignored. One of them must hold addresses. Addresses get the form that deliveries have. Blank lines are ignored.
+// ReadSuppressions reads a suppression list from CSV (RFC 4180) for [Store.Suppress]: address, reason and source. The last two
+// may be missing. If the first line names columns, as the exports of providers do, the columns are found by their names in any
+// order, and unknown ones are ignored. One of them must hold addresses. Addresses get the form that deliveries have. Blank
+// lines are ignored.
 //
-// A line that cannot be read is a [*LineError], and the sequence goes on. Any other error ends it: [ErrNoAddresses], or the error of
-// the reader.
+// A line that cannot be read is a [*LineError], and the sequence goes on. Any other error ends it: [ErrNoAddresses], or the
+// error of the reader.
 func ReadSuppressions(r io.Reader) iter.Seq2[Suppression, error] {
 	return func(yield func(Suppression, error) bool) {
 		lines := csv.NewReader(textfile.NewReader(r))

@@ -56,8 +56,8 @@ func modifier(d time.Duration) string {
 	return sign + strconv.FormatFloat(d.Seconds(), 'f', 3, 64) + " seconds"
 }
 
-// seconds converts the seconds that a statement computed. What no [time.Duration] can hold, which is 292 years and more, becomes the
-// longest one that can.
+// seconds converts the seconds that a statement computed. A value that no [time.Duration] can hold, of 292 years and more,
+// becomes the longest duration.
 func seconds(s float64) time.Duration {
 	const limit = float64(math.MaxInt64)
 	switch ns := s * float64(time.Second); {

@@ -27,12 +27,12 @@ func optional[T comparable](v T) *T {
 // words is an optional text from outside.
 func words(s string) *string { return optional(clean(s)) }
 
-// maxName is the longest name from outside that is stored as it is, in bytes. Names are indexed, and an index entry of PostgreSQL has
-// room for some 2,700 bytes.
+// maxName is the longest name from outside that is stored as it is, in bytes. Names are indexed, and an index entry of
+// PostgreSQL has room for some 2,700 bytes.
 const maxName = 400
 
-// bounded is a name from outside that is indexed, such as the id that a provider gives a message. A longer one keeps its beginning and
-// is told apart by its SHA-256. The same name always becomes the same text.
+// bounded is a name from outside that is indexed, such as the id that a provider gives a message. A longer one keeps its
+// beginning and is told apart by its SHA-256. The same name always becomes the same text.
 func bounded(s string) string {
 	s = clean(s)
 	if len(s) <= maxName {
@@ -46,8 +46,8 @@ func bounded(s string) string {
 	return s[:cut] + "~" + hex.EncodeToString(sum[:])
 }
 
-// unstorable reports whether a statement failed because the encoding of the server's database lacks a character. Nothing was changed
-// then.
+// unstorable reports whether a statement failed because the encoding of the server's database lacks a character. Nothing was
+// changed then.
 func unstorable(err error) bool {
 	switch sqlstate.Of(err) {
 	case sqlstate.UntranslatableCharacter, sqlstate.CharacterNotInRepertoire:
