@@ -24,11 +24,11 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// waitLimit bounds everything that a script waits for.
+// waitLimit is the longest time that a script waits for anything.
 const waitLimit = time.Minute
 
-// cmdExit runs a program, which must exit with exactly this code, and say why on standard error unless the code is 4. For
-// 0 there is exec:
+// cmdExit runs a program and requires this exit code, which is not 0 (use exec for that). The program must write one error
+// to standard error, or nothing at all if the code is 4:
 //
 //	exit N PROGRAM ARG...
 func cmdExit(ts *testscript.TestScript, neg bool, args []string) {
@@ -56,20 +56,20 @@ func cmdExit(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// complaint is how an error begins.
+// complaint matches the beginning of an error.
 var complaint = regexp.MustCompile(`outboxctl: (\x1b\[31m)?error:`)
 
-// relayKey is where a script keeps its relay, which cmdRelay starts.
+// relayKey is the key under which a script keeps the relay that cmdRelay started.
 type relayKey struct{}
 
 type relay struct{ server *smtptest.Server }
 
-// cmdRelay starts an SMTP server with TLS and AUTH for the rest of the script and names it in OUTBOX_RELAY. Each three
-// arguments make it answer with a reply at a stage, when the line or the message holds the given text:
+// cmdRelay starts an SMTP server with TLS and AUTH for the rest of the script and sets OUTBOX_RELAY to its URL. Every three
+// arguments add a reply: the server gives it at the stage if the line or the message contains the text:
 //
 //	relay [STAGE TEXT REPLY]...
 //
-// RELAY_WRONG is the same relay with a wrong password, RELAY_BARE with none.
+// RELAY_WRONG holds the same URL with a wrong password, RELAY_BARE without a password.
 func cmdRelay(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args)%3 != 0 {
 		ts.Fatalf("usage: relay [stage text reply]...")
@@ -97,8 +97,8 @@ func cmdRelay(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("RELAY_BARE", strings.Replace(srv.URL(), ":s3cret@", "@", 1))
 }
 
-// cmdReceived waits until the relay has accepted this many messages, and checks that it has no more and that one of them
-// matches:
+// cmdReceived waits until the relay has accepted this many messages. It fails if the relay has more, or if none of them
+// matches the pattern:
 //
 //	received N [PATTERN]
 func cmdReceived(ts *testscript.TestScript, neg bool, args []string) {
@@ -130,7 +130,7 @@ func cmdReceived(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("no message matches %s; the last is:\n%s", pattern, messages[len(messages)-1].Data)
 }
 
-// cmdSet puts what the last command wrote into a variable:
+// cmdSet stores the output of the last command in a variable:
 //
 //	set NAME
 func cmdSet(ts *testscript.TestScript, neg bool, args []string) {
@@ -140,8 +140,8 @@ func cmdSet(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
-// cmdJSON checks a value in the JSON that the last command wrote. A path is names and indexes with dots between them; "len"
-// stands for the number of elements. The program must have written JSON and nothing else, with the version of its schema:
+// cmdJSON checks a value in the JSON that the last command wrote. A path consists of names and indexes, separated by dots;
+// "len" is the number of elements. The output must be JSON with schema_version and nothing else:
 //
 //	json PATH VALUE
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
@@ -191,7 +191,7 @@ func open(ts *testscript.TestScript) *connect.Database {
 	return db
 }
 
-// cmdSQL changes the database behind the program's back:
+// cmdSQL runs a statement on the database of the script:
 //
 //	sql STATEMENT
 func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {
@@ -230,7 +230,7 @@ func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(tx.Commit(), db.Close()))
 }
 
-// cmdSealed stores a message whose subject and metadata are encrypted as well:
+// cmdSealed stores a message whose body, subject and metadata are encrypted:
 //
 //	sealed KEYFILE RECIPIENT SUBJECT NAME=VALUE
 func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
@@ -253,7 +253,7 @@ func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(tx.Commit(), db.Close()))
 }
 
-// cmdHeartbeat lets a dispatcher be heard of:
+// cmdHeartbeat records a heartbeat of a dispatcher:
 //
 //	heartbeat ID
 func cmdHeartbeat(ts *testscript.TestScript, neg bool, args []string) {
@@ -267,7 +267,7 @@ func cmdHeartbeat(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(err, db.Close()))
 }
 
-// cmdSlice puts a part of a variable into another; a negative start counts from the end:
+// cmdSlice stores a part of a variable in another. A negative start counts from the end:
 //
 //	slice TO FROM START LENGTH
 func cmdSlice(ts *testscript.TestScript, neg bool, args []string) {
@@ -285,7 +285,7 @@ func cmdSlice(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], value[start:start+length])
 }
 
-// cmdLarge writes a file of so many MiB:
+// cmdLarge writes a file of N MiB:
 //
 //	large FILE N
 func cmdLarge(ts *testscript.TestScript, neg bool, args []string) {
@@ -297,7 +297,7 @@ func cmdLarge(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), make([]byte, n<<20), 0o600))
 }
 
-// cmdWrongPassword makes OUTBOX_DB a URL with the password hush-hush, which is wrong:
+// cmdWrongPassword sets OUTBOX_DB to a URL with the wrong password hush-hush:
 //
 //	wrongpassword
 func cmdWrongPassword(ts *testscript.TestScript, neg bool, args []string) {

@@ -17,7 +17,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// outboxctl returns the program with arguments.
+// outboxctl returns a command that runs the program with arguments.
 func outboxctl(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -25,11 +25,11 @@ func outboxctl(t *testing.T, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Args = append([]string{"outboxctl"}, args...) // TestMain runs what it is called
+	cmd.Args = append([]string{"outboxctl"}, args...) // TestMain runs the program of this name
 	return cmd
 }
 
-// An interrupted flush ends with 130 and leaves the message that was on its way where the next one finds it.
+// An interrupted flush exits with 130. The next flush finds the message that was being sent.
 func TestInterruptedFlush(t *testing.T) {
 	ctx := t.Context()
 	url := "sqlite:" + filepath.Join(t.TempDir(), "app.db")
@@ -57,7 +57,7 @@ func TestInterruptedFlush(t *testing.T) {
 	srv := smtptest.New(t, smtptest.Config{Hook: func(ctx context.Context, e smtptest.Event) smtptest.Action {
 		if e.Stage == smtptest.StageMail {
 			reach()
-			<-ctx.Done() // says nothing until the test is over
+			<-ctx.Done() // sends nothing until the test ends
 		}
 		return smtptest.Action{}
 	}})

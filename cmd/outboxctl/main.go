@@ -1,4 +1,4 @@
-// Command outboxctl looks at and mends an outbox of e-mail: `outboxctl --help` says how.
+// Command outboxctl inspects and repairs an outbox of e-mail. `outboxctl --help` lists its commands.
 package main
 
 import (

@@ -14,20 +14,20 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"outboxctl": main})
 }
 
-// engines are the folders of testdata/script: what the scripts in each find in OUTBOX_DB. A script in "both" runs on each
-// database.
+// engines maps each folder of testdata/script to the databases on which its scripts run. OUTBOX_DB names the database. The
+// scripts in "both" run on every database.
 var engines = map[string][]string{
-	"both":     {"sqlite", "postgres", "schema"}, // schema is PostgreSQL with the tables in one that no search path leads to
+	"both":     {"sqlite", "postgres", "schema"}, // "schema" is PostgreSQL with the tables in a schema outside the search path
 	"sqlite":   {"sqlite"},
 	"postgres": {"postgres"},
 	"plain":    {"none"},
 }
 
-// named are the scripts that also run in a schema in the short form: the statements are the same, only names stand before
-// them.
+// named lists the scripts that also run in a schema in the short form. One script is enough there, because the statements
+// differ only in the schema before the names.
 var named = map[string]bool{"main_path.txt": true}
 
-// TestScripts runs every script of every folder; a folder that nobody thought of is a failure.
+// TestScripts runs every script of every folder. A folder that is not in engines is a failure.
 func TestScripts(t *testing.T) {
 	folders, err := os.ReadDir(filepath.Join("testdata", "script"))
 	if err != nil {
@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// params gives a script a database of its own, which is empty, and the commands of this package.
+// params gives a script an empty database of its own and the commands of this package.
 func params(t *testing.T, engine, script string) testscript.Params {
 	t.Helper()
 	var dsn string
@@ -69,7 +69,7 @@ func params(t *testing.T, engine, script string) testscript.Params {
 		Setup: func(env *testscript.Env) error {
 			env.Values[relayKey{}] = new(relay)
 			env.Setenv("LF", "\r\n")
-			// Under the race detector every process would end with a second of sleep.
+			// With the race detector, every process would sleep for a second at its end.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			switch engine {
 			case "sqlite":

@@ -19,7 +19,7 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// testApp returns an app whose world is what the test says.
+// testApp returns an app that reads from in and writes to two builders.
 func testApp(in string) (*app, *strings.Builder, *strings.Builder) {
 	var out, err strings.Builder
 	return &app{
@@ -74,7 +74,7 @@ func TestIncompatibleFlags(t *testing.T) {
 	}
 }
 
-// choose runs the choice of an operation.
+// choose returns the filter that an operation makes of its arguments.
 func choose(t *testing.T, op store.Operation, args ...string) (store.Filter, error) {
 	t.Helper()
 	a, _, _ := testApp("")
@@ -107,7 +107,7 @@ func TestChoice(t *testing.T) {
 		{op: store.OpRequeue, args: "", error: "needs ids, a filter, or --all"},
 		{op: store.OpRequeue, args: "--limit 5", error: "needs ids, a filter, or --all"},
 		{op: store.OpRequeue, args: "--all"},
-		{op: store.OpRequeue, args: "--all " + risk}, // everything that is requeued without a second copy
+		{op: store.OpRequeue, args: "--all " + risk}, // all states that can be requeued without sending a second copy
 		{op: store.OpRequeue, args: "abcd"},
 		{op: store.OpRequeue, args: "-"},
 		{op: store.OpRequeue, args: "abcd " + risk, want: everything},
@@ -144,7 +144,7 @@ func TestChoice(t *testing.T) {
 	}
 }
 
-// Every command has what a reader of the help needs, and no flag is without words.
+// Every command has the texts that its help needs, and every flag has a description.
 func TestHelpIsComplete(t *testing.T) {
 	a, out, _ := testApp("")
 	root := newRoot(a)

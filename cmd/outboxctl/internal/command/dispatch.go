@@ -16,7 +16,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// dispatchFlags are the flags of run and flush.
+// dispatchFlags holds the flags of run and flush.
 type dispatchFlags struct {
 	relay       connect.RelayFlags
 	concurrency int
@@ -80,7 +80,8 @@ func (d *dispatch) close() error {
 	return err
 }
 
-// faults sends through a client. It keeps the first failure, or the first one with a hint.
+// faults sends through a client and keeps the first failure with a hint, or else the first failure. It is safe for
+// concurrent use.
 type faults struct {
 	*smtpx.Client
 
@@ -101,7 +102,7 @@ func (f *faults) Send(ctx context.Context, env smtpx.Envelope, body []byte) (smt
 	return res, err
 }
 
-// hint returns the relay's words about the first failure and the hint to them.
+// hint describes the failure that was kept and adds its hint.
 func (f *faults) hint(relay string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -21,7 +21,7 @@ import (
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/selection"
 )
 
-// largestInput is the most that is read from a file or standard input, in bytes. The library's limit for messages is lower.
+// largestInput is the largest size of a file or of standard input, in bytes. The library's limit for messages is lower.
 const largestInput = 256 << 20
 
 type enqueueOptions struct {
@@ -100,7 +100,7 @@ with --seal-details also the subject and the metadata.`,
 	return cmd
 }
 
-// compatible refuses flags that exclude each other.
+// compatible returns an error for flags that exclude each other.
 func compatible(fl *pflag.FlagSet) error {
 	for _, pair := range [][2]string{
 		{"eml", "from"}, {"eml", "reply-to"}, {"eml", "subject"}, {"eml", "text"}, {"eml", "text-file"}, {"eml", "html"},
@@ -169,7 +169,7 @@ func commitOne(ctx context.Context, db *connect.Database, out *outbox.Outbox, ms
 	return receipt, nil
 }
 
-// message makes the message of the flags. What is wrong with its contents is for outbox.Enqueue to say.
+// message builds the message from the flags. outbox.Enqueue checks its contents.
 func (opts *enqueueOptions) message() (*outbox.Message, error) {
 	m := &outbox.Message{
 		Subject: opts.subject, EnvelopeFrom: opts.envelopeFrom, Key: opts.key, Route: opts.route,

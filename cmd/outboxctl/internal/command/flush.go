@@ -19,7 +19,7 @@ type flushOptions struct {
 	dispatch dispatchFlags
 }
 
-// flushJSON is the JSON of `outboxctl flush`, in deliveries.
+// flushJSON is the JSON of `outboxctl flush`. It counts deliveries.
 type flushJSON struct {
 	Sent      int `json:"sent"`
 	Deferred  int `json:"deferred"`
@@ -55,7 +55,7 @@ func flushRun(ctx context.Context, opts *flushOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	// The database has the outcome of each delivery, and the report has the sums. So nothing is logged.
+	// Nothing is logged: the database has the outcome of each delivery, and the report has the sums.
 	d, err := opts.dispatch.open(ctx, opts.app, opts.logger(slog.LevelError+1), 0)
 	if err != nil {
 		return err

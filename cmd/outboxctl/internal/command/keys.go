@@ -15,10 +15,11 @@ import (
 // keysVariable is the environment variable that holds keys, in the form of keyring.Parse.
 const keysVariable = "OUTBOX_KEYS"
 
-// hintKeys says where keys come from.
+// hintKeys tells the user how to give the keys.
 const hintKeys = "give the keys with --key-file or " + keysVariable + "; `outboxctl help encryption` says more"
 
-// keyRing reads the keys from --key-file, or else from the environment. It is nil if neither is given. Errors never quote the keys.
+// keyRing reads the keys from --key-file, or else from the environment. It returns nil if neither is given. Errors never
+// quote the keys.
 func (a *app) keyRing() (*keyring.Ring, error) {
 	var (
 		keys *keyring.Ring
@@ -56,7 +57,7 @@ func (a *app) openBody(id outbox.ID, stored []byte) ([]byte, error) {
 	return body, nil
 }
 
-// revealer returns a function that decrypts the subject of a delivery. A subject without its key stays as it is.
+// revealer returns a function that decrypts the subject of a delivery. It leaves a subject unchanged if its key is missing.
 func (a *app) revealer() (func(*store.Delivery), error) {
 	keys, err := a.keyRing()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// screenful is the number of deliveries that a table on a terminal shows without --limit.
+// screenful is the default of --limit for a table on a terminal, in deliveries.
 const screenful = 100
 
 type listOptions struct {
@@ -114,7 +114,7 @@ func each(ctx context.Context, st *store.Store, s *selection.Selection) iter.Seq
 	}
 }
 
-// revealed decrypts the subjects for which there is a key.
+// revealed decrypts the subjects whose keys are known.
 func revealed(items iter.Seq2[store.Delivery, error], reveal func(*store.Delivery)) iter.Seq2[store.Delivery, error] {
 	return func(yield func(store.Delivery, error) bool) {
 		for d, err := range items {
@@ -128,7 +128,7 @@ func revealed(items iter.Seq2[store.Delivery, error], reveal func(*store.Deliver
 	}
 }
 
-// first yields n items and sets more if there were others.
+// first yields at most n items and sets more to true if the sequence has others.
 func first(n int, items iter.Seq2[store.Delivery, error], more *bool) iter.Seq2[store.Delivery, error] {
 	return func(yield func(store.Delivery, error) bool) {
 		for d, err := range items {

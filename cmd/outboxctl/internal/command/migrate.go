@@ -49,7 +49,7 @@ Any number of processes may migrate at the same time.`,
   outboxctl migrate sql --dialect postgres > outbox.sql
   outboxctl migrate up --schema mail`,
 		Args: needs(1, 0, "a verb (up, status or sql)"),
-		RunE: func(*cobra.Command, []string) error { return nil }, // its arguments were refused
+		RunE: func(*cobra.Command, []string) error { return nil }, // any argument was refused before
 	}
 	cmd.AddCommand(newMigrateUp(a, nil), newMigrateStatus(a, nil), newMigrateSQL(a, nil))
 	return cmd
@@ -104,7 +104,7 @@ func migrateUpRun(ctx context.Context, opts *migrateOptions) (err error) {
 	return printMigration(printer, result)
 }
 
-// migrateOptions are those of the schema: where the tables are, and the mark of an SQLite file that is meant.
+// migrateOptions returns the options of package schema: the PostgreSQL schema and the application_id of the SQLite file.
 func (opts *migrateOptions) migrateOptions(db *connect.Database) ([]schema.Option, error) {
 	if opts.applicationID == "" {
 		return db.In(), nil

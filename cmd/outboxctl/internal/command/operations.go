@@ -16,7 +16,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// riskDuplicate is the name of the risk that requeueing sent mail takes.
+// riskDuplicate names the risk of requeueing sent mail.
 const riskDuplicate = "duplicate-mail"
 
 // samples is the number of deliveries that a dry run shows.
@@ -29,11 +29,11 @@ type operation struct {
 	short   string
 	long    string
 	example string
-	// apply is nil for resolve, which has an argument of its own.
+	// apply runs the operation. It is nil for resolve, which needs another argument.
 	apply func(*store.Store, context.Context, store.Filter, ...store.BulkOption) (int64, error)
 }
 
-// operations are the verbs. They have everything else in common.
+// operations returns the verbs. Everything that is not in operation is the same for all of them.
 func operations() []operation {
 	return []operation{
 		{
@@ -108,10 +108,10 @@ type operationOptions struct {
 	args       []string
 }
 
-// operationJSON is the JSON of the verbs. Matched is how many deliveries were to change, Changed how many did.
+// operationJSON is the JSON of the verbs. Matched counts the deliveries to change, Changed those that were changed.
 type operationJSON struct {
 	Operation store.Operation `json:"operation"`
-	// Resolution is how resolve ends a doubt.
+	// Resolution is the outcome that resolve sets. It is empty for other verbs.
 	Resolution store.Resolution `json:"resolution,omitempty"`
 	DryRun     bool             `json:"dry_run"`
 	Matched    int64            `json:"matched"`
@@ -208,7 +208,7 @@ func operationRun(ctx context.Context, opts *operationOptions) (err error) {
 	return nil
 }
 
-// resolution is what --sent or --resend says, and empty for other verbs than resolve.
+// resolution returns the choice between --sent and --resend. It is empty for other verbs than resolve.
 func (opts *operationOptions) resolution() store.Resolution {
 	switch {
 	case opts.sent:
@@ -254,7 +254,7 @@ func (opts *operationOptions) choice() (store.Filter, selection.Names, error) {
 	case sent && opts.risk == "":
 		return filter, names, errSent("the recipients of sent deliveries would get a second copy")
 	case !sent && len(filter.States) == 0 && !names.None() && opts.risk == riskDuplicate:
-		// The messages are named and the risk is accepted: sent deliveries are meant, too.
+		// The messages are named and the risk is accepted, so sent deliveries are included.
 		filter.States = []outbox.State{
 			outbox.StateSent, outbox.StateFailed, outbox.StateExpired, outbox.StateCancelled, outbox.StateSuppressed, outbox.StateQueued,
 		}
@@ -288,7 +288,7 @@ func (opts *operationOptions) preview(ctx context.Context, db *connect.Database,
 	return nil
 }
 
-// nothing ends an operation that matched nothing.
+// nothing reports that the operation matched no delivery.
 func (opts *operationOptions) nothing(
 	ctx context.Context, db *connect.Database, chosen *selection.Selection, printer *output.Printer, result operationJSON,
 ) error {
@@ -357,7 +357,7 @@ func (opts *operationOptions) work(ctx context.Context, db *connect.Database, ch
 	return err
 }
 
-// plan shows the result of a dry run.
+// plan prints the result of a dry run.
 func (opts *operationOptions) plan(printer *output.Printer, result operationJSON) error {
 	return printer.Object(result, "", func(r *output.Rows) {
 		if printer.Format() == output.TSV {
@@ -373,7 +373,7 @@ func (opts *operationOptions) plan(printer *output.Printer, result operationJSON
 	})
 }
 
-// sampleSubject shows the subject of a sample, or that it is encrypted.
+// sampleSubject shows the subject of a sample, or a note that it is encrypted.
 func sampleSubject(d deliveryJSON) output.Cell {
 	if len(d.Sealed) > 0 {
 		return output.Text(encryptedWith(d.EncryptionKey))
@@ -381,7 +381,7 @@ func sampleSubject(d deliveryJSON) output.Cell {
 	return output.Text(d.Subject)
 }
 
-// report shows the result.
+// report prints the result.
 func (opts *operationOptions) report(printer *output.Printer, result operationJSON) error {
 	return printer.Object(result, "", func(r *output.Rows) {
 		switch {

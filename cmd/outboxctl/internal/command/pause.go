@@ -51,7 +51,7 @@ func newResume(a *app, runF func(context.Context, *pauseOptions) error) *cobra.C
 	return cmd
 }
 
-// command makes what both commands have in common.
+// command builds the parts that both commands share.
 func (opts *pauseOptions) command(runF func(context.Context, *pauseOptions) error) *cobra.Command {
 	if runF == nil {
 		runF = pauseRun

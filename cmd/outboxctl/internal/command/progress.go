@@ -6,7 +6,7 @@ import (
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 )
 
-// barFrom is the largest number of deliveries without a bar.
+// barFrom is the largest total, in deliveries, that shows no bar.
 const barFrom = 1000
 
 // barTemplate shows the count, a bar, the rate and the remaining time.

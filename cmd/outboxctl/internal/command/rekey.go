@@ -22,8 +22,9 @@ type rekeyOptions struct {
 	dryRun bool
 }
 
-// rekeyJSON is the JSON of `outboxctl rekey`, in messages. Matched is how many have another key, by name in Keys, where the empty
-// name is for those in clear. Left is how many still have another key at the end.
+// rekeyJSON is the JSON of `outboxctl rekey`. It counts messages. Matched counts those with another key than the current one.
+// Keys has their numbers by key; the empty name stands for messages that are not encrypted. Left counts those that still have
+// another key at the end.
 type rekeyJSON struct {
 	Key     string           `json:"key"`
 	DryRun  bool             `json:"dry_run"`

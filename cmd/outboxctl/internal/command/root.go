@@ -1,5 +1,5 @@
-// Package command holds the commands of outboxctl, one file for each. A command is a struct of options, a function that
-// turns flags into it, and a function that does the work.
+// Package command holds the commands of outboxctl, one file for each. A command consists of a struct of options, a function
+// that fills it from the flags, and a function that does the work.
 package command
 
 import (
@@ -36,9 +36,9 @@ type app struct {
 	parsed bool
 }
 
-// Main runs the program with its arguments and returns the code to exit with.
+// Main runs the program with its arguments and returns the exit code.
 func Main(args []string) int {
-	// The first signal asks the command to end. The second one ends it.
+	// The first signal cancels the command. The second one kills the process.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
@@ -47,7 +47,7 @@ func Main(args []string) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
-	root := newRoot(a) //nolint:contextcheck // the commands get it later
+	root := newRoot(a) //nolint:contextcheck // the commands get the context later
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -78,7 +78,7 @@ func (a *app) complain(sentence, hint string) {
 	}
 }
 
-// notef writes a sentence for people to standard error.
+// notef writes a sentence to standard error.
 func (a *app) notef(format string, args ...any) {
 	fmt.Fprintf(a.io.Err, "outboxctl: %s\n", oneLine(fmt.Sprintf(format, args...)))
 }
@@ -115,7 +115,7 @@ func (a *app) target() connect.Target {
 	return t
 }
 
-// needs checks the number of arguments. A most of -1 means any number. The error names the arguments as what says.
+// needs checks the number of arguments. If most is -1, there is no upper limit. The error names the arguments by what.
 func needs(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
@@ -131,7 +131,7 @@ func needs(least, most int, what string) cobra.PositionalArgs {
 	}
 }
 
-// knownCommand refuses an unknown command and suggests similar ones.
+// knownCommand returns an error for an unknown command and suggests similar ones.
 func knownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

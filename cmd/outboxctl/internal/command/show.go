@@ -142,7 +142,7 @@ func (opts *showOptions) showFeedback(r *output.Rows, list []store.Feedback) {
 	}
 }
 
-// absolute shows the time and its distance from now.
+// absolute returns a cell with a time and its distance from now.
 func absolute(t, now time.Time) output.Cell {
 	cell := output.Time(t, now)
 	if cell.Text != "" {

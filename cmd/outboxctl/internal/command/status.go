@@ -31,7 +31,7 @@ type statusJSON struct {
 	Deferred  int64                  `json:"deferred"`
 	OldestDue time.Time              `json:"oldest_due,omitzero"`
 	Paused    []pauseJSON            `json:"paused"`
-	// Dispatchers are those that were seen within a day and did not stop in order.
+	// Dispatchers lists the dispatchers that were seen within a day and did not shut down properly.
 	Dispatchers []dispatcherJSON `json:"dispatchers"`
 }
 
@@ -137,7 +137,7 @@ func (opts *statusOptions) showStatus(r *output.Rows, st store.Stats) {
 		r.Add(output.Text("The outbox is empty."))
 		return
 	}
-	states := []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateSent, outbox.StateFailed} // always of interest
+	states := []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateSent, outbox.StateFailed} // always shown
 	counts := map[string]map[outbox.State]int64{}
 	var routes []string
 	for _, c := range st.Counts {
@@ -185,7 +185,7 @@ func (opts *statusOptions) showStatus(r *output.Rows, st store.Stats) {
 	}
 }
 
-// silence is the time after which a dispatcher without a heartbeat has probably died.
+// silence is the time without a heartbeat after which a dispatcher is probably dead.
 const silence = time.Minute
 
 // showDispatchers lists the dispatchers and marks the silent ones.

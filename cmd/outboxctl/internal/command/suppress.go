@@ -19,7 +19,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// suppressionJSON is an address that gets no mail.
+// suppressionJSON is the JSON of a suppressed address.
 type suppressionJSON struct {
 	Address   string    `json:"address"`
 	Reason    string    `json:"reason"`
@@ -28,8 +28,8 @@ type suppressionJSON struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// suppressJSON is the JSON of `outboxctl suppress add`, `remove` and `import`, in addresses. Bad are the lines of an import that
-// cannot be read.
+// suppressJSON is the JSON of `outboxctl suppress add`, `remove` and `import`. It counts addresses. Bad lists the lines of an
+// import that cannot be read.
 type suppressJSON struct {
 	Operation string        `json:"operation"`
 	DryRun    bool          `json:"dry_run"`
@@ -55,7 +55,7 @@ type suppressOptions struct {
 	args       []string
 }
 
-// newSuppress makes the command and its verbs.
+// newSuppress builds the command and its verbs.
 func newSuppress(a *app, runF func(context.Context, *suppressOptions) error) *cobra.Command {
 	group := &cobra.Command{
 		Use:   "suppress",
@@ -127,7 +127,7 @@ is written unless you give --skip-bad. An unclosed quote is refused even then: t
 	return group
 }
 
-// addresses checks the arguments and returns them in the form in which deliveries have them.
+// addresses checks the arguments and returns the addresses in the form that deliveries use.
 func (opts *suppressOptions) addresses() ([]string, error) {
 	list := make([]string, len(opts.args))
 	for i, arg := range opts.args {
@@ -140,7 +140,7 @@ func (opts *suppressOptions) addresses() ([]string, error) {
 	return list, nil
 }
 
-// change opens the database, runs a verb that changes the list, and reports what it did.
+// change opens the database, runs a verb that changes the list, and prints the result.
 func (opts *suppressOptions) change(
 	ctx context.Context, result suppressJSON, work func(ctx context.Context, st *store.Store) (int64, error),
 ) (err error) {
@@ -251,7 +251,7 @@ func suppressList(ctx context.Context, opts *suppressOptions) (err error) {
 	return nil
 }
 
-// suppressed looks some addresses up.
+// suppressed yields the suppressions of some addresses.
 func suppressed(ctx context.Context, st *store.Store, addresses []string) iter.Seq2[store.Suppression, error] {
 	return func(yield func(store.Suppression, error) bool) {
 		for _, a := range addresses {
@@ -265,7 +265,7 @@ func suppressed(ctx context.Context, st *store.Store, addresses []string) iter.S
 	}
 }
 
-// importChunk is how many addresses are written between two steps of the bar.
+// importChunk is the number of addresses that are written between two steps of the bar.
 const importChunk = 2000
 
 func suppressImport(ctx context.Context, opts *suppressOptions) error {
@@ -302,8 +302,8 @@ func suppressImport(ctx context.Context, opts *suppressOptions) error {
 	return err
 }
 
-// refuse says why nothing is written. A quote that is not closed may have swallowed good addresses, so that --skip-bad leaves out
-// only what is one line.
+// refuse returns the error of an import with bad lines, or nil if it may go on. --skip-bad leaves out only single lines,
+// because an unclosed quote can span lines with valid addresses.
 func (opts *suppressOptions) refuse(bad []badLineJSON) error {
 	hint := "mend them, or give --skip-bad to leave them out"
 	if i := slices.IndexFunc(bad, func(b badLineJSON) bool { return b.Last > b.Line }); i >= 0 {
@@ -324,7 +324,7 @@ func linesOf(bad []badLineJSON) (n int64) {
 	return n
 }
 
-// reportRefused prints the JSON of an import that wrote nothing. Other formats have nothing to say beside the error.
+// reportRefused prints the JSON of an import that wrote nothing. In other formats it prints nothing; the error says enough.
 func (opts *suppressOptions) reportRefused(result suppressJSON) error {
 	printer, err := opts.output.Printer(opts.io)
 	if err != nil || printer.Format() != output.JSON && printer.Format() != output.NDJSON {
@@ -333,7 +333,7 @@ func (opts *suppressOptions) reportRefused(result suppressJSON) error {
 	return printer.Object(result, "", nil)
 }
 
-// readFile reads all entries of a file, or of standard input for "-", and what is wrong with the lines that are none.
+// readFile reads a file, or standard input for "-". It returns the entries and the lines that are not entries.
 func (opts *suppressOptions) readFile(path string) (entries []store.Suppression, bad []badLineJSON, err error) {
 	in := opts.io.In
 	if path != "-" {

@@ -11,7 +11,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// The structs below are the JSON contract of docs/cli-json.md. What has no value is left out.
+// The structs below are the JSON contract of docs/cli-json.md. Fields without a value are left out.
 
 // deliveryJSON is one recipient of a message.
 type deliveryJSON struct {
@@ -56,7 +56,7 @@ func viewDelivery(d store.Delivery) deliveryJSON {
 	}
 }
 
-// messageJSON is a message with everything that is known of it.
+// messageJSON is a message with its deliveries, attempts and feedback.
 type messageJSON struct {
 	ID         outbox.ID       `json:"id"`
 	MessageID  string          `json:"message_id"`
@@ -68,7 +68,7 @@ type messageJSON struct {
 	Subject    string          `json:"subject"`
 	Size       int64           `json:"size"`
 	Scrubbed   bool            `json:"scrubbed"`
-	// EncryptionKey names the key of the body, and Sealed lists the fields that are encrypted and could not be opened.
+	// EncryptionKey names the key of the body. Sealed lists the encrypted fields that could not be decrypted.
 	EncryptionKey string   `json:"encryption_key,omitempty"`
 	Sealed        []string `json:"sealed,omitempty"`
 
@@ -84,7 +84,7 @@ type messageJSON struct {
 	Feedback    []feedbackJSON         `json:"feedback,omitempty"`
 }
 
-// feedbackJSON is what a provider reported after it had accepted the message.
+// feedbackJSON is a report of a provider about a message that it had accepted.
 type feedbackJSON struct {
 	Seq        int                `json:"seq"`
 	Kind       queue.FeedbackKind `json:"kind"`
@@ -96,7 +96,7 @@ type feedbackJSON struct {
 	RecordedAt time.Time          `json:"recorded_at"`
 }
 
-// attemptJSON is an attempt that was not simply successful.
+// attemptJSON is an attempt. Attempts that simply succeeded are not recorded.
 type attemptJSON struct {
 	Seq        int           `json:"seq"`
 	Attempt    int           `json:"attempt"`
@@ -145,7 +145,7 @@ func viewMetadata(m map[string]string) map[string]string {
 	return m
 }
 
-// stateCell shows where a delivery stands. The word says it; the colour helps to find it.
+// stateCell shows the state of a delivery as a word. The colour only highlights the word.
 func stateCell(d store.Delivery) output.Cell {
 	return output.Cell{Text: d.Shown(), Color: stateColor(d.State)}
 }
@@ -167,13 +167,13 @@ func stateColor(s outbox.State) iostreams.Color {
 	}
 }
 
-// idCell shows the beginning of an id: in most listings it is enough to name the message.
+// idCell shows the beginning of an id on a terminal. In most lists that is enough to name the message.
 func idCell(id outbox.ID) output.Cell {
 	const shown = 18 // the time to the millisecond and a counter within it
 	return output.Cell{Text: string(id), Short: string(id[:min(len(id), shown)])}
 }
 
-// why says in a few words what the last outcome was.
+// why returns the last reply of the relay, or else the class of the last outcome.
 func why(d store.Delivery) string {
 	if d.Reply != "" || d.Class == "" {
 		return d.Reply
@@ -181,7 +181,7 @@ func why(d store.Delivery) string {
 	return d.Class
 }
 
-// when is the time that matters in the state of a delivery: its end, or when it is due.
+// when returns the time when a delivery finished, or else when it is due.
 func when(d store.Delivery) time.Time {
 	if !d.FinishedAt.IsZero() {
 		return d.FinishedAt

@@ -1,4 +1,4 @@
-// Package connect opens what outboxctl works with: the database and the relay, from a flag or the environment.
+// Package connect opens the database and the relay that the flags or the environment name.
 package connect
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// The environment variables that stand in for --db and --schema.
+// The environment variables that are the defaults of --db and --schema.
 const (
 	EnvDatabase = "OUTBOX_DB"
 	EnvSchema   = "OUTBOX_SCHEMA"
@@ -26,11 +26,11 @@ const (
 
 const databaseForms = "use sqlite:PATH, a path that ends in .db, or postgres://user@host/database"
 
-// Target says which tables to work on.
+// Target names the database and the schema that hold the tables.
 type Target struct {
-	// URL is that of the database.
+	// URL is the URL or path of the database.
 	URL string
-	// Schema is the schema of PostgreSQL that holds the tables, empty for where the search path leads.
+	// Schema is the PostgreSQL schema that holds the tables. Defaults to the search path.
 	Schema string
 }
 
@@ -40,11 +40,11 @@ type Database struct {
 	Dialect schema.Dialect
 	Schema  string // as in Target
 	Store   *store.Store
-	// Watch wakes a dispatcher when something was committed; see dispatcher.Config. Nil where that needs more than the file.
+	// Watch wakes a dispatcher after a commit; see dispatcher.Config. It is nil for PostgreSQL.
 	Watch func(ctx context.Context, wake func()) error
 }
 
-// In returns the options of package schema that lead to the tables.
+// In returns the options of package schema that select the schema of the tables.
 func (d *Database) In() []schema.Option {
 	if d.Schema == "" {
 		return nil
@@ -55,25 +55,25 @@ func (d *Database) In() []schema.Option {
 // Close closes the connections.
 func (d *Database) Close() error { return d.SQL.Close() }
 
-// address is a database's URL after it was read.
+// address is the parsed URL of a database.
 type address struct {
 	dialect schema.Dialect
 	dsn     string // the file, or the URL of the server
 	shown   string // without a password
 }
 
-// Missing says what to do with an SQLite file that does not exist.
+// Missing decides how [Open] treats an SQLite file that does not exist.
 type Missing int
 
 const (
-	// Refuse is for commands that look at or change what is there.
+	// Refuse returns an error. It is for commands that need an existing database.
 	Refuse Missing = iota
-	// Create is for those that set the database up.
+	// Create creates the file. It is for commands that set up the database.
 	Create
 )
 
-// Open opens a database and makes sure that it answers. It does not look at the tables; see [OpenStore]. Errors about the
-// target have the code for usage, those of the database their own.
+// Open opens a database and checks that it answers. It does not check the tables; see [OpenStore]. An error about the
+// target has the code [exit.Usage], an error of the database the code [exit.Database].
 func Open(ctx context.Context, target Target, missing Missing) (*Database, error) {
 	a, err := parse(target.URL)
 	if err != nil {
@@ -97,7 +97,7 @@ func Open(ctx context.Context, target Target, missing Missing) (*Database, error
 	return db, nil
 }
 
-// OpenStore is [Open] for commands that need the tables of this program's version.
+// OpenStore opens an existing database like [Open] and checks that its tables have the version of this program.
 func OpenStore(ctx context.Context, target Target) (*Database, error) {
 	db, err := Open(ctx, target, Refuse)
 	if err != nil {
@@ -109,7 +109,7 @@ func OpenStore(ctx context.Context, target Target) (*Database, error) {
 	return db, nil
 }
 
-// reach asks the database something: a connection that is merely open proves nothing about an SQLite file.
+// reach runs a query, because opening a connection does not show that the file is an SQLite database.
 func reach(ctx context.Context, db *sql.DB) error {
 	var one int
 	if err := db.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
@@ -151,7 +151,8 @@ func openSQLite(a address, missing Missing) (*Database, error) {
 	return &Database{SQL: db, Dialect: st.Dialect(), Store: st, Watch: sqlite.Watch(db)}, nil
 }
 
-// CheckSchema refuses the name of a schema where it cannot be one. No name is right everywhere.
+// CheckSchema returns an error if name cannot be a schema of the database. SQLite has no schemas. The empty name is always
+// valid.
 func CheckSchema(d schema.Dialect, name string) error {
 	if name == "" {
 		return nil
@@ -181,13 +182,13 @@ func openPostgres(a address, name string) (*Database, error) {
 	return &Database{SQL: db, Dialect: st.Dialect(), Schema: name, Store: st}, nil
 }
 
-// parse reads the URL of a database. Its errors never quote the URL, which may hold a password.
+// parse parses the URL of a database. Errors never quote the URL, because it may hold a password.
 func parse(raw string) (address, error) {
 	if raw == "" {
 		return address{}, exit.Usagef("set OUTBOX_DB or give --db: "+databaseForms, "no database was given")
 	}
 	if path, ok := strings.CutPrefix(raw, "sqlite:"); ok {
-		path = strings.TrimPrefix(path, "//") // sqlite:///var/lib/app.db is how others write it
+		path = strings.TrimPrefix(path, "//") // other tools write sqlite:///var/lib/app.db
 		if path == "" {
 			return address{}, exit.Usagef(databaseForms, "the database URL names no file")
 		}
@@ -211,7 +212,7 @@ func parse(raw string) (address, error) {
 	}
 }
 
-// withoutPassword keeps of a URL what helps to find a mistake in it.
+// withoutPassword returns the scheme, user, host and path of a URL, for error messages.
 func withoutPassword(u *url.URL) string {
 	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	if u.User != nil {
@@ -220,7 +221,7 @@ func withoutPassword(u *url.URL) string {
 	return shown.String()
 }
 
-// Dialect says which database a URL is of. It does not open it.
+// Dialect returns the dialect of the database that a URL names. It does not open the database.
 func Dialect(rawURL string) (schema.Dialect, error) {
 	a, err := parse(rawURL)
 	return a.dialect, err

@@ -20,7 +20,7 @@ const (
 
 const relayForms = "use smtp://user@host:587 or smtps://user@host:465, and OUTBOX_RELAY_PASSWORD for the password"
 
-// RelayFlags are the flags that name a relay and where its password comes from.
+// RelayFlags holds the flags that name a relay and the source of its password.
 type RelayFlags struct {
 	url             string
 	passwordFile    string
@@ -34,15 +34,15 @@ func (f *RelayFlags) Add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.passwordCommand, "password-command", "", "take the relay's password from the output of a shell `COMMAND`")
 }
 
-// Relay is a relay that was set up but not yet connected to.
+// Relay is the client of a relay with its name.
 type Relay struct {
-	// Name is how the relay is called in the database and in logs: its host.
+	// Name names the relay in the database and in logs. It is made of the host.
 	Name   string
 	Client *smtpx.Client
 }
 
-// Open makes the client. The command that gives a password, where there is one, runs now; what it says to standard error
-// goes to stderr.
+// Open creates the client and does not connect it. If a password command is given, Open runs it and copies its standard
+// error to stderr.
 func (f *RelayFlags) Open(ctx context.Context, getenv func(string) string, stderr io.Writer) (*Relay, error) {
 	raw := f.url
 	if raw == "" {
@@ -52,7 +52,7 @@ func (f *RelayFlags) Open(ctx context.Context, getenv func(string) string, stder
 		return nil, exit.Usagef("set OUTBOX_RELAY or give --relay: "+relayForms, "no relay was given")
 	}
 	secret := secret{file: f.passwordFile, command: f.passwordCommand}
-	// A URL that does not parse is smtpx's to refuse, and it does so without quoting it.
+	// smtpx.Open refuses a URL that cannot be parsed. Its error does not quote the URL.
 	name := "relay"
 	if u, err := url.Parse(raw); err == nil {
 		name = relayName(u.Hostname())
@@ -75,7 +75,8 @@ func (f *RelayFlags) Open(ctx context.Context, getenv func(string) string, stder
 	return &Relay{Name: name, Client: client}, nil
 }
 
-// relayName makes a name of a host: what a name may not hold becomes '-'.
+// relayName turns a host into a name of at most 63 bytes. It replaces each character that a name must not contain by '-'.
+// The name of an empty host is "relay".
 func relayName(host string) string {
 	const longest = 63
 	name := strings.Map(func(r rune) rune {
@@ -90,15 +91,15 @@ func relayName(host string) string {
 	return name[:min(len(name), longest)]
 }
 
-// secret is where a password comes from.
+// secret describes the source of a password.
 type secret struct {
 	file, command string
 	hasUser       bool // the URL names a user
-	inURL         bool // and a password
+	inURL         bool // the URL holds a password
 }
 
-// takeFrom takes the parameters password-file and password-command out of a relay's URL, which smtpx does not know, and
-// returns the rest of it.
+// takeFrom moves the parameters password-file and password-command from a relay's URL into s and returns the URL without
+// them. smtpx does not know these parameters. A source that is given both as a flag and in the URL is an error.
 func (s *secret) takeFrom(u *url.URL) (string, error) {
 	if u.User != nil {
 		s.hasUser = u.User.Username() != ""
@@ -125,8 +126,8 @@ func (s *secret) takeFrom(u *url.URL) (string, error) {
 	return u.String(), nil
 }
 
-// read returns the password, nothing where the URL has it or there is none. It may come from one place only, except that
-// the environment gives way to every other.
+// read returns the password. It returns an empty string if the URL holds the password or no source is given. Two sources
+// are an error. The environment is used only if the URL names a user and no other source is given.
 func (s *secret) read(ctx context.Context, env string, stderr io.Writer) (string, error) {
 	switch {
 	case s.file != "" && s.command != "":

@@ -13,10 +13,10 @@ import (
 	"github.com/outboxmail/outbox/internal/textfile"
 )
 
-// errTooLong says that something else than a password was read.
+// errTooLong is returned for text longer than longestSecret, which cannot be a password.
 var errTooLong = errors.New("it is longer than any password")
 
-// longestSecret bounds what is read as a password.
+// longestSecret is the largest size of a password, in bytes.
 const longestSecret = 64 << 10
 
 func readSecretFile(path string) (string, error) {
@@ -35,7 +35,8 @@ func readSecretFile(path string) (string, error) {
 	return oneLine("file "+path, text)
 }
 
-// runSecretCommand never quotes the command, in which a secret may stand, or what it printed.
+// runSecretCommand returns the output of a shell command. Errors never quote the command or its output, because both may
+// hold a secret.
 func runSecretCommand(ctx context.Context, command string, stderr io.Writer) (string, error) {
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Stderr = stderr
@@ -49,7 +50,7 @@ func runSecretCommand(ctx context.Context, command string, stderr io.Writer) (st
 	return oneLine("command", text)
 }
 
-// oneLine returns a password as a file or a command gives it: one line, its ending left out.
+// oneLine returns the single line of text without its line ending. An empty text and a second line are errors.
 func oneLine(source string, text []byte) (string, error) {
 	text, err := textfile.Trim(text)
 	if err != nil {

@@ -15,28 +15,28 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// The codes. They are a contract with scripts: none changes its meaning.
+// The exit codes. Scripts rely on them: a code never changes its meaning.
 const (
 	OK          = 0
 	Failed      = 1
-	Usage       = 2 // the command line, or the message that it describes, is wrong; nothing was done
-	Database    = 3 // the database cannot be reached, or its schema is not the one that this program knows
-	NoMatch     = 4 // nothing matched, and --exit-status asked to be told
+	Usage       = 2 // the command line or the described message is invalid; nothing was done
+	Database    = 3 // the database cannot be reached, or its tables have another version than this program
+	NoMatch     = 4 // nothing matched, and --exit-status was given
 	Partial     = 5 // part of the work was done
 	Interrupted = 130
 )
 
-// Error is an error with what the user can do about it.
+// Error is an error with a hint for the user and an exit code.
 type Error struct {
-	// Err is the cause. Without one the code alone is handed on, and nothing is said.
+	// Err is the cause. If it is nil, the program exits with Code and prints nothing.
 	Err error
-	// Hint is what to do, one sentence or command, empty for none.
+	// Hint is one sentence or command that may help. Defaults to the hint that [Explain] finds for Err.
 	Hint string
-	// Code is the exit code. Defaults to the one that [Code] finds for Err.
+	// Code is the exit code. Defaults to the code that [Explain] finds for Err.
 	Code int
 }
 
-// Error returns the words of the cause.
+// Error returns the text of the cause, or an empty string if there is none.
 func (e *Error) Error() string {
 	if e.Err == nil {
 		return ""
@@ -47,16 +47,16 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Usagef is an error of the command line.
+// Usagef returns an error of the command line, with the code [Usage]. The hint may be empty.
 func Usagef(hint, format string, args ...any) error {
 	return &Error{Err: fmt.Errorf(format, args...), Hint: hint, Code: Usage}
 }
 
-// Silent ends the program with a code and without a word.
+// Silent returns an error that sets the exit code and prints nothing.
 func Silent(code int) error { return &Error{Code: code} }
 
-// Explain returns err as what is to be shown: the sentence, the hint and the code. It knows the errors of the library, so
-// that a command that meets one returns it as it is.
+// Explain returns the sentence and the hint to show for err, and the exit code. It knows the errors of the library, and a
+// command can return them unchanged.
 func Explain(err error) (sentence, hint string, code int) {
 	if err == nil {
 		return "", "", OK
@@ -73,7 +73,7 @@ func Explain(err error) (sentence, hint string, code int) {
 	return sentence, hint, code
 }
 
-// known explains the errors of the packages below.
+// known explains the errors of the library.
 func known(err error) (sentence, hint string, code int) {
 	var (
 		version   *schema.VersionError
@@ -134,8 +134,8 @@ func ambiguousSentence(e *store.AmbiguousError) string {
 	return fmt.Sprintf("%q stands for more than one message: %s", e.Name, strings.Join(ids, ", "))
 }
 
-// unreachable says whether err is the loss of the connection to the database. Errors of relays never get here as they are:
-// they are recorded with the delivery.
+// unreachable reports whether the connection to the database was lost. A network error cannot come from a relay, because
+// the errors of relays are recorded with the delivery.
 func unreachable(err error) bool {
 	_, network := errors.AsType[*net.OpError](err)
 	return network || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF)

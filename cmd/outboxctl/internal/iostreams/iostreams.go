@@ -1,5 +1,4 @@
-// Package iostreams says what outboxctl reads from and writes to, and what these can do: whether a person is looking,
-// how wide the screen is, whether it shows colour.
+// Package iostreams holds the standard streams of outboxctl and their abilities: terminal or not, width, and colour.
 package iostreams
 
 import (
@@ -11,21 +10,22 @@ import (
 	"golang.org/x/term"
 )
 
-// EnvForceTTY names the environment variable that makes the program treat its streams as a terminal of so many columns.
+// EnvForceTTY names an environment variable that holds a width in columns. If it is set, all streams count as a terminal of
+// that width.
 const EnvForceTTY = "OUTBOX_FORCE_TTY"
 
-// defaultWidth is that of a terminal which does not say.
+// defaultWidth is the width of a terminal whose size is unknown, in columns.
 const defaultWidth = 80
 
-// Streams are the standard streams of one run. Data go to Out, everything else to Err.
+// Streams holds the standard streams of one run. Data go to Out, everything else to Err.
 type Streams struct {
 	In  io.Reader
 	Out io.Writer
 	Err io.Writer
 
-	// InTTY, OutTTY and ErrTTY say whether a person is at the other end.
+	// InTTY, OutTTY and ErrTTY say whether the stream is a terminal.
 	InTTY, OutTTY, ErrTTY bool
-	// Width is the width of the terminal in columns, 0 where Out is none.
+	// Width is the width of the terminal in columns. It is 0 if Out is not a terminal.
 	Width int
 	// OutColor and ErrColor say whether colour may be used.
 	OutColor, ErrColor bool
@@ -52,7 +52,7 @@ func System() *Streams {
 	return s
 }
 
-// force heeds EnvForceTTY. A value that is no width means the default one.
+// force applies EnvForceTTY. A value that is not a positive number stands for defaultWidth.
 func (s *Streams) force() {
 	value := s.Getenv(EnvForceTTY)
 	if value == "" {
@@ -65,8 +65,8 @@ func (s *Streams) force() {
 	}
 }
 
-// SetColor decides on colour: "always", "never", or "auto", which heeds NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM and
-// colours terminals alone. It says whether when is one of these.
+// SetColor turns colour on ("always"), off ("never"), or on for terminals ("auto"). With "auto" the variables NO_COLOR,
+// CLICOLOR, CLICOLOR_FORCE and TERM can change this. SetColor returns false for any other value.
 func (s *Streams) SetColor(when string) bool {
 	switch when {
 	case "always":
@@ -95,7 +95,7 @@ func (s *Streams) autoColor(tty bool) bool {
 	}
 }
 
-// Color is the way in which a word stands out. The word itself always says the same.
+// Color highlights a word. It never carries information that the word does not.
 type Color string
 
 // The colours, as the numbers of ANSI's SGR sequence.
@@ -108,7 +108,7 @@ const (
 	Blue   Color = "34"
 )
 
-// Paint returns text in a colour, where on says that colour is used.
+// Paint returns text in a colour if on is true, and unchanged otherwise.
 func Paint(text string, c Color, on bool) string {
 	if !on || c == "" || text == "" {
 		return text
@@ -116,7 +116,7 @@ func Paint(text string, c Color, on bool) string {
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
 
-// Confirm asks a question on Err and reads the answer from In. Only "y" and "yes" are consent.
+// Confirm asks a question on Err and reads the answer from In. Only "y" and "yes" count as consent, in either case.
 func (s *Streams) Confirm(question string) (bool, error) {
 	if _, err := io.WriteString(s.Err, question+" [y/N] "); err != nil {
 		return false, err
@@ -129,7 +129,7 @@ func (s *Streams) Confirm(question string) (bool, error) {
 	return answer == "y" || answer == "yes", nil
 }
 
-// readLine reads up to the end of the line and not a byte more. The end of the input ends the line, too.
+// readLine reads one line and not a byte beyond it. The end of the input also ends the line.
 func readLine(r io.Reader) (string, error) {
 	var line []byte
 	var b [1]byte

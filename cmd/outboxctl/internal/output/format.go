@@ -1,5 +1,5 @@
-// Package output writes what outboxctl found: as a table for people, as tab-separated values, JSON or ids for programs.
-// The JSON is a contract, described in docs/cli-json.md.
+// Package output writes the results of outboxctl: a table for people; tab-separated values, JSON or ids for programs.
+// docs/cli-json.md describes the JSON, which is a contract.
 package output
 
 import (
@@ -16,10 +16,10 @@ import (
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 )
 
-// SchemaVersion is the version of the JSON. It changes when a field changes its meaning or goes, not when one comes.
+// SchemaVersion is the version of the JSON. It changes if a field is removed or changes its meaning, not if one is added.
 const SchemaVersion = 1
 
-// Format is a way of writing.
+// Format is an output format.
 type Format string
 
 // The formats.
@@ -28,10 +28,10 @@ const (
 	JSON   Format = "json"   // one object
 	NDJSON Format = "ndjson" // one object on each line
 	TSV    Format = "tsv"    // values between tabs, without a header
-	ID     Format = "id"     // message ids alone, to be read by another command
+	ID     Format = "id"     // message ids only, as input for another command
 )
 
-// Flags are the flags that choose the format. The zero value needs [Flags.Add].
+// Flags holds the flags that choose the format. Call [Flags.Add] before use.
 type Flags struct {
 	format  string
 	fields  []string
@@ -39,7 +39,7 @@ type Flags struct {
 	allowed []Format
 }
 
-// Add adds the flags to a command whose objects have the JSON fields of sample, a struct.
+// Add adds the flags to a command. The sample is a struct whose JSON fields are those that --json accepts.
 func (f *Flags) Add(cmd *cobra.Command, sample any, allowed ...Format) {
 	f.allowed = allowed
 	f.known = fieldsOf(reflect.TypeOf(sample))
@@ -61,7 +61,7 @@ func (f *Flags) Add(cmd *cobra.Command, sample any, allowed ...Format) {
 	}
 }
 
-// Printer checks the flags and returns what writes in the format that they choose.
+// Printer checks the flags and returns a printer for the chosen format.
 func (f *Flags) Printer(s *iostreams.Streams) (*Printer, error) {
 	p := &Printer{out: s.Out, streams: s, fields: f.fields}
 	for _, field := range f.fields {
@@ -88,7 +88,7 @@ func (f *Flags) Printer(s *iostreams.Streams) (*Printer, error) {
 	return p, nil
 }
 
-// fieldsOf lists the JSON names of a struct's fields in their order.
+// fieldsOf lists the JSON names of a struct's fields in order of declaration.
 func fieldsOf(t reflect.Type) []string {
 	var names []string
 	for field := range t.Fields() {

@@ -20,7 +20,7 @@ type thing struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
 	Empty string `json:"empty,omitempty"`
-	// A field without a name in JSON is none of the contract.
+	// A field without a name in JSON is not part of the contract.
 	Hidden int `json:"-"`
 }
 
@@ -129,7 +129,7 @@ func TestListFormats(t *testing.T) {
 	}
 }
 
-// A list that breaks off must not look like a whole one.
+// A list that ends early must not look complete.
 func TestListThatBreaksOff(t *testing.T) {
 	broken := errors.New("broken")
 	for _, format := range all {
@@ -148,7 +148,7 @@ func TestListThatBreaksOff(t *testing.T) {
 	}
 }
 
-// failing is a writer that takes so many bytes and then fails.
+// failing is a writer that fails after some number of bytes.
 type failing struct{ left int }
 
 var errFull = errors.New("full")
@@ -221,7 +221,7 @@ func TestTableOnATerminal(t *testing.T) {
 	}
 }
 
-// The width of the first rows serves for those that come later; nothing is held back for ever.
+// The widths of the first rows also serve for later rows, which are written at once.
 func TestTableOfManyRows(t *testing.T) {
 	var out strings.Builder
 	r := (&Printer{out: &out, format: Table, streams: &iostreams.Streams{}}).rows(Column{Title: "A"}, Column{Title: "B"})

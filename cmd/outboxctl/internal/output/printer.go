@@ -11,7 +11,7 @@ import (
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 )
 
-// Printer writes in the format that was chosen.
+// Printer writes in the chosen format.
 type Printer struct {
 	out     io.Writer
 	streams *iostreams.Streams
@@ -19,13 +19,13 @@ type Printer struct {
 	fields  []string
 }
 
-// Format is the format that was chosen.
+// Format returns the chosen format.
 func (p *Printer) Format() Format { return p.format }
 
-// Human says whether the output is for a person, so that sentences and relative times are welcome.
+// Human reports whether the output is a table on a terminal. Sentences and relative times are for such output only.
 func (p *Printer) Human() bool { return p.format == Table && p.streams.OutTTY }
 
-// Object writes one thing: its JSON, its id, or its rows.
+// Object writes one object as its JSON, its id, or its rows.
 func (p *Printer) Object(v any, id string, rows func(*Rows)) error {
 	switch p.format {
 	case JSON, NDJSON:
@@ -53,20 +53,20 @@ func (p *Printer) Object(v any, id string, rows func(*Rows)) error {
 	}
 }
 
-// List is how the items of a list are written.
+// List describes how to write the items of a list.
 type List[T any] struct {
 	// Name is the field of the JSON object that holds the items.
 	Name string
 	// Columns are the headers of the table.
 	Columns []Column
-	// JSON, ID and Cells are the forms of an item.
+	// JSON, ID and Cells convert an item for the formats.
 	JSON  func(T) any
 	ID    func(T) string
 	Cells func(T) []Cell
 }
 
-// Print writes the items and returns how many there were. Memory does not grow with their number. When the sequence ends
-// with an error, JSON stays unfinished, so that nobody takes a part for the whole.
+// Print writes the items and returns their number. Memory does not grow with that number. If the sequence ends with an
+// error, Print leaves the JSON unfinished, and a reader cannot take it for complete.
 func (l List[T]) Print(p *Printer, items iter.Seq2[T, error]) (n int, err error) {
 	out := bufio.NewWriter(p.out)
 	printed := *p
@@ -88,7 +88,7 @@ func (l List[T]) Print(p *Printer, items iter.Seq2[T, error]) (n int, err error)
 	return n, out.Flush()
 }
 
-// writer returns the functions that write the item with a number, and what comes after the last.
+// writer returns each, which writes item number n from 0, and end, which is called once after n items.
 func (l List[T]) writer(p *Printer) (each func(int, T) error, end func(int) error) {
 	switch p.format {
 	case JSON:
@@ -150,7 +150,7 @@ func (l List[T]) jsonWriter(p *Printer) (each func(int, T) error, end func(int) 
 	return each, end
 }
 
-// encode returns the JSON object of v with the version of the schema in front.
+// encode returns the JSON object of v with schema_version as its first field.
 func (p *Printer) encode(v any) ([]byte, error) {
 	text, err := p.choose(v)
 	if err != nil {
@@ -163,7 +163,7 @@ func (p *Printer) encode(v any) ([]byte, error) {
 	return append(head, text[1:]...), nil
 }
 
-// choose returns the JSON object of v with the fields that were asked for.
+// choose returns the JSON object of v with the fields of --json, or with all of them by default.
 func (p *Printer) choose(v any) ([]byte, error) {
 	text, err := marshal(v)
 	if err != nil || len(p.fields) == 0 {
@@ -187,7 +187,7 @@ func (p *Printer) choose(v any) ([]byte, error) {
 	return append(chosen, '}'), nil
 }
 
-// marshal is json.Marshal without the escapes that only web pages need: Message-IDs stand between < and >.
+// marshal works like json.Marshal but does not escape HTML, because Message-IDs contain < and >.
 func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

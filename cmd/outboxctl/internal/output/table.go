@@ -13,11 +13,11 @@ import (
 
 // Column is a column of a table.
 type Column struct {
-	// Title is its header.
+	// Title is the header.
 	Title string
-	// Shrink lets the column give way, down to minShrunk, when the terminal is too narrow.
+	// Shrink allows the column to become narrower, down to minShrunk, if the terminal is too narrow for the row.
 	Shrink bool
-	// Right aligns it to the right, as numbers want it.
+	// Right aligns the column to the right, for numbers.
 	Right bool
 }
 
@@ -25,9 +25,9 @@ type Column struct {
 type Cell struct {
 	// Text is the value.
 	Text string
-	// Short, where it is set, is what a person sees instead: a relative time, the beginning of an id.
+	// Short replaces Text on a terminal, for example by a relative time or the beginning of an id. Defaults to Text.
 	Short string
-	// Color lets it stand out.
+	// Color highlights the value. Defaults to no colour.
 	Color iostreams.Color
 }
 
@@ -35,14 +35,15 @@ type Cell struct {
 func Text(s string) Cell { return Cell{Text: s} }
 
 const (
-	// minShrunk is the least width of a column that gives way.
+	// minShrunk is the smallest width, in columns of the terminal, that shrinking leaves to a column.
 	minShrunk = 12
-	// measured is the number of rows from which the widths of the columns are taken.
+	// measured is the number of rows that determine the widths of the columns.
 	measured = 1000
 	gap      = "  "
 )
 
-// Rows writes rows as a table or as TSV. After an error it writes nothing more; the error comes out at the end.
+// Rows writes rows as a table or as TSV. After the first error it writes nothing more. [Printer.Object] and [List.Print]
+// return that error.
 type Rows struct {
 	out     io.Writer
 	streams *iostreams.Streams
@@ -72,15 +73,14 @@ func (r *Rows) Add(cells ...Cell) {
 	}
 }
 
-// Pair adds a row of a name and a value. An empty value is left out where a person reads.
+// Pair adds a row of a name and a value. A table leaves out a row with an empty value; TSV keeps it.
 func (r *Rows) Pair(name string, value Cell) {
 	if value.Text != "" || r.format == TSV {
 		r.Add(Cell{Text: name, Color: iostreams.Dim}, value)
 	}
 }
 
-// Section ends what was before and begins a table under a heading, if it has one. Where a program reads, nothing sets
-// sections apart.
+// Section ends the current table and begins another under a heading, which may be empty. In TSV it does nothing.
 func (r *Rows) Section(heading string, columns ...Column) {
 	if r.format == TSV {
 		return
@@ -100,7 +100,7 @@ func (r *Rows) tsv(cells []Cell) {
 	r.write(strings.Join(texts, "\t") + "\n")
 }
 
-// flush writes what was kept back to be measured.
+// flush measures and writes the rows that are held back.
 func (r *Rows) flush() {
 	if len(r.rows) == 0 {
 		return
@@ -137,7 +137,7 @@ func (r *Rows) measure() {
 	}
 }
 
-// shrink takes from the widest of the columns that give way until the row fits.
+// shrink narrows the widest column with Shrink, one step at a time, until the row fits.
 func (r *Rows) shrink() {
 	total := len(gap) * (len(r.widths) - 1)
 	for _, w := range r.widths {
@@ -165,7 +165,7 @@ func (r *Rows) header() {
 	r.line(cells)
 }
 
-// shown is what a table shows of a cell.
+// shown returns the text that a table shows for a cell.
 func (r *Rows) shown(c Cell) string {
 	if c.Short != "" && r.streams.OutTTY {
 		return Clean(c.Short)
@@ -196,11 +196,11 @@ func (r *Rows) line(cells []Cell) {
 	r.write(strings.TrimRight(b.String(), " ") + "\n")
 }
 
-// bidi are the characters that turn the direction of text around, with which a subject could disguise the row it is in.
+// bidi lists the characters that change the direction of text. A subject could use them to disguise its row.
 var bidi = []rune{'\u061c', '\u200e', '\u200f', '\u202a', '\u202b', '\u202c', '\u202d', '\u202e', '\u2066', '\u2067', '\u2068', '\u2069'}
 
-// Clean makes text from a mail or a relay safe to show on one line of a terminal: blanks for line breaks and tabs, and a
-// replacement for every other character that a terminal would obey.
+// Clean makes text from a mail or a relay safe to show on one line of a terminal. It turns line breaks and tabs into
+// blanks, and replaces other control characters, and those in bidi, by U+FFFD.
 func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -214,5 +214,5 @@ func Clean(s string) string {
 	}, s)
 }
 
-// Int returns a cell with a number.
+// Int returns a cell that holds a number.
 func Int[N ~int | ~int64](n N) Cell { return Cell{Text: strconv.FormatInt(int64(n), 10)} }

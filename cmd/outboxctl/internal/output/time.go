@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Time returns a cell with a time: RFC 3339 for programs, how long ago or ahead for people. The zero time is empty.
+// Time returns a cell that holds a time: in RFC 3339 for programs, relative to now for people. The zero time gives an
+// empty cell.
 func Time(t, now time.Time) Cell {
 	if t.IsZero() {
 		return Cell{}
@@ -13,7 +14,7 @@ func Time(t, now time.Time) Cell {
 	return Cell{Text: t.UTC().Format(time.RFC3339), Short: Relative(t, now)}
 }
 
-// Relative says how far a time lies from now, such as "3m ago" or "in 2h".
+// Relative returns the distance of a time from now, such as "3m ago" or "in 2h00m".
 func Relative(t, now time.Time) string {
 	d := now.Sub(t)
 	switch {
@@ -26,7 +27,7 @@ func Relative(t, now time.Time) string {
 	}
 }
 
-// Duration writes a duration in its largest unit, or its two largest where the first is small.
+// Duration formats a duration in its largest unit, from milliseconds to days. From one hour to ten it also has the minutes.
 func Duration(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {

@@ -1,5 +1,5 @@
-// Package selection turns flags, arguments and standard input into a store.Filter, the same way for every command: what
-// one lists is what the other changes.
+// Package selection turns flags, arguments and standard input into a store.Filter. All commands share it: with the same
+// flags, one lists the deliveries that another changes.
 package selection
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// Flags are the filter flags.
+// Flags holds the filter flags.
 type Flags struct {
 	ids, states, routes  []string
 	from, to             string
@@ -49,7 +49,7 @@ func (f *Flags) Add(cmd *cobra.Command) {
 	}
 }
 
-// Filter checks the flags and returns what they select, the ids aside. Ages count back from now.
+// Filter checks the flags and returns their filter without ids. Ages count back from now.
 func (f *Flags) Filter(now time.Time) (store.Filter, error) {
 	out := store.Filter{
 		Routes: f.routes, From: f.from, To: f.to, Class: f.class, Code: f.code, Relay: f.relay, Key: f.key, Limit: f.limit,
@@ -83,7 +83,7 @@ func (f *Flags) Filter(now time.Time) (store.Filter, error) {
 	return f.between(out, now)
 }
 
-// between adds the bounds on the time of enqueueing.
+// between adds the limits of the time of enqueueing to a filter.
 func (f *Flags) between(out store.Filter, now time.Time) (store.Filter, error) {
 	for _, bound := range []struct {
 		flag, value string
@@ -120,12 +120,12 @@ func classNames() []string {
 	}
 }
 
-// ParseAgo reads a moment in the past: an age that counts back from now, or a time.
+// ParseAgo parses an age, which counts back from now, or a time in RFC 3339.
 func ParseAgo(s string, now time.Time) (time.Time, error) {
 	return parseMoment(s, func(d time.Duration) time.Time { return now.Add(-d) })
 }
 
-// ParseAhead reads a moment in the future: a duration from now, or a time.
+// ParseAhead parses a duration, which counts from now, or a time in RFC 3339.
 func ParseAhead(s string, now time.Time) (time.Time, error) { return parseMoment(s, now.Add) }
 
 func parseMoment(s string, from func(time.Duration) time.Time) (time.Time, error) {
@@ -139,7 +139,7 @@ func parseMoment(s string, from func(time.Duration) time.Time) (time.Time, error
 	return from(d), nil
 }
 
-// ParseDuration reads a positive duration as Go writes it, or in days or weeks: 90m, 1h30m, 7d, 2w.
+// ParseDuration parses a positive duration in the syntax of Go, in days or in weeks: 90m, 1h30m, 7d, 2w.
 func ParseDuration(s string) (time.Duration, error) {
 	const day = 24 * time.Hour
 	for suffix, unit := range map[string]time.Duration{"d": day, "w": 7 * day} {

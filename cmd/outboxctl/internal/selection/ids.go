@@ -14,28 +14,29 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// Finder resolves the name of a message.
+// Finder finds the message that a name stands for, such as the beginning of an id.
 type Finder interface {
 	Find(ctx context.Context, name string) (outbox.ID, error)
 }
 
-// Selection is what a command works on.
+// Selection holds the filter and the messages that a command works on.
 type Selection struct {
 	// Filter holds everything but the ids.
 	Filter store.Filter
-	// IDs are the messages that were named, Named is true when any were to be, even if standard input then held none.
+	// IDs are the named messages. Named is true if messages were to be named, even if standard input held no id.
 	IDs   []outbox.ID
 	Named bool
 }
 
-// Names are the messages that were named on the command line, before they are looked up.
+// Names holds the names of messages on the command line, before they are resolved.
 type Names struct {
 	list []string
-	// FromInput says that the ids come from standard input, so that it cannot also answer a question.
+	// FromInput is true if the ids come from standard input, which then cannot answer a question.
 	FromInput bool
 }
 
-// Names takes the arguments and the values of --id together. The argument "-" alone stands for ids on standard input.
+// Names joins the arguments and the values of --id. The only value "-" stands for ids on standard input. Other values
+// beside "-" are an error.
 func (f *Flags) Names(args []string) (Names, error) {
 	n := Names{list: slices.Concat(args, f.ids)}
 	if slices.Contains(n.list, "-") {
@@ -47,11 +48,11 @@ func (f *Flags) Names(args []string) (Names, error) {
 	return n, nil
 }
 
-// None says that no message was named.
+// None reports whether no message is named.
 func (n Names) None() bool { return !n.FromInput && len(n.list) == 0 }
 
-// Resolve looks the names up. An id that is complete on standard input is taken as it is; everything else must stand for
-// exactly one message.
+// Resolve finds the messages of the names. A complete id on standard input is not looked up. Every other name must stand
+// for exactly one message. Duplicates are removed.
 func (n Names) Resolve(ctx context.Context, f store.Filter, in io.Reader, finder Finder) (*Selection, error) {
 	s := &Selection{Filter: f, Named: !n.None()}
 	for _, name := range n.list {
@@ -70,7 +71,7 @@ func (n Names) Resolve(ctx context.Context, f store.Filter, in io.Reader, finder
 	return s, nil
 }
 
-// read takes the first word of every line, so that a list with more columns than the id will do.
+// read reads ids from the first word of every line. The other columns of a list are ignored.
 func (s *Selection) read(ctx context.Context, in io.Reader, finder Finder) error {
 	const longestLine = 1 << 20
 	lines := bufio.NewScanner(textfile.NewReader(in))
@@ -94,7 +95,7 @@ func (s *Selection) read(ctx context.Context, in io.Reader, finder Finder) error
 	return nil
 }
 
-// unique drops ids that were named before and keeps the order.
+// unique removes duplicates and keeps the order.
 func unique(ids []outbox.ID) []outbox.ID {
 	seen := make(map[outbox.ID]bool, len(ids))
 	return slices.DeleteFunc(ids, func(id outbox.ID) bool {
@@ -104,7 +105,8 @@ func unique(ids []outbox.ID) []outbox.ID {
 	})
 }
 
-// Whole returns the selection as one filter. It is false when messages were to be named and none was: then nothing is selected.
+// Whole returns the selection as one filter. It returns false if messages were to be named and none was. The selection is
+// empty then, and the filter must not be used: without ids it covers all messages.
 func (s *Selection) Whole() (f store.Filter, ok bool) {
 	f = s.Filter
 	f.IDs = s.IDs
