@@ -9,9 +9,9 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// maxPath is the longest address in octets. It fills a command line of 512 octets, which every server reads (RFC 5321
-// §4.5.3.1.4), beside "MAIL FROM:<>" and its CRLF; extensions lengthen the line by what their parameters need (§4.1.1.11). The
-// 64 and 256 octets of §4.5.3.1 are those that a server must accept, not the most that it may.
+// maxPath is the longest address in octets. With "MAIL FROM:<>" and CRLF it fills a command line of 512 octets, which every
+// server reads (RFC 5321 §4.5.3.1.4). Extensions lengthen the line by the length of their parameters (§4.1.1.11). The 64 and 256
+// octets of §4.5.3.1 are the least that a server must accept. They are not an upper limit.
 const maxPath = 512 - len("MAIL FROM:<>\r\n")
 
 // address is a mailbox that was checked and may be written between angle brackets.

@@ -35,8 +35,8 @@ var (
 // external is the mechanism that logs in by the client's certificate. It is used only when it is pinned.
 const external = "EXTERNAL"
 
-// authenticate does AUTH. A mechanism that the server offers and then refuses as such is followed by the next one, under TLS
-// only. Wrong credentials never are.
+// authenticate does AUTH. If the server refuses a mechanism that it offers, authenticate tries the next one, but only under TLS.
+// It tries no other mechanism after wrong credentials.
 func (s *session) authenticate(ctx context.Context) (Reply, *Error) {
 	if s.tls == nil && (!s.relay.loopback || s.relay.Auth == external) && !s.relay.ClearAuth {
 		return Reply{}, &Error{Stage: StageAuth, Class: ClassConfig,
@@ -82,8 +82,8 @@ func mechanismRefused(r Reply) bool {
 	return r.Code == 504 || ((r.Code == 534 || r.Code == 535) && says)
 }
 
-// attempt runs a mechanism. A token that the server refuses is fetched anew, once: it may have expired a moment ago. When the
-// second try brings no verdict, the first one stays.
+// attempt runs a mechanism. If the server refuses a token, attempt fetches a new one, once: the old one may have just expired.
+// If the second try brings no verdict, the verdict of the first counts.
 func (s *session) attempt(ctx context.Context, name string) (Reply, *Error) {
 	r, failed := s.exchange(name)
 	if failed == nil || !r.Permanent() || !s.relay.usesToken() {
@@ -109,7 +109,8 @@ func (r *relay) usesToken() bool {
 	return r.Token != nil && (r.Auth == "" || slices.Contains(tokenMechanisms, r.Auth))
 }
 
-// fetchToken asks Config.Token, for at most Timeouts.Token. A call that does not heed its context is left behind.
+// fetchToken calls Config.Token and waits for at most Timeouts.Token. It does not wait longer for a call that ignores its
+// context.
 func (s *session) fetchToken(ctx context.Context, refresh bool) *Error {
 	ctx, cancel := context.WithTimeout(ctx, s.relay.Timeouts.Token)
 	defer cancel()
@@ -166,7 +167,7 @@ func (s *session) chooseMechanism() (string, error) {
 			!s.relay.disbelieved.has("AUTH "+m)
 	}
 	if f := s.relay.profile.Mechanisms; f.Sure() {
-		// What the provider documents works; what it merely offers may not.
+		// A documented mechanism works. One that is only offered may not.
 		if i := slices.IndexFunc(known, func(m string) bool { return usable(m) && slices.Contains(f.Value, m) }); i >= 0 {
 			return known[i], nil
 		}
@@ -204,7 +205,7 @@ func (s *session) newMechanism(name string) (mechanism, error) {
 	}
 	b := s.channelBinding()
 	if slices.Contains(strings.Fields(strings.ToUpper(s.ext["AUTH"])), name+"-PLUS") {
-		b = nil // the server can bind and the caller wants it not to: that is no downgrade to warn of
+		b = nil // the server supports binding and the caller turned it off: this is no downgrade
 	}
 	return newSCRAM(name, user, password, b)
 }
@@ -213,7 +214,7 @@ func (s *session) newMechanism(name string) (mechanism, error) {
 func (s *session) exchange(name string) (Reply, *Error) {
 	giveUp := func(err error) *Error {
 		if text := err.Error(); s.secrets.scrub(text) != text {
-			err = errors.New(s.secrets.scrub(text)) // it quotes what the server sent
+			err = errors.New(s.secrets.scrub(text)) // the error quotes the server
 		}
 		return &Error{Stage: StageAuth, Class: ClassConfig, Err: fmt.Errorf("AUTH %s: %w", name, err)}
 	}
@@ -254,7 +255,7 @@ func (s *session) exchange(name string) (Reply, *Error) {
 		} else {
 			challenge, err := base64.StdEncoding.DecodeString(strings.TrimSpace(r.Text()))
 			if err != nil {
-				challenge = nil // no mechanism trusts LOGIN's prompts, and some servers send them in clear
+				challenge = nil // no mechanism uses LOGIN's prompts, and some servers do not encode them
 			}
 			if answer, err = m.next(challenge); err != nil {
 				// "*" gives the exchange up (RFC 4954 §4); the reply to it says nothing new.

@@ -15,8 +15,8 @@ type body struct {
 	hdr8 bool   // in the header section
 }
 
-// checkBody looks at every octet once. It refuses a bare CR, a bare LF and NUL: receivers disagree about what they end, which
-// lets one message hide another (RFC 5321 §2.3.8, §4.1.1.4). A header must be ASCII or UTF-8 (RFC 6532 §3).
+// checkBody looks at every octet once. It refuses a bare CR, a bare LF and NUL. Receivers disagree whether these end a line, so
+// one message could hide another (RFC 5321 §2.3.8, §4.1.1.4). A header must be ASCII or UTF-8 (RFC 6532 §3).
 func checkBody(data []byte) (body, error) {
 	if len(data) == 0 {
 		return body{}, errors.New("body is empty")

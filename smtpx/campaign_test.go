@@ -53,14 +53,14 @@ var faults = []fault{
 	{"late reply", smtptest.Action{Delay: 100 * time.Second}, false},
 }
 
-// verdict is what a cell must come to. A zero class means that the message is accepted.
+// verdict is the required result of a cell. A zero class means that the message is accepted.
 type verdict struct {
 	stage smtpx.Stage
 	class smtpx.Class
 	reset bool // the stage may also be an earlier one
 }
 
-// want says what a fault at a stage must come to: the classification table, cell by cell.
+// want returns the verdict that a fault at a stage must have: the classification table, cell by cell.
 func want(d dialogue, stage smtptest.Stage, f fault) verdict {
 	s := smtpx.Stage(stage)
 	if f.action.Trickle {
@@ -140,7 +140,8 @@ func TestStageByFault(t *testing.T) {
 					checkCell(t, srv, client, want)
 					client.Close()
 					srv.Close()
-					// A connection that two close at once is gone when the first of them is through, which may be the later to return.
+					// If two goroutines close a connection at once, it is gone when the first close is done. That one may return
+					// last.
 					deadline := time.Now().Add(10 * time.Second)
 					for len(descriptors(t)) > len(before) && time.Now().Before(deadline) {
 						runtime.Gosched()
@@ -174,7 +175,7 @@ func checkCell(t *testing.T, srv *smtptest.Server, client *smtpx.Client, want ve
 		if !errors.As(err, &e) || result.Outcomes[0].Accepted || result.Outcomes[0].Err != e {
 			t.Fatalf("accepted %v, error %v; want %v", result.Outcomes[0].Accepted, err, want)
 		}
-		// A reset takes the replies along that are under way: then an earlier stage seems to have failed.
+		// A reset also discards replies that are under way. An earlier stage then seems to have failed.
 		if e.Class != want.class || (e.Stage != want.stage && !want.reset) {
 			t.Fatalf("stage %s, class %s: %v; want %v", e.Stage, e.Class, e, want)
 		}
@@ -194,7 +195,8 @@ func checkCell(t *testing.T, srv *smtptest.Server, client *smtpx.Client, want ve
 	}
 }
 
-// descriptors are those that this process has open. The first socket also opens those of Go's poller: they are there before.
+// descriptors returns the open descriptors of this process. A first socket makes sure that those of Go's poller are already
+// open.
 func descriptors(t *testing.T) []string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -254,7 +256,7 @@ func TestBodyByFault(t *testing.T) {
 	}
 }
 
-// Nothing follows on the wire after a body that was given up: no dot, no command.
+// After a body that was given up nothing follows on the wire: no dot, no command.
 func TestGivenUpBodyIsNeverCompleted(t *testing.T) {
 	large := message(strings.Repeat(strings.Repeat("x", 76)+"\r\n", 8000))
 	for _, d := range dialogues {
@@ -368,7 +370,7 @@ func TestContextEndsEveryWaitBeforeTheDot(t *testing.T) {
 	}
 }
 
-// QUIT is best effort: whatever becomes of it, the messages before it were sent, and Close returns soon.
+// QUIT is best effort. Whether it succeeds or not, the messages before it were sent, and Close returns soon.
 func TestQuitByFault(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {

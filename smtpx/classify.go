@@ -16,8 +16,8 @@ type Rule struct {
 	Effect Effect `json:"effect,omitempty"`
 	// Scope is what the failure concerns. Defaults to the scope that follows from class and stage: see [Error.Scope].
 	Scope Scope `json:"scope,omitempty"`
-	// Retry is the time to wait before the next try, such as "15m". The words of the reply go before it. Defaults to what the words
-	// let one expect: see Error.RetryAfter.
+	// Retry is the time to wait before the next try, such as "15m". A wait stated in the reply goes before it. Defaults to a
+	// time that follows from the words: see Error.RetryAfter.
 	Retry string `json:"retry,omitempty"`
 	// Hint tells the operator what to do, in one sentence. It may be empty.
 	Hint string `json:"hint,omitempty"`

@@ -19,7 +19,7 @@ type Client struct {
 	rate  *limiter
 }
 
-// relay is a configuration that was checked and completed, with what the server showed since.
+// relay is a checked and completed configuration, with the properties that the server has shown since.
 type relay struct {
 	Config
 	addr     string // host:port
@@ -40,8 +40,8 @@ type relay struct {
 //
 // The parameters are tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns (connections at a time), rate
 // (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions not to use, separated by
-// commas), ca, cert and key (PEM files), local (an IP address to bind), and clear-auth. Any other one is an error. They set the
-// fields of [Config]; options are applied afterwards. No error of Open quotes a password.
+// commas), ca, cert and key (PEM files), local (an IP address to bind), and clear-auth. Any other parameter is an error.
+// Parameters set the fields of [Config]. Options are applied afterwards. No error of Open quotes a password.
 func Open(url string, opts ...Option) (*Client, error) {
 	config, err := parseURL(url)
 	if err != nil {
@@ -162,7 +162,7 @@ func checkWithout(keywords []string) error {
 	return nil
 }
 
-// limits completes those of the pool: the profile's where they are narrower than the defaults.
+// limits completes the limits of the pool. A limit of the profile replaces a default that is wider.
 func (r *relay) limits() {
 	within := func(value int, f Fact[int]) int {
 		if f.Sure() {
@@ -176,27 +176,27 @@ func (r *relay) limits() {
 	if r.Idle == 0 {
 		r.Idle = 30 * time.Second
 		if limit := r.profile.IdleLimit(); limit > 0 {
-			r.Idle = min(r.Idle, limit*4/5) // to be there before the server is
+			r.Idle = min(r.Idle, limit*4/5) // end the connection before the server does
 		}
 	}
 }
 
 // Send transfers one message to the recipients of env and returns when the outcome of each is known.
 //
-// body is the complete message in the format of RFC 5322 with CRLF line endings. Send does not change it, and it must not
-// change while Send runs. A bare CR, a bare LF or a NUL anywhere is refused with [ClassMessage] before anything is sent. Send
-// stuffs dots and adds a missing CRLF at the end. A header outside ASCII must be UTF-8. Like a local part outside ASCII it needs
-// a server that offers SMTPUTF8 (RFC 6531); elsewhere the message or the recipient is refused for good.
+// body is the complete message in the format of RFC 5322 with CRLF line endings. Send does not change it, and it must not change
+// while Send runs. A bare CR, a bare LF or a NUL anywhere is refused with [ClassMessage] before anything is sent. Send stuffs
+// dots and adds a missing CRLF at the end. A header outside ASCII must be UTF-8. A header or local part outside ASCII needs a
+// server that offers SMTPUTF8 (RFC 6531). Without the offer the message or the recipient fails permanently.
 //
-// The error is nil exactly when every recipient was accepted. Otherwise it is an [*Error] about the first that was not, and
-// Result.Outcomes tells about all of them. The message was certainly not accepted for a recipient with an error, unless the
-// class is [ClassAmbiguous].
+// The error is nil exactly when every recipient was accepted. Otherwise it is the [*Error] of the first recipient that was not
+// accepted. Result.Outcomes has the outcome of each recipient. The message was certainly not accepted for a recipient with an
+// error, unless the class is [ClassAmbiguous].
 //
 // When ctx is done before the final dot, Send gives up and nothing is accepted. Once the dot has left, Send waits for the
 // reply even if ctx is done, for at most Timeouts.Dot.
 //
-// Calls are served in the order in which they come. When a kept connection turns out to be dead before anything of the message
-// was sent, the next one is used without an error.
+// Calls are served in order. If a kept connection is dead before anything of the message was sent, Send uses the next connection
+// without an error.
 func (c *Client) Send(ctx context.Context, env Envelope, body []byte) (Result, error) {
 	start := time.Now()
 	j, err := newJob(ctx, env, body)
@@ -244,9 +244,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Shutdown is [Client.Close] with an end: when ctx is done, it cuts the connections that are left. A message whose final dot has
-// left without a reply is [ClassAmbiguous] then; any other was not sent. Shutdown returns ctx's error if it cut, and waits for
-// hooks of Envelope that are running, whose own context is that of Send.
+// Shutdown is [Client.Close] with a time limit. When ctx is done, it cuts the remaining connections. A message whose final dot
+// has left without a reply then fails with [ClassAmbiguous]; any other unfinished message was not sent. Shutdown returns ctx's
+// error if it cut a connection. It waits for running hooks of Envelope. Their context is that of Send.
 func (c *Client) Shutdown(ctx context.Context) error {
 	c.rate.close()
 	stop := context.AfterFunc(ctx, c.pool.severAll)
@@ -262,8 +262,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 func (c *Client) Profile() *Profile { return c.relay.profile }
 
 // SetConnections changes the most connections at a time, as if Config.Connections had been n. A value below 1 counts as 1. A
-// lower limit that the server showed stays in force. A connection that is one too many ends when it is idle or has sent its
-// message; SetConnections does not wait for it.
+// lower limit learnt from the server stays in force. A surplus connection ends when it is idle or has sent its message.
+// SetConnections does not wait for that.
 func (c *Client) SetConnections(n int) { c.pool.setConnections(max(1, n)) }
 
 // String returns the URL of the relay without the password, and without a user name that is a secret as well.

@@ -82,7 +82,7 @@ func TestCommitAcceptedNamesTheRecipients(t *testing.T) {
 	}
 }
 
-// When the hook refuses a later transaction, what was accepted before stays so.
+// When the hook refuses a later transaction, recipients accepted before stay accepted.
 func TestCommitAcceptedAbandonsTheRest(t *testing.T) {
 	stop := errors.New("lease lost")
 	for _, d := range dialogues {

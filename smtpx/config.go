@@ -12,7 +12,7 @@ import (
 // Option changes the [Config] that [Open] reads from the URL.
 type Option func(*Config)
 
-// Password sets the password, which need not be in the URL then.
+// Password sets the password, instead of one in the URL.
 func Password(password string) Option { return func(c *Config) { c.Password = password } }
 
 // TLSConfig sets the TLS configuration to start from; see Config.TLSConfig.
@@ -24,7 +24,7 @@ func RootCAs(pool *x509.CertPool) Option { return func(c *Config) { c.RootCAs = 
 // TLSMode says how a session is protected.
 type TLSMode string
 
-// The modes. None of them falls back to clear text after TLS was begun.
+// The modes. No mode falls back to clear text after TLS has begun.
 const (
 	// TLSRequired is TLSImplicit for smtps and for port 465, else TLSStartTLS. It is the default.
 	TLSRequired TLSMode = "required"
@@ -46,14 +46,14 @@ type Config struct {
 	// User and Password are the credentials. No User means no AUTH.
 	User     string
 	Password string
-	// Token returns the token for OAUTHBEARER and XOAUTH2, which are the only mechanisms then, unless Auth pins another. It is
-	// called before each dial, for at most Timeouts.Token. When the server refuses the token for good, it is called once more
-	// with refresh set. Its errors are of ClassUnreachable; one that wraps ErrTokenRefused is of ClassConfig. Defaults to nil:
-	// the two mechanisms, when pinned by Auth, take Password.
+	// Token returns the token for OAUTHBEARER and XOAUTH2. If it is set, only these two mechanisms are used, unless Auth pins
+	// another. It is called before each dial and may take Timeouts.Token. If the server permanently refuses the token, it is
+	// called once more with refresh set. Its errors are of ClassUnreachable, or of ClassConfig if they wrap ErrTokenRefused.
+	// Defaults to nil. If Auth pins one of the two mechanisms and Token is nil, Password is the token.
 	Token func(ctx context.Context, refresh bool) (string, error)
 	// Auth pins the mechanism: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, the latter two also with -PLUS, XOAUTH2,
-	// OAUTHBEARER, or EXTERNAL for a login by the client certificate without a password. Defaults to the strongest that the
-	// server offers and the profile knows to work, EXTERNAL excepted.
+	// OAUTHBEARER, or EXTERNAL for a login by the client certificate without a password. Defaults to the strongest mechanism
+	// that the server offers, mechanisms listed in the profile first. EXTERNAL is never the default.
 	Auth string
 	// ClearAuth allows AUTH over a connection without TLS to a host that is not loopback.
 	ClearAuth bool
@@ -63,10 +63,10 @@ type Config struct {
 	// TLSConfig is the configuration to start from. It is cloned. ServerName defaults to Host, MinVersion is raised to TLS
 	// 1.2, and NextProtos (ALPN) is dropped, because some relays refuse it.
 	TLSConfig *tls.Config
-	// RootCAs are the authorities to trust. Defaults to those in CAFile, else of TLSConfig, else the system's.
+	// RootCAs are the authorities to trust. Defaults to those in CAFile, else to those of TLSConfig, else to the system's.
 	RootCAs *x509.CertPool
 	// CAFile is a PEM file of authorities to trust instead of the system's. CertFile and KeyFile hold the client's own
-	// certificate. The files are read again when they change; one that cannot be read then fails every handshake.
+	// certificate. The files are read again when they change. A changed file that cannot be read fails every handshake.
 	CAFile            string
 	CertFile, KeyFile string
 
@@ -89,8 +89,8 @@ type Config struct {
 	// Provider names the profile to use, such as "ses". Defaults to the one whose hosts match Host, else the generic one.
 	Provider string
 
-	// Without names ESMTP extensions not to use even if the server, or a device before it, offers them. Name CHUNKING or
-	// PIPELINING when it gets them wrong. STARTTLS and AUTH are refused here: TLS and User decide about them.
+	// Without names ESMTP extensions that are not used even if the server offers them. Name CHUNKING or PIPELINING if the
+	// server, or a device in front of it, handles them wrongly. STARTTLS and AUTH are errors here: TLS and User control them.
 	Without []string
 
 	// Timeouts bound the stages of a session.
@@ -98,13 +98,14 @@ type Config struct {
 
 	// Observer is told what the client does.
 	Observer Observer
-	// Transcript, when set, is called with every line of every session, secrets replaced, by many goroutines at a time.
+	// Transcript, when set, is called with every line of every session, with secrets replaced. Many goroutines call it at a
+	// time.
 	Transcript func(Line)
 
 	// Dial opens the transport, through a proxy for example. Defaults to a net.Dialer with Resolver and LocalAddr, which tries
 	// the addresses of both families (RFC 8305).
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Resolver looks names up for the default Dial. Defaults to net.DefaultResolver.
+	// Resolver looks up names for the default Dial. Defaults to net.DefaultResolver.
 	Resolver *net.Resolver
 	// LocalAddr is the local IP address that the default Dial binds. Defaults to the system's choice.
 	LocalAddr net.IP

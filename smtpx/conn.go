@@ -22,14 +22,14 @@ const (
 	maxFlight = 100
 	// blockSize is the number of octets of one write within a body.
 	blockSize = 64 << 10
-	// lingering is how long the reader is given for a verdict that may have been on its way when a write failed.
+	// lingering is how long the reader waits, after a failed write, for a verdict that may be on its way.
 	lingering = time.Second
 	// quitGrace is how long a connection that says QUIT keeps its place in the pool.
 	quitGrace = 250 * time.Millisecond
 )
 
-// conn is a session in use. The goroutine of serve writes and decides. A second one reads replies, and so notices a server
-// that hangs up or speaks while nothing is asked.
+// conn is a session in use. The goroutine of serve writes and decides. A second goroutine reads replies. It therefore notices a
+// server that hangs up or speaks unasked.
 type conn struct {
 	*session
 	pool *pool
@@ -266,7 +266,7 @@ func (c *conn) next(done *job) *transaction {
 }
 
 // endAtOnce fails a job whose new connection ended, or got out of step, before the first command. Another connection would
-// hardly fare better: it is for the caller to try again.
+// probably fail, too. The caller decides whether to try again.
 func (c *conn) endAtOnce(t *transaction, in *inbound) {
 	var e *Error
 	switch {
@@ -293,8 +293,8 @@ func (c *conn) reset() {
 	}
 }
 
-// park waits for a job. It returns nil when the connection should end: it was idle for too long, the pool closes or wants
-// fewer, or the server spoke or hung up.
+// park waits for a job. It returns nil when the connection should end. That is when it was idle for too long, the pool closes or
+// wants fewer connections, or the server spoke or hung up.
 func (c *conn) park() *job {
 	c.timer.Reset(min(c.pool.idleLimit(), max(0, time.Until(c.born.Add(c.maxAge)))))
 	defer c.timer.Stop()
@@ -311,8 +311,8 @@ func (c *conn) park() *job {
 	return nil
 }
 
-// pending returns what came without a command, the end of the stream included, or nil. The connection is dead then. It
-// costs no round trip.
+// pending returns a reply that came without a command, or the end of the stream, or nil if nothing came. A connection with
+// something pending is dead. The call costs no round trip.
 func (c *conn) pending() *inbound {
 	select {
 	case in := <-c.replies:
@@ -328,8 +328,8 @@ func (c *conn) usedUp() bool {
 	return c.sent >= c.messages || time.Since(c.born) >= c.maxAge
 }
 
-// end closes the connection and waits for the reader. One that is in step says QUIT; the reply to it does not matter. A
-// server that does not answer QUIT soon costs the pool no place.
+// end closes the connection and waits for the reader. If the connection is in step, end says QUIT first and ignores the reply.
+// The connection gives up its place in the pool if the reply takes long.
 func (c *conn) end() {
 	if !c.dead() {
 		_ = c.raw.SetWriteDeadline(time.Now().Add(c.relay.Timeouts.Quit))
@@ -355,7 +355,7 @@ func (c *conn) end() {
 	}
 }
 
-// cut ends a connection inside DATA. What has not left the machine must not leave it, and nothing may follow.
+// cut ends a connection inside DATA. Octets that are still on this machine must not leave it, and nothing may follow.
 func (c *conn) cut() {
 	c.state = connDead
 	c.sever()
@@ -406,7 +406,8 @@ func (c *conn) write(ctx context.Context, p []byte) (int, error) {
 	return n, err
 }
 
-// lastWords looks for a refusal after a write failed: a server that hangs up has often said why. It is nil for none.
+// lastWords looks for a refusal after a write failed: a server that hangs up has often said why. It returns nil if there is
+// none.
 func (c *conn) lastWords(stage Stage, cause error) *Error {
 	if errors.Is(cause, context.Canceled) || errors.Is(cause, os.ErrDeadlineExceeded) {
 		return nil

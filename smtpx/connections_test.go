@@ -64,7 +64,7 @@ func TestSetConnections(t *testing.T) {
 	})
 }
 
-// Connections that are busy when there are too many of them finish their message first, and those that are left serve the queue.
+// Surplus connections that are busy finish their message first. The remaining connections serve the queue.
 func TestSetConnectionsUnderLoad(t *testing.T) {
 	config := smtptest.Config{Latency: 100 * time.Millisecond, TLS: smtptest.NoTLS}
 	opts := []smtpx.Option{func(c *smtpx.Config) {
@@ -92,7 +92,7 @@ func TestSetConnectionsUnderLoad(t *testing.T) {
 	})
 }
 
-// A limit that the server was found to have is not lifted by the caller, and one of the caller below it holds.
+// The caller cannot lift a limit learnt from the server. A lower limit of the caller holds.
 func TestSetConnectionsKeepsWhatWasLearnt(t *testing.T) {
 	config := smtptest.Config{MaxSessions: 2, Latency: 10 * time.Millisecond, TLS: smtptest.NoTLS}
 	opts := []smtpx.Option{func(c *smtpx.Config) {
@@ -126,7 +126,7 @@ func TestClientTellsItsProfile(t *testing.T) {
 	}
 }
 
-// What the reply says about time and scope reaches the caller.
+// The caller gets the time and the scope that the reply states.
 func TestErrorTellsScopeAndWait(t *testing.T) {
 	srv, client := newRelay(t, smtptest.Config{Hook: func(_ context.Context, e smtptest.Event) smtptest.Action {
 		if e.Stage == smtptest.StageRcpt {

@@ -15,8 +15,8 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// A server that ends the connection while the Commit hook runs has accepted nothing, and is known to be gone before the body
-// leaves. A message of which nothing at all was sent goes on another connection.
+// A server that ends the connection while the Commit hook runs has accepted nothing. The client notices it before the body
+// leaves. A message of which nothing was sent goes on another connection.
 func TestEndDuringCommitIsNoDoubt(t *testing.T) {
 	for _, d := range dialogues {
 		for _, bye := range []string{"", "421 4.4.2 timeout waiting for data", "421 4.3.2 shutting down", "451 4.4.2 timeout", "550 5.7.1 no"} {
@@ -175,8 +175,8 @@ func TestLongOrMixedRefusalsAreNoDoubt(t *testing.T) {
 	}
 }
 
-// After 421 the server accepts nothing: when it hangs up, the message that left in one flight is not in doubt. When it answers
-// the message all the same, that answer counts.
+// After 421 the server accepts nothing. If it then hangs up, a message that left in one flight is not in doubt. If it still
+// answers the message, that answer counts.
 func TestClosing421InFlight(t *testing.T) {
 	for name, tc := range map[string]struct {
 		mail, first, second, dot string
@@ -223,8 +223,8 @@ func TestClosing421InFlight(t *testing.T) {
 	}
 }
 
-// A BDAT that the server does not know is no verdict on the message: it goes as DATA on another connection, and BDAT is not used
-// again.
+// If the server does not know BDAT, this is no verdict on the message. The message goes with DATA on another connection, and
+// BDAT is not used again.
 func TestFalseOfferOfChunking(t *testing.T) {
 	for _, reply := range []string{"500 5.5.2 unrecognized command", "502 command not implemented", "503 5.5.1 bad sequence of commands",
 		"501 5.5.4 syntax error", "504 5.5.4 no such parameter", "555 5.5.4 unsupported"} {

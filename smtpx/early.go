@@ -6,20 +6,22 @@ import (
 	"time"
 )
 
-// An early head is the MAIL, RCPT and DATA of the next message, sent behind the final dot of the one before, whose reply is
-// still to come (RFC 2920 §3.1). It saves a round trip for each message. Some servers that offer PIPELINING do not take it:
-// they throw it away, answer 503, or die before they answer the dot, which puts accepted mail in doubt. So a relay must earn
-// it, and loses it for long.
+// An early head is the MAIL, RCPT and DATA of the next message, sent right after the final dot of the current message, before
+// the reply to that dot (RFC 2920 §3.1). It saves a round trip for each message. Some servers that offer PIPELINING do not
+// support it. They discard it, answer 503, or die before they answer the dot, which leaves accepted mail in doubt. The client
+// therefore tries early heads only after kept connections have carried earlyAfter messages, and stops them for earlyPause after
+// one failed.
 
 const (
-	// earlyAfter is how many messages kept connections must have carried before the first early head is tried.
+	// earlyAfter is the number of messages that kept connections must carry before the first early head is tried.
 	earlyAfter = 16
-	// earlyPause is how long none is sent after one did harm.
+	// earlyPause is how long no early head is sent after one did harm.
 	earlyPause = 3 * 24 * time.Hour
 	// earlyHead is the most octets of one. Haraka hangs up on more than 8 KiB behind a dot.
 	earlyHead = 4 << 10
 	// firstWait and earlyWait are the longest waits for the reply to the MAIL of the first early head and of a later one.
-	// restWait is that for RCPT and DATA of the first one. What is not answered by then was thrown away.
+	// restWait is the longest wait for RCPT and DATA of the first one. The server has discarded a command that it has not
+	// answered by then.
 	firstWait = 2 * time.Second
 	earlyWait = 10 * time.Second
 	restWait  = 30 * time.Second
@@ -50,8 +52,8 @@ type earlyHeads struct {
 	until   time.Time // the end of earlyRefused
 }
 
-// ask tells whether a connection may send an early head now. The first one is sent on one connection, and on one that carried
-// a message before.
+// ask tells whether a connection may send an early head now. Only one connection sends the first early head, and only after it
+// carried a message.
 func (e *earlyHeads) ask(kept bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -97,7 +99,7 @@ func (e *earlyHeads) refuse() {
 	e.state, e.until = earlyRefused, time.Now().Add(earlyPause)
 }
 
-// undecided notes that a trial ended without showing anything.
+// undecided notes that a trial ended without a result.
 func (e *earlyHeads) undecided() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -140,8 +142,8 @@ func (c *conn) takesEarlyHeads() bool {
 	return c.relay.early.ask(c.carried > 0)
 }
 
-// appendEarlyHead appends to c.buf the head of the next message that waits, and returns its transaction. It returns nil when
-// none waits, the connection may not serve another, or the server is not known to take early heads.
+// appendEarlyHead appends to c.buf the head of the next message that waits, and returns its transaction. It returns nil when no
+// message waits, the connection may not serve another, or the server is not known to take early heads.
 func (c *conn) appendEarlyHead() *transaction {
 	if c.usedUp() || !c.pool.hasWaiting() || !c.takesEarlyHeads() {
 		return nil

@@ -15,8 +15,8 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// A message whose head left behind the final dot of another stands alone: whatever the outcome of the first is, the second is
-// sent once, or not at all.
+// A message whose head left behind the final dot of another is independent of it. Whatever the outcome of the first, the second
+// is sent once or not at all.
 func TestEarlyHead(t *testing.T) {
 	boom := errors.New("lease lost")
 	for _, tc := range []struct {
@@ -99,7 +99,7 @@ func checkClass(t *testing.T, which string, err error, want smtpx.Class) {
 	}
 }
 
-// A message whose head left early can be withdrawn while the server takes its time over the message before it.
+// A message whose head left early can be withdrawn while the server has not answered the message before it.
 func TestEarlyHeadIsWithdrawn(t *testing.T) {
 	config := smtptest.Config{Extensions: []string{"PIPELINING"},
 		Hook: smtptest.At(smtptest.StageDot, 1, smtptest.Action{Delay: time.Minute})}
@@ -157,8 +157,8 @@ func many(t *testing.T, client *smtpx.Client, n int) (errs []error, slowest time
 	return errs, slowest
 }
 
-// Early heads are earned: the first one leaves on one connection, behind a message that is not its first, and what the server
-// makes of it is kept.
+// The first early head leaves on one connection only, and not behind the first message of that connection. The client keeps the
+// result.
 func TestEarlyHeadsAreEarned(t *testing.T) {
 	t.Run("taken", func(t *testing.T) {
 		srv, client := newRelay(t, smtptest.Config{Extensions: []string{"PIPELINING"}}, func(c *smtpx.Config) { c.Connections = 1 })
@@ -225,7 +225,7 @@ func TestEarlyHeadsAreEarned(t *testing.T) {
 	}
 }
 
-// A server that is known not to take early heads gets none: by its greeting, by its profile, or because it hangs up.
+// A server gets no early heads if its greeting, its profile, or its hanging up shows that it does not take them.
 func TestEarlyHeadsAreNotTried(t *testing.T) {
 	for name, tc := range map[string]struct {
 		config smtptest.Config
@@ -282,8 +282,8 @@ func TestLargeHeadsAreNotEarly(t *testing.T) {
 	}
 }
 
-// The hook of a message whose head leaves early is called while the message before is not answered yet, once, and its answer
-// stays with the message. One that is old is asked for again.
+// If the head of a message leaves early, its hook is called once, before the reply to the message before. The answer of the hook
+// stays with the message. If the answer is old, the hook is called again.
 func TestHookOfAnEarlyHead(t *testing.T) {
 	boom := errors.New("lease lost")
 	for name, tc := range map[string]struct {

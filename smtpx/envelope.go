@@ -2,7 +2,7 @@ package smtpx
 
 import "context"
 
-// Envelope holds the sender and the recipients of a message. Its header fields do not matter for it.
+// Envelope holds the sender and the recipients of a message. It is independent of the message's header fields.
 type Envelope struct {
 	// From is the reverse-path, the address for failure reports: local@domain without angle brackets. "" is the null
 	// reverse-path of RFC 5321 §4.5.5.
@@ -10,11 +10,11 @@ type Envelope struct {
 	// To are the recipients, at least one. A recipient with an invalid address gets an error of its own; the others get the
 	// message.
 	To []string
-	// Commit, when set, is called before the first octet of the body may leave: after at least one recipient was accepted, or
-	// before the flight when the whole message goes in one. When the commands of the message leave behind the final dot of the
-	// message before, Commit is called at that moment, at the same time as other calls of hooks, and before any recipient is
-	// accepted. If the body leaves more than 5 seconds after that, Commit is called once more; otherwise it is called once. It
-	// has returned when Send returns.
+	// Commit, when set, is called before the first octet of the body may leave. At least one recipient was accepted then, unless
+	// the whole message goes in one flight. The commands of the message may also leave right after the final dot of the previous
+	// message. Commit is then called at that moment, before any recipient is accepted and possibly while other hooks run. If the
+	// body leaves more than 5 seconds later, Commit is called once more; otherwise it is called once. It has returned when Send
+	// returns.
 	//
 	// An error abandons the message. Nothing of the body is sent, and [Client.Send] returns an [*Error] of [ClassRecycle] that
 	// wraps it. After nil the message may still not be sent, when ctx is done or the connection ends. ctx is that of Send; the
@@ -24,9 +24,9 @@ type Envelope struct {
 	// recipients that the body is about to leave for, as indexes of To in ascending order: those that the relay accepted, or all
 	// of the transaction when it goes in one flight. A recipient that no call names certainly did not get the message.
 	//
-	// A message with too many recipients for the relay has several transactions. A recipient is named again when the connection
-	// turned out to be dead and the transaction is repeated on another. Errors and ctx are as with Commit; what earlier
-	// transactions were accepted for stays.
+	// A message with too many recipients for the relay has several transactions. A recipient is named again if the connection
+	// turned out to be dead and the transaction is repeated on another. Errors and ctx are as with Commit. Recipients accepted
+	// in earlier transactions stay accepted.
 	CommitAccepted func(ctx context.Context, accepted []int) error
 
 	// DSN asks for delivery status notifications (RFC 3461). It is ignored by a server that does not offer DSN.
@@ -68,7 +68,7 @@ const (
 
 // Result is the outcome of a message.
 type Result struct {
-	// Outcomes has one entry per recipient in the order of Envelope.To, with an error of Send, too.
+	// Outcomes has one entry per recipient in the order of Envelope.To, even if Send returns an error.
 	Outcomes []Outcome
 	// ProviderID is the relay's name for the message, from its reply to the final dot, "" for none.
 	ProviderID string

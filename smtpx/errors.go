@@ -9,8 +9,8 @@ import (
 // ErrClosed is the cause of an error of [Client.Send] or [Client.Probe] after [Client.Close]. Nothing was sent.
 var ErrClosed = errors.New("smtpx: client closed")
 
-// ErrTokenRefused is for Config.Token to wrap when asking again is in vain: the identity provider refuses the client, the
-// refresh token or the consent. Send fails with ClassConfig then, else with ClassUnreachable.
+// ErrTokenRefused means that the identity provider refuses the client, the refresh token or the consent, and that asking again
+// is useless. Wrap it in errors of Config.Token. Send then fails with ClassConfig instead of ClassUnreachable. Nothing was sent.
 var ErrTokenRefused = errors.New("smtpx: token refused")
 
 // Class says what a failure means for the message and for the relay. The strings are stored by callers and never change.
@@ -21,7 +21,7 @@ const (
 	// ClassTransient: try this relay again later.
 	ClassTransient Class = "transient"
 	// ClassRecycle: nothing is wrong with message or relay. This session is used up, stale or out of step, or the caller's hook
-	// or context gave the message up. It may go at once on a new connection.
+	// or context gave the message up. The message may be sent at once on a new connection.
 	ClassRecycle Class = "recycle"
 	// ClassThrottled: too fast, too many connections or too many logins.
 	ClassThrottled Class = "throttled"
@@ -73,9 +73,9 @@ type Error struct {
 	Hint string
 	// Err is the cause when it was not a reply: a connection, TLS, context or hook error.
 	Err error
-	// RetryAfter is how long to wait before the relay is asked again: what the reply says ("try again in 5 minutes"), or what is
-	// known of the provider. When the end of an allowance's period is not known, it is how often to look: 1 minute, 10 minutes
-	// or 1 hour, by the length of the period. At most 24 hours, 0 when nothing is known.
+	// RetryAfter is how long to wait before the next try. It comes from the reply ("try again in 5 minutes") or from the profile
+	// of the provider. For an allowance whose period ends at an unknown time it is 1 minute, 10 minutes or 1 hour, by the length
+	// of the period. At most 24 hours, 0 if unknown.
 	RetryAfter time.Duration
 
 	effect Effect // of the rule
@@ -121,8 +121,8 @@ func (e *Error) cause() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Temporary reports whether the same message may be accepted later although nobody mends anything. It is false for
-// ClassAmbiguous: sending again may duplicate.
+// Temporary reports whether the same message may be accepted later without any repair. It is false for ClassAmbiguous: sending
+// again may duplicate.
 func (e *Error) Temporary() bool {
 	switch e.Class {
 	case ClassTransient, ClassRecycle, ClassThrottled, ClassQuota, ClassUnreachable:

@@ -69,7 +69,7 @@ func TestRequireTLS(t *testing.T) {
 	}
 }
 
-// What a server did not offer is not used, and what needs it is refused with one clear sentence.
+// An extension that the server does not offer is not used. A message that needs it is refused with one clear sentence.
 func TestExtensions(t *testing.T) {
 	eight := message("caf\xc3\xa9")
 	utf8Header := []byte("Subject: caf\xc3\xa9\r\n\r\nx\r\n")
@@ -119,7 +119,7 @@ func TestExtensions(t *testing.T) {
 	}
 }
 
-// What the operator rules out is not used, whatever the server offers.
+// An extension that the operator rules out is not used even if the server offers it.
 func TestExtensionsCanBeLeftOut(t *testing.T) {
 	var seen recorder
 	srv := smtptest.New(t, smtptest.Config{Extensions: []string{"PIPELINING", "CHUNKING", "SIZE 100000", "8BITMIME"}, Hook: seen.hook})
@@ -141,7 +141,7 @@ func TestExtensionsCanBeLeftOut(t *testing.T) {
 	}
 }
 
-// Recipients that need SMTPUTF8 do not put it on the others, and where it is not offered only they fail.
+// Recipients that need SMTPUTF8 do not make the others need it. If it is not offered, only they fail.
 func TestInternationalRecipientsGoApart(t *testing.T) {
 	to := []string{"a@example.net", "用户@example.net", "b@example.net", "\"ü\"@bücher.example"}
 	for _, d := range dialogues {

@@ -9,7 +9,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// The turns of the dialogue are what time is lost with. They are counted by the server.
+// The turns of the dialogue cost the most time. The server counts them.
 func TestFlightsPerMessage(t *testing.T) {
 	for _, tc := range []struct {
 		name       string

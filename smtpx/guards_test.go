@@ -15,8 +15,8 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// A message is withdrawn after its DATA has left behind the dot of another: what comes next on that connection would be its
-// body, so nothing does, and the message that waits goes on another one.
+// A message is withdrawn after its DATA has left behind the dot of another. The server would read the next octets on that
+// connection as its body. The client therefore sends none there, and the waiting message goes on another connection.
 func TestNothingFollowsTheDATAOfAWithdrawnMessage(t *testing.T) {
 	withdrawn := make(chan struct{})
 	var mu sync.Mutex
@@ -103,7 +103,7 @@ func TestNothingFollowsTheDATAOfAWithdrawnMessage(t *testing.T) {
 	}
 }
 
-// A trial that ends without showing anything is repeated.
+// A trial that ends without a result is repeated.
 func TestUndecidedTrialIsRepeated(t *testing.T) {
 	refused := 0
 	hook := func(_ context.Context, e smtptest.Event) smtptest.Action {
@@ -234,8 +234,8 @@ func TestCutIsAReset(t *testing.T) {
 	}
 }
 
-// The stress of many callers over few connections, with faults at random, in all four dialogues: nothing is sent twice or lost
-// without a doubt, and early heads change nothing about it.
+// Many callers share few connections, with random faults, in all four dialogues. Without a doubt nothing is lost or sent twice,
+// with early heads or without.
 func TestManyCallersAndFaults(t *testing.T) {
 	for _, d := range dialogues {
 		t.Run(d.name, func(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// job is one call of Send on its way through the pool. It belongs to Send and the pool until a connection takes it, and then to
-// that connection until done is closed.
+// job is one call of Send on its way through the pool. Send and the pool own it until a connection takes it. That connection
+// then owns it until done is closed.
 type job struct {
 	ctx  context.Context //nolint:containedctx // a job lives exactly as long as its call of Send
 	env  Envelope
@@ -75,7 +75,7 @@ func (j *job) commit() error {
 	return nil
 }
 
-// awaitHook returns when no hook runs any more. The caller of Send must not meet it afterwards.
+// awaitHook returns when no hook runs any more. No hook may run after Send has returned.
 func (j *job) awaitHook() {
 	if j.early != nil {
 		<-j.early.done
@@ -91,7 +91,7 @@ const (
 	jobGone                    // withdrawn by Send
 )
 
-// newJob checks the message and the addresses. The job can be finished although there is an error.
+// newJob checks the message and the addresses. On an error it still returns a job that can be finished.
 func newJob(ctx context.Context, env Envelope, data []byte) (*job, *Error) {
 	j := &job{ctx: ctx, env: env, done: make(chan struct{})}
 	j.res.Outcomes = make([]Outcome, len(env.To))
@@ -172,8 +172,8 @@ func (j *job) report(host string, start time.Time, err error) MessageDone {
 	return m
 }
 
-// gaveUp returns the error of a message whose context was done before it could be accepted. When time ran out, trying again at
-// once would end alike.
+// gaveUp returns the error of a message whose context was done before it could be accepted. After a timeout an immediate retry
+// would probably time out, too.
 func gaveUp(stage Stage, cause error) *Error {
 	if errors.Is(cause, context.DeadlineExceeded) {
 		return &Error{Stage: stage, Class: ClassTransient, Err: cause}

@@ -26,16 +26,16 @@ func newLimits(r *relay) limits {
 }
 
 const (
-	// recovery is how long the server must be content with fewer connections before one more is tried.
+	// recovery is how long the server must accept the lower limit of connections before one more is tried.
 	recovery = 10 * time.Minute
-	// forget is how long a limit that was learnt holds since it was last seen.
+	// forget is how long a learnt limit holds after it was last seen.
 	forget = time.Hour
-	// minIdle is the shortest idle time worth learning: a server that hangs up at once does so for another reason.
+	// minIdle is the shortest idle time worth learning. A server that hangs up at once has another reason.
 	minIdle = time.Second
 )
 
-// learnt is a limit that narrows when the server shows twice that it is narrower, and returns to the configured value when
-// the server shows it no more.
+// learnt is a limit that narrows after the server has shown a narrower one twice. It returns to the configured value when the
+// server no longer shows the limit.
 type learnt[T ~int | ~int64] struct {
 	configured, value T
 	witness           T // what the last observation showed, 0 for none
@@ -80,7 +80,7 @@ func (p *pool) maxConnections() int {
 	return p.limits.connections
 }
 
-// setConnections changes the limit that the caller wants. A learnt one stays where it is narrower.
+// setConnections changes the limit that the caller wants. A narrower learnt limit stays in force.
 func (p *pool) setConnections(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,8 +97,8 @@ func (p *pool) setConnections(n int) {
 	p.grow()
 }
 
-// surplus reports that there are more connections than the caller wants, without those that are about to end. The caller
-// holds mu.
+// surplus reports that there are more connections than the caller wants. Connections about to end do not count. The caller holds
+// mu.
 func (p *pool) surplus() bool { return p.open-p.leaving > p.configured }
 
 // leave notes that a connection will end because it is one too many. The caller holds mu.
@@ -158,7 +158,7 @@ func (p *pool) learnIdle(c *conn, r Reply) {
 	}
 }
 
-// shutsDown tells whether a reply speaks of the server's end rather than of the connection's.
+// shutsDown tells whether a reply announces that the server shuts down, and not only that the connection ends.
 func shutsDown(r Reply) bool {
 	text := strings.ToLower(r.Text())
 	return strings.HasSuffix(r.Enhanced, ".3.2") ||

@@ -18,7 +18,7 @@ type limiter struct {
 	once    sync.Once
 }
 
-// slack is how much unused time may be made up for. Without it a timer's lateness would lower the rate.
+// slack is how much unused time later turns may make up for. Without it late timers would lower the rate.
 const slack = 100 * time.Millisecond
 
 func newLimiter(perSecond float64) *limiter {
@@ -29,9 +29,9 @@ func newLimiter(perSecond float64) *limiter {
 	return l
 }
 
-// wait returns when the caller's turn has come. It returns ctx's error, or ErrClosed, to a caller that stops waiting, whose
-// turn goes to the next one. A caller whose message could hardly be sent between its turn and its deadline stops at once:
-// otherwise, when demand exceeds the rate, all turns would go to callers that are about to give up.
+// wait returns when the caller's turn has come. If the caller stops waiting, wait returns ctx's error or ErrClosed, and the turn
+// goes to the next caller. A caller stops at once if the time between its turn and its deadline is too short to send a message.
+// Otherwise, when demand exceeds the rate, all turns would go to callers that are about to give up.
 func (l *limiter) wait(ctx context.Context) error {
 	if l.interval == 0 {
 		return nil

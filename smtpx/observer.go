@@ -71,20 +71,20 @@ type MessageDone struct {
 	Err error
 }
 
-// Learned describes a change of what the pool keeps to.
+// Learned describes a change of the limits that the pool keeps.
 type Learned struct {
 	Host string
 	// Effect is the kind of limit. Value is the limit: messages, connections, or seconds.
 	Effect Effect
 	Value  int
-	// Extension is the one that is not used any more, with EffectFalseOffer only.
+	// Extension is the extension that is no longer used. It is set with EffectFalseOffer only.
 	Extension string
 	// Reply is the reason. Its Code is 0 when there was no reply.
 	Reply Reply
 }
 
-// Line is one line of a transcript. It holds no secrets: what AUTH exchanges is replaced in both directions, and so are the
-// credentials wherever a server repeats them. A body is replaced by its size.
+// Line is one line of a transcript. It holds no secrets. The data of AUTH is replaced in both directions. Credentials are
+// replaced wherever a server repeats them. A body is replaced by its size.
 type Line struct {
 	Connection int
 	Time       time.Time
@@ -94,7 +94,7 @@ type Line struct {
 	Text string
 }
 
-// String gives the line as logs have it: the number of the connection, C or S, and the text.
+// String returns the line for a log: the number of the connection, C or S, and the text.
 func (l Line) String() string {
 	side := 'S'
 	if l.Client {

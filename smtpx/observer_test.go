@@ -72,7 +72,7 @@ func TestTranscript(t *testing.T) {
 	}
 }
 
-// No turn of AUTH, in neither direction, reaches a transcript, nor a password that a server repeats.
+// No turn of AUTH in either direction reaches a transcript. Neither does a password that a server repeats.
 func TestTranscriptKeepsSecrets(t *testing.T) {
 	secrets := []string{"hunter2", "aHVudGVyMg==", "AGFwcABodW50ZXIy", "YXBw"}
 	echo := smtptest.At(smtptest.StageAuth, -1,

@@ -10,7 +10,7 @@ import (
 // disbelieveFor is how long an extension is not used after its offer turned out false.
 const disbelieveFor = 3 * 24 * time.Hour
 
-// falseOffers are the extensions that a relay offers and does not do. All its connections share them.
+// falseOffers are the extensions that a relay offers but does not support. All its connections share them.
 type falseOffers struct {
 	mu    sync.RWMutex
 	until map[string]time.Time
@@ -37,8 +37,8 @@ func (f *falseOffers) add(keyword string) bool {
 	return true
 }
 
-// EffectFalseOffer means that the relay offers an extension, Learned.Extension, and does not do it. The client goes on without
-// it for three days; the parameter without= of the URL names it for good.
+// EffectFalseOffer means that the relay offers an extension, Learned.Extension, but does not support it. The client does not use
+// it for three days. To turn it off permanently, name it in the URL parameter without=.
 const EffectFalseOffer Effect = "false-offer"
 
 // disbelieve stops using an extension because of a reply on connection c. It reports whether the extension was used before.
@@ -53,8 +53,8 @@ func (p *pool) disbelieve(c *conn, keyword string, r Reply) bool {
 	return true
 }
 
-// falseOffer tells whether a refusal says that the server does not do what it offers: a flight of commands, or a parameter. The
-// extension is not used any more then, and the message goes on another connection.
+// falseOffer tells whether a refusal shows that the server does not support an extension that it offers: a flight of commands,
+// or a parameter. The extension is then no longer used, and the message goes on another connection.
 func (c *conn) falseOffer(t *transaction, stage Stage, r Reply) bool {
 	if !dialogueFault(r) && r.Code != 554 || t.complete || t.stale || len(t.accepted) > 0 && stage == StageRcpt {
 		return false
@@ -114,7 +114,7 @@ func (s *session) announced(keyword string) bool {
 	return ok
 }
 
-// offers tells whether an extension is to be used: the server offers it, and its offer was not found to be false.
+// offers tells whether to use an extension: the server offers it, and its offer was not found to be false.
 func (s *session) offers(keyword string) bool {
 	return s.announced(keyword) && !s.relay.disbelieved.has(keyword)
 }

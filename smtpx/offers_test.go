@@ -10,7 +10,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// A parameter that the server offers and refuses is left out, and no verdict on the message comes of it.
+// A parameter that the server offers and then refuses is left out. The refusal is no verdict on the message.
 func TestFalseOffersOfParameters(t *testing.T) {
 	eight := []byte("From: a@example.com\r\nSubject: x\r\n\r\n\xe4\r\n")
 	for name, tc := range map[string]struct {
@@ -112,8 +112,8 @@ func TestFlightThatIsNotAnswered(t *testing.T) {
 	}
 }
 
-// Exim with recipients_max_reject answers 552 to the recipients beyond its limit, and 554 to the message because of them: all of
-// them are sent to in parts.
+// Exim with recipients_max_reject answers 552 to the recipients beyond its limit, and 554 to the message because of them. The
+// message then reaches all recipients in parts.
 func TestSurplusRecipientsDoNotSpoilTheOthers(t *testing.T) {
 	for _, extensions := range [][]string{{"8BITMIME"}, {"PIPELINING"}, {"CHUNKING"}, {"PIPELINING", "CHUNKING"}} {
 		for _, at := range []string{"DATA", "."} {
@@ -152,8 +152,8 @@ func TestSurplusRecipientsDoNotSpoilTheOthers(t *testing.T) {
 	}
 }
 
-// A temporary refusal of MAIL on a connection that carried messages is first tried on a new one: the session may be used up,
-// whatever the server calls it. On a new connection it is the verdict.
+// After a temporary refusal of MAIL on a connection that carried messages, the message is first tried on a new connection,
+// because the session may be used up. On a new connection the refusal is the verdict.
 func TestMAILThatAUsedSessionRefuses(t *testing.T) {
 	for _, reply := range []string{"452 4.5.3 Too many recipients: Too many messages sent", "451 4.3.0 enough for now", "450 try later"} {
 		for _, extensions := range [][]string{{"8BITMIME"}, {"PIPELINING"}} {

@@ -11,7 +11,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// The client gets on with every personality, and classifies what each is known to say.
+// The client works with every personality, and classifies the known replies of each.
 func TestPersonalities(t *testing.T) {
 	for _, tc := range []struct {
 		personality smtptest.Personality
@@ -80,7 +80,7 @@ func TestPersonalitiesWantTheLoginAsSender(t *testing.T) {
 	}
 }
 
-// SES ends idle connections after 10 s: the profile knows, and the client is there first.
+// SES ends idle connections after 10 s. The profile says so, and the client ends them earlier.
 func TestIdleLimitOfSES(t *testing.T) {
 	bubble(t, smtptest.Config{Personality: smtptest.SES}, []smtpx.Option{func(c *smtpx.Config) { c.Provider = "ses" }},
 		func(t *testing.T, srv *smtptest.Server, client *smtpx.Client) {
@@ -96,7 +96,7 @@ func TestIdleLimitOfSES(t *testing.T) {
 		})
 }
 
-// Microsoft 365 takes three connections: the profile keeps to it, and whoever asks for more is throttled.
+// Microsoft 365 takes three connections. The profile has this limit, and a client that opens more is throttled.
 func TestConnectionsOfM365(t *testing.T) {
 	for _, params := range []string{"", "conns=8"} {
 		srv := smtptest.New(t, smtptest.Config{Personality: smtptest.M365, Latency: 2 * time.Millisecond})

@@ -9,19 +9,19 @@ import (
 )
 
 // pool hands jobs to connections, first come, first served. It opens a connection when a job waits and the limit allows one.
-// Until a dial has succeeded it tries one at a time: a relay that is down or refuses the password must not be tried many times
-// at once.
+// Until a dial has succeeded it dials one connection at a time: a relay that is down or refuses the password must not be tried
+// many times at once.
 type pool struct {
 	relay *relay
 
 	mu         sync.Mutex
 	waiting    []*job             // oldest first
-	idle       []*conn            // longest idle first; the last is used first, so that a quiet pool shrinks
+	idle       []*conn            // longest idle first; the last is used first, so a quiet pool shrinks
 	conns      map[*conn]struct{} // those that were opened and have not ended
 	open       int                // connections, those being dialled included
 	dialing    int
-	leaving    int  // connections that end because they are too many
-	configured int  // the most connections, as the caller has it
+	leaving    int  // surplus connections that are about to end
+	configured int  // the most connections that the caller allows
 	lastDialOK bool // the last dial that ended succeeded
 	closed     bool
 	limits     limits
@@ -30,7 +30,7 @@ type pool struct {
 
 	failures int         // dials that failed in a row
 	redialAt time.Time   // while other connections are open, no dial before this
-	redial   *time.Timer // calls grow then
+	redial   *time.Timer // calls grow at redialAt
 
 	closing chan struct{} // closed by close
 	wg      sync.WaitGroup
@@ -59,7 +59,7 @@ func (p *pool) submit(j *job) *Error {
 
 // enqueue hands a job to an idle connection or puts it at place i of the queue. The caller holds mu.
 func (p *pool) enqueue(j *job, i int) {
-	// Where a connection is idle no job waits: take looks at the queue before it parks.
+	// While a connection is idle, no job waits: take looks at the queue before it parks.
 	if n := len(p.idle); n > 0 {
 		c := p.idle[n-1]
 		p.idle = slices.Delete(p.idle, n-1, n)
@@ -96,11 +96,11 @@ func (p *pool) release(c *conn) {
 	p.grow()
 }
 
-// grow opens connections for the jobs that wait and have none under way. The caller holds mu.
+// grow opens connections for waiting jobs that no connection being dialled will serve. The caller holds mu.
 func (p *pool) grow() {
 	for !p.closed && len(p.waiting) > p.dialing && p.open < p.maxConnections() && (p.lastDialOK || p.dialing == 0) {
 		if p.open > 0 && time.Now().Before(p.redialAt) {
-			return // the connections that there are serve the queue meanwhile
+			return // the open connections serve the queue meanwhile
 		}
 		p.open++
 		p.dialing++
@@ -145,7 +145,7 @@ func (p *pool) connect() {
 	p.grow()
 	p.mu.Unlock()
 
-	// It counts as being dialled until it takes its first job: no other may be dialled for that job.
+	// The connection counts as being dialled until it takes its first job, so no other is dialled for that job.
 	c := newConn(s, p)
 	p.register(c)
 	c.serve()
@@ -202,9 +202,9 @@ func (p *pool) dialFailed(err *Error) {
 	p.waiting = nil
 }
 
-// take gives a connection its next job: one that waits, or one that arrives while the connection is parked. It returns
-// nil when the connection should end. The job that is done, if any, is reported only when the connection can serve the next:
-// its caller may come back at once.
+// take gives a connection its next job: one that waits, or one that arrives while the connection is parked. It returns nil when
+// the connection should end. take reports the finished job, if any, only when the connection can serve the next job, because the
+// caller may come back at once.
 func (p *pool) take(c *conn, done *job) *job {
 	p.mu.Lock()
 	p.arrived(c)
@@ -234,7 +234,7 @@ func (p *pool) take(c *conn, done *job) *job {
 		return nil
 	}
 	if c.place != placeLeaving {
-		p.unshift(<-c.work) // handed over in the moment in which the connection ended
+		p.unshift(<-c.work) // handed over just as the connection ended
 	}
 	return nil
 }
@@ -265,7 +265,7 @@ func (p *pool) allowWithdraw(j *job) {
 	j.state = jobOffered
 }
 
-// takeOffered gives a job whose head left early to the connection. It is false if the caller withdrew it.
+// takeOffered gives a job whose head left early to the connection. It returns false if the caller withdrew the job.
 func (p *pool) takeOffered(j *job) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -325,7 +325,7 @@ func (p *pool) withdraw(j *job, cause error) *Error {
 	case jobWaiting:
 		i := slices.Index(p.waiting, j)
 		if i < 0 {
-			return nil // it was failed in this moment
+			return nil // it has just been failed
 		}
 		p.waiting = slices.Delete(p.waiting, i, i+1)
 	case jobOffered:

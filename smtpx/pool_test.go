@@ -95,7 +95,7 @@ func TestPoolKeepsItsLimitAndMatchesReplies(t *testing.T) {
 	}
 }
 
-// bubble runs a test in a synctest bubble with a server that is reached through memory.
+// bubble runs a test in a synctest bubble. The server is reached through memory.
 func bubble(t *testing.T, config smtptest.Config, opts []smtpx.Option,
 	test func(t *testing.T, srv *smtptest.Server, client *smtpx.Client),
 ) {
@@ -226,7 +226,7 @@ func TestKeptConnectionThatDiesUnderMAILIsReplaced(t *testing.T) {
 	}
 }
 
-// A connection that was quiet for a while does not get a whole message before it has shown that it lives.
+// A connection that was idle for a while must show that it is alive before it gets a whole message.
 func TestQuietConnectionIsNotTrustedWithABody(t *testing.T) {
 	config := smtptest.Config{Extensions: []string{"PIPELINING", "CHUNKING"},
 		Hook: second(smtptest.StageMail, smtptest.Action{End: smtptest.Close})}
@@ -396,7 +396,7 @@ func TestCloseEndsADial(t *testing.T) {
 	}
 }
 
-// A relay that cannot be logged in to is not tried once per waiting message.
+// A relay that refuses the login is not tried once per waiting message.
 func TestFailedLoginIsNotRepeatedForEveryMessage(t *testing.T) {
 	srv := smtptest.New(t, smtptest.Config{User: "app", Password: "s3cret", Latency: 5 * time.Millisecond})
 	client := open(t, srv.URLFor("app", "wrong", "conns=8"))
@@ -413,7 +413,7 @@ func TestFailedLoginIsNotRepeatedForEveryMessage(t *testing.T) {
 	}
 }
 
-// Where the server takes fewer connections than the pool wants, those that it takes serve the queue.
+// If the server takes fewer connections than the pool wants, the connections that it takes serve the queue.
 func TestServerTakesFewerConnections(t *testing.T) {
 	srv, client := newRelay(t, smtptest.Config{MaxSessions: 2, Latency: time.Millisecond}, func(c *smtpx.Config) { c.Connections = 6 })
 	var wg sync.WaitGroup
@@ -430,7 +430,7 @@ func TestServerTakesFewerConnections(t *testing.T) {
 	}
 }
 
-// A QUIT that is not answered keeps no place in the pool, and Close waits for it no longer than its limit.
+// A connection with an unanswered QUIT gives up its place in the pool. Close waits for it at most until its limit.
 func TestUnansweredQuitKeepsNoPlace(t *testing.T) {
 	config := smtptest.Config{Hook: smtptest.At(smtptest.StageQuit, -1, smtptest.Action{End: smtptest.Stall})}
 	opts := []smtpx.Option{func(c *smtpx.Config) { c.Connections, c.MaxMessages = 1, 1 }}
@@ -452,7 +452,7 @@ func TestUnansweredQuitKeepsNoPlace(t *testing.T) {
 	})
 }
 
-// A message that takes several transactions leaves nobody behind: another that waits is sent, too.
+// A message with several transactions does not block another that waits.
 func TestSplitBesideAnother(t *testing.T) {
 	config := smtptest.Config{Extensions: []string{"PIPELINING", "LIMITS RCPTMAX=1"}}
 	bubble(t, config, []smtpx.Option{func(c *smtpx.Config) { c.Connections = 1 }},
@@ -479,7 +479,7 @@ func TestSplitBesideAnother(t *testing.T) {
 		})
 }
 
-// The context ends while the hook runs, and the hook agrees all the same: nothing more is written, and nobody waits for the
+// The context ends while the hook runs, and the hook still agrees. Nothing more is written, and no caller waits for the
 // connection.
 func TestContextEndsInTheHook(t *testing.T) {
 	for _, d := range dialogues {
@@ -515,7 +515,7 @@ func TestContextEndsInTheHook(t *testing.T) {
 	}
 }
 
-// Shutdown waits for a message behind its dot no longer than its context, and says what that leaves.
+// Shutdown waits for the reply to a final dot at most until its context ends, and then reports the outcome.
 func TestShutdownHasAnEnd(t *testing.T) {
 	for _, d := range dialogues {
 		for _, tc := range []struct {

@@ -21,8 +21,8 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// These tests speak with servers that we did not write: Postfix and its smtp-sink, of the Debian packages postfix,
-// sasl2-bin and libsasl2-modules. They are skipped, and say so, where those are not installed.
+// These tests use other people's servers: Postfix and its smtp-sink, of the Debian packages postfix, sasl2-bin and
+// libsasl2-modules. They are skipped, with a message, if these are not installed.
 
 // requireTool finds a program in the path or where Debian puts those of the system.
 func requireTool(t *testing.T, name string) string {
@@ -51,7 +51,7 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// awaitPort returns when a process that gives no sign of its own listens.
+// awaitPort returns when a process listens on its port.
 func awaitPort(t *testing.T, port string) {
 	t.Helper()
 	ctx := testContext(t)

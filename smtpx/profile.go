@@ -52,7 +52,7 @@ type Profile struct {
 	Metadata Fact[string] `json:"metadata,omitzero"`
 	// Idempotency is the header field that makes a repetition harmless.
 	Idempotency Fact[string] `json:"idempotency,omitzero"`
-	// Quirks are habits that the RFCs do not let one expect.
+	// Quirks are habits that differ from the RFCs.
 	Quirks []Quirk `json:"quirks,omitempty"`
 	// Rules tell the meaning of the provider's replies. They are tried in their order, before the generic rules.
 	Rules []Rule `json:"rules,omitempty"`
@@ -82,7 +82,7 @@ type Mark string
 const (
 	MarkDocumented Mark = "documented" // the provider says so
 	MarkObserved   Mark = "observed"   // a published transcript or log shows it
-	MarkCode       Mark = "code"       // a client or server does so
+	MarkCode       Mark = "code"       // the code of a client or server does it
 	MarkReported   Mark = "reported"   // a third party says so
 	MarkUncertain  Mark = "uncertain"  // a single weak source, or sources that contradict each other
 )
@@ -185,7 +185,7 @@ var (
 	vocabulary = generic.Words
 )
 
-// mustLoad reads the built-in profiles. It panics if one cannot be read: they are part of the program.
+// mustLoad reads the built-in profiles. It panics if one cannot be read, because they are part of the program.
 func mustLoad() map[string]*Profile {
 	all := make(map[string]*Profile)
 	names, err := profileFiles.ReadDir("profiles")

@@ -48,7 +48,7 @@ func TestDetectProfile(t *testing.T) {
 	}
 }
 
-// Port and mode come from what the provider has, as far as they are left open.
+// A port or a mode that is left open comes from the profile of the provider.
 func TestEndpoint(t *testing.T) {
 	for _, tc := range []struct {
 		provider string
@@ -61,7 +61,7 @@ func TestEndpoint(t *testing.T) {
 		{"ses", 2465, "", 2465, smtpx.TLSImplicit},
 		{"ses", 2587, smtpx.TLSRequired, 2587, smtpx.TLSStartTLS},
 		{"ses", 0, smtpx.TLSImplicit, 465, smtpx.TLSImplicit},
-		{"ses", 465, smtpx.TLSStartTLS, 465, smtpx.TLSStartTLS}, // what somebody asks for
+		{"ses", 465, smtpx.TLSStartTLS, 465, smtpx.TLSStartTLS}, // given by the caller
 		{"resend", 2465, "", 2465, smtpx.TLSImplicit},
 		{"163", 0, "", 465, smtpx.TLSImplicit},
 		{"163", 0, smtpx.TLSStartTLS, 587, smtpx.TLSStartTLS}, // it has none
@@ -101,7 +101,7 @@ func TestLookupProfileKnowsAliases(t *testing.T) {
 	}
 }
 
-// Every fact of every profile says where it comes from and how well it is known, and every rule can match.
+// Every fact of every profile has a source and a mark, and every rule can match.
 func TestProfilesAreComplete(t *testing.T) {
 	marks := []smtpx.Mark{smtpx.MarkDocumented, smtpx.MarkObserved, smtpx.MarkCode, smtpx.MarkReported, smtpx.MarkUncertain}
 	classes := []smtpx.Class{smtpx.ClassTransient, smtpx.ClassRecycle, smtpx.ClassThrottled, smtpx.ClassQuota, smtpx.ClassRecipient,
@@ -189,7 +189,7 @@ func TestProfilesAreComplete(t *testing.T) {
 	}
 }
 
-// Every refusal has a class at every stage, and its last resort is the first digit.
+// Every refusal has a class at every stage. The first digit decides last.
 func TestClassifyHasAnAnswerForEverything(t *testing.T) {
 	for _, stage := range []smtpx.Stage{"dial", "tls", "banner", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "dot", "idle", "new"} {
 		for code := 400; code < 600; code++ {
@@ -221,7 +221,7 @@ func TestClassifyIgnoresAddresses(t *testing.T) {
 	}
 }
 
-// The names come from replies in the documentation or the source of servers, or in logs that somebody published.
+// The names come from replies in documentation, in the source of servers, or in published logs.
 func TestMessageID(t *testing.T) {
 	for _, tc := range []struct{ provider, text, want string }{
 		{"ses", "Ok 01010160d7de98d8-21e57d9a-a7f4-000000", "01010160d7de98d8-21e57d9a-a7f4-000000"},

@@ -82,7 +82,7 @@ func TestNoRecipientAccepted(t *testing.T) {
 	}
 }
 
-// What a server says before it hangs up counts: the first refusal is the verdict, whatever the socket does then.
+// A reply before the server hangs up counts. The first refusal is the verdict, whatever happens to the socket afterwards.
 func TestFirstRefusalIsTheVerdictOfALostConnection(t *testing.T) {
 	for _, d := range dialogues {
 		for _, end := range []smtptest.End{smtptest.Close, smtptest.Stall} {
@@ -121,7 +121,8 @@ func TestFirstRefusalIsTheVerdictOfALostConnection(t *testing.T) {
 	}
 }
 
-// RFC 5321 §4.5.3.1.10 has 452 for one recipient too many, and wants 552 taken the same way; many servers give no enhanced code.
+// RFC 5321 §4.5.3.1.10 uses 452 for one recipient too many, and wants 552 treated in the same way. Many servers give no enhanced
+// code.
 func TestOneRecipientTooManyWithoutEnhancedCode(t *testing.T) {
 	for _, reply := range []string{"452 too much", "552 too much", "452 4.5.3 no more", "550 5.5.3 no more"} {
 		for _, d := range dialogues {
@@ -158,7 +159,7 @@ func TestOneRecipientTooManyWithoutEnhancedCode(t *testing.T) {
 	}
 }
 
-// A bare 452 or 552 that says what it is about is not taken for one recipient too many in the end.
+// A bare 452 or 552 that names another cause does not count as one recipient too many.
 func TestBareReplyKeepsItsMeaning(t *testing.T) {
 	for reply, class := range map[string]smtpx.Class{
 		"452 Too many emails received this hour": smtpx.ClassThrottled,

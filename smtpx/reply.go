@@ -23,8 +23,7 @@ type Reply struct {
 	// Enhanced is the status code of RFC 3463, such as "5.1.1", "" for none. It is read without the offer of
 	// ENHANCEDSTATUSCODES, too.
 	Enhanced string
-	// Lines are the texts of all lines, as received, without codes and line endings. Of a line of more than 4096 octets the
-	// rest is missing.
+	// Lines are the texts of all lines, as received, without codes and line endings. A line is cut after 4096 octets.
 	Lines []string
 }
 
@@ -40,7 +39,7 @@ func (r Reply) Transient() bool { return r.Code >= 400 && r.Code < 500 }
 // Permanent reports a 5xx code.
 func (r Reply) Permanent() bool { return r.Code >= 500 && r.Code < 600 }
 
-// Text joins the lines with spaces. It may hold any octets; String gives what is safe to print.
+// Text joins the lines with spaces. It may hold any octets. Use String for text that is safe to print.
 func (r Reply) Text() string {
 	if len(r.Lines) == 1 {
 		return r.Lines[0]
@@ -72,11 +71,12 @@ type quotedError struct{ line []byte }
 func (e *quotedError) Error() string { return fmt.Sprintf("%v: %q", errReply, e.line) }
 func (e *quotedError) Unwrap() error { return errReply }
 
-// readReply reads one reply of one or several lines. Lines beyond maxReplyLine octets are cut short. An error that is not of
-// the connection wraps errReply.
+// readReply reads one reply of one or several lines. Lines beyond maxReplyLine octets are cut short. An error wraps errReply
+// unless it comes from the connection.
 //
-// A refusal that is too long, out of form after its first line, or cut off by the end of the stream is returned beside the
-// error: its first code is the verdict. A refusal of several codes is one, too, the first temporary one if there is any.
+// On an error readReply also returns the refusal if there is one: its first code is the verdict. Such a refusal is too long,
+// malformed after its first line, or cut off by the end of the stream. Lines with different codes are a refusal as well. The
+// first temporary code is then the verdict, or else the first code.
 func readReply(br *bufio.Reader) (Reply, error) {
 	var r Reply
 	size := 0
@@ -136,7 +136,7 @@ func readLine(br *bufio.Reader, limit int) (line []byte, length int, err error) 
 		length += len(rest)
 	}
 	if errors.Is(err, bufio.ErrBufferFull) {
-		err = nil // the length says it
+		err = nil // the length tells that the line is too long
 	}
 	return line, length, err
 }

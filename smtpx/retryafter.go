@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// maxRetryAfter is the longest wait that a reply can ask for. A longer one is worth a look once a day.
+// maxRetryAfter is the longest wait that a reply can ask for. A longer wait is cut to it: the relay is tried once a day.
 const maxRetryAfter = 24 * time.Hour
 
 // How often to look whether an allowance is back when the reply names the period and not its end. Most periods roll: a part
@@ -38,8 +38,8 @@ var (
 	statedClock = regexp.MustCompile(`\b(?:again|retry|wait|come back)\b[^.;0-9]{0,40}?\b(\d{1,3}):([0-5]\d):([0-5]\d)\b`)
 )
 
-// retryAfter returns how long to wait after a refusal: what the reply says, else the rule, else by the period that the reply
-// names. 0 means that nothing is known.
+// retryAfter returns how long to wait after a refusal. The reply goes first, then the rule, then the period that the reply
+// names. It returns 0 if nothing is known.
 func retryAfter(class Class, rule *Rule, text string) time.Duration {
 	switch class {
 	case ClassTransient, ClassThrottled, ClassQuota, ClassConfig, ClassUnreachable:

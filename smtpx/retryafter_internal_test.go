@@ -111,7 +111,7 @@ func TestScopeOfReplies(t *testing.T) {
 	}
 }
 
-// A rule for what an operator must mend says how much is affected: stage and class do not tell enough once MAIL is reached.
+// A rule for a fault that an operator must mend has a scope, because stage and class are not enough from MAIL on.
 func TestConfigRulesHaveAScope(t *testing.T) {
 	for _, p := range Profiles() {
 		for _, r := range p.Rules {
@@ -135,7 +135,7 @@ func TestConfigRulesHaveAScope(t *testing.T) {
 	}
 }
 
-// Errors that others made have a scope as well.
+// Errors made outside the package have a scope as well.
 func TestScopeWithoutARule(t *testing.T) {
 	for _, tc := range []struct {
 		e    Error

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The examples of RFC 4013 §3, and what else SASLprep is there for. "" is an error.
+// The examples of RFC 4013 §3, and other uses of SASLprep. "" is an error.
 func TestSASLprep(t *testing.T) {
 	for _, tc := range []struct{ in, user, password string }{
 		{"I\u00adX", "IX", "IX"},

@@ -1,6 +1,6 @@
 package smtpx
 
-// Scope says how much a failure concerns. Nothing more than that need be stopped for it.
+// Scope says how much a failure concerns. Everything outside the scope may go on.
 type Scope string
 
 // The scopes, from the narrowest to the widest.
@@ -11,8 +11,8 @@ const (
 	ScopeMessage Scope = "message"
 	// ScopeSession: this connection. A new one may succeed.
 	ScopeSession Scope = "session"
-	// ScopeSender: messages with this sender, or from this sender to recipients like this one. Other senders' may be taken. The
-	// fault is the relay's only if theirs are refused, too.
+	// ScopeSender: messages with this sender, or from this sender to recipients like this one. Messages of other senders may be
+	// accepted. If they are refused, too, the relay is at fault.
 	ScopeSender Scope = "sender"
 	// ScopeLogin: everything that is sent with these credentials.
 	ScopeLogin Scope = "login"
@@ -20,8 +20,8 @@ const (
 	ScopeRelay Scope = "relay"
 )
 
-// Scope returns what the failure concerns: the scope of the rule, or else what follows from Class and Stage. It serves an Error
-// from outside this package, too. A failure without a class concerns the relay.
+// Scope returns what the failure concerns: the scope of the rule, or else what follows from Class and Stage. It also works for
+// an Error made outside this package. A failure without a class concerns the relay.
 func (e *Error) Scope() Scope {
 	if e.scope != "" {
 		return e.scope

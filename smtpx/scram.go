@@ -90,7 +90,7 @@ func newSCRAM(name, user, password string, b *binding) (*scram, error) {
 		}
 		m.header, m.bound = "p="+b.name+",,", b.data
 	case b != nil:
-		m.header = "y,," // the client can bind, and the server says that it cannot: a stripped offer shows
+		m.header = "y,," // the client can bind and saw no such offer: the server detects an offer that was stripped
 	}
 	return m, nil
 }
@@ -164,7 +164,8 @@ func (m *scram) mac(key []byte, text string) []byte {
 	return h.Sum(nil)
 }
 
-// parseServerFirst parses "r=nonce,s=salt,i=rounds". It ignores extensions behind them and refuses mandatory ones before.
+// parseServerFirst parses "r=nonce,s=salt,i=rounds". It ignores extensions after them and refuses mandatory extensions before
+// them.
 func parseServerFirst(first string) (nonce string, salt []byte, rounds int, err error) {
 	parts := strings.Split(first, ",")
 	if len(parts) < 3 || !strings.HasPrefix(parts[0], "r=") || !strings.HasPrefix(parts[1], "s=") || !strings.HasPrefix(parts[2], "i=") {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// script runs a server on loopback that does what smtptest does not. serve has each connection and its number, from 1.
+// script runs a server on loopback for behaviour that smtptest lacks. serve gets each connection and its number, from 1.
 func script(t *testing.T, serve func(c net.Conn, r *bufio.Reader, n int)) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,13 +48,13 @@ func script(t *testing.T, serve func(c net.Conn, r *bufio.Reader, n int)) (addr 
 	return l.Addr().String()
 }
 
-// dialogueScript is a server that answers each command by its verb. A reply of "" ends the session without a word, one that
-// ends in NUL ends it behind that reply. What replies does not cover gets 250.
+// dialogueScript is a server that answers each command by its verb. A reply of "" ends the session without a reply. A reply that
+// ends in NUL is sent, and then the session ends. A verb without an entry in replies gets 250.
 type dialogueScript struct {
 	ehlo    []string // lines behind the first
 	replies func(n int, verb, line string) (reply string, ok bool)
-	// behind, when set, is asked after a body with what the client sent behind the final dot. It returns the reply, how much
-	// of that is thrown away, and whether the server hangs up instead of replying.
+	// behind, when set, is called after a body with the octets that the client sent behind the final dot. It returns the reply,
+	// how many of these octets to discard, and whether the server hangs up instead of replying.
 	behind func(sent []byte) (reply string, discard int, hangUp bool)
 
 	mu       sync.Mutex

@@ -11,17 +11,18 @@ import (
 const redacted = "***"
 
 const (
-	// secretPart is the length of the shortest part of a secret that is hidden while AUTH is under way: a server may repeat a
-	// line cut short, or split.
+	// secretPart is the length of the shortest part of a secret that is hidden while AUTH is under way. A server may repeat a
+	// line shortened or split.
 	secretPart = 6
-	// secretWord is the length of the shortest secret that is hidden in later replies. A shorter one occurs by chance.
+	// secretWord is the length of the shortest secret that is hidden in later replies. A shorter secret may occur in a reply by
+	// chance.
 	secretWord = 4
 	// secretField is the length of the shortest field of a response that is a secret by itself, such as a digest.
 	secretField = 16
 )
 
-// secrets are the credentials of a session in every form in which they left or could come back. What a server says passes
-// through it on the way to an error, a log or a result.
+// secrets are the credentials of a session, in every form in which they were sent or could come back. Every text of the server
+// passes through scrub before it reaches an error, a log or a result.
 type secrets struct {
 	all  []string // in lower case: a server may change it
 	auth bool     // AUTH is under way
@@ -114,7 +115,7 @@ func (s *secrets) scrub(text string) string {
 	return b.String()
 }
 
-// scrubError replaces the secrets in an error that quotes the server. While AUTH is under way such an error quotes nothing.
+// scrubError replaces the secrets in an error that quotes the server. While AUTH is under way the error quotes nothing.
 func (s *secrets) scrubError(err error) error {
 	var quoted *quotedError
 	switch {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Whatever stands around a secret, in whichever form, no part of it is left, and nothing else is lost without need.
+// No part of a secret is left, in any form and between any other text. Other text is kept where possible.
 func FuzzScrub(f *testing.F) {
 	f.Add("hunter2-hunter2", "535 bad password ", " for user", true)
 	f.Add("töken/+==", "501 5.5.4 \xff\xfe", "\x00", true)
@@ -28,7 +28,7 @@ func FuzzScrub(f *testing.F) {
 			base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)),
 		} {
 			if form == strings.ToUpper(secret) && lower(form) != lower(secret) {
-				continue // of other alphabets than ASCII the case is not looked at
+				continue // only ASCII is compared without case
 			}
 			clean := s.scrub(before + form + after)
 			if strings.Contains(lower(clean), strings.TrimRight(lower(form), "=")) && !strings.Contains(redacted, form) {

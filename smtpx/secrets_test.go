@@ -13,7 +13,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// The user name is not shown where it is a credential by itself.
+// A user name that is a credential by itself is not shown.
 func TestStringHidesSecretUsers(t *testing.T) {
 	for _, tc := range []struct{ url, user string }{
 		{"smtp://S3cr3tServerToken:S3cr3tServerToken@smtp.postmarkapp.com:587", ""},
@@ -95,7 +95,7 @@ func leaks(text string, sent []string) string {
 	return ""
 }
 
-// Whatever a server repeats of AUTH, in whichever way, no part of a credential reaches an error, an observer or a transcript.
+// If a server repeats data of AUTH in any way, no part of a credential reaches an error, an observer or a transcript.
 func TestServerThatRepeatsCredentials(t *testing.T) {
 	for _, mechanism := range []string{"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER"} {
 		for name, echo := range echoes {
@@ -149,7 +149,7 @@ func TestServerThatRepeatsCredentials(t *testing.T) {
 	}
 }
 
-// Later replies do not repeat a credential either, nor do those to the final dot.
+// Credentials are also hidden in later replies, including replies to the final dot.
 func TestServerThatRepeatsCredentialsLater(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT", "DATA", "."} {
 		var mu sync.Mutex

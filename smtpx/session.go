@@ -40,12 +40,12 @@ type Step struct {
 	Duration time.Duration
 }
 
-// openSession connects and sets up a session that can send messages. On an error the connection is closed, and the session
-// tells only how far it came.
+// openSession connects and sets up a session that can send messages. On an error the connection is closed, and the session only
+// tells which steps it completed.
 func openSession(ctx context.Context, r *relay) (*session, *Error) {
 	s := &session{relay: r, number: int(r.dialled.Add(1))}
 	if r.usesToken() {
-		// Before the dial: a server does not wait for long, and the source of the token may.
+		// Fetched before the dial: the source of the token may be slow, and a server does not wait for long.
 		if err := s.fetchToken(ctx, false); err != nil {
 			return s, err
 		}
@@ -53,7 +53,7 @@ func openSession(ctx context.Context, r *relay) (*session, *Error) {
 	if err := s.dial(ctx); err != nil {
 		return s, err
 	}
-	// Closing is the one way of ending a wait that no later deadline undoes.
+	// Only closing ends a wait for certain: a later deadline would undo an earlier one.
 	stop := context.AfterFunc(ctx, func() { _ = s.raw.Close() })
 	err := s.setUp(ctx)
 	if !stop() && err == nil {
@@ -164,7 +164,7 @@ func (s *session) ehlo() (Reply, *Error) {
 		return r, err
 	}
 	if r.Code != 250 {
-		// No HELO behind it: its answer would hide this one.
+		// No HELO follows: its reply would hide this one.
 		return r, s.refused(StageEHLO, r)
 	}
 	s.ext = parseExtensions(r.Lines)
@@ -221,7 +221,7 @@ func (s *session) askTLS() (Reply, *Error) {
 		return r, s.refused(StageStartTLS, r)
 	}
 	if s.br.Buffered() > 0 {
-		// They would be read as if they had come under TLS (RFC 3207 §6).
+		// These octets would be read as if they had come under TLS (RFC 3207 §6).
 		return r, &Error{Stage: StageStartTLS, Class: ClassConfig,
 			Err:  errors.New("the server sent something between its reply to STARTTLS and the handshake"),
 			Hint: "somebody may be tampering with the connection"}
@@ -278,8 +278,9 @@ func tlsError(err error) *Error {
 
 const hintVersions = "client and server do not agree on TLS: versions from 1.2 are supported"
 
-// tlsAlert returns the hint for an alert that the server sent, "" if there was none or it speaks of an outage. The type of an
-// alert over TCP is not exported: its words are RFC 8446 §6.2's as crypto/tls has them.
+// tlsAlert returns the hint for an alert that the server sent. It returns "" if there was none or the alert reports an outage.
+// It compares texts, because crypto/tls does not export the type of an alert over TCP. The texts of crypto/tls follow RFC 8446
+// §6.2.
 func tlsAlert(err error) string {
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Op != "remote error" {
@@ -299,7 +300,7 @@ func tlsAlert(err error) string {
 	return hintVersions
 }
 
-// within bounds the next reads and writes. On a closed connection it has no effect; the next read fails.
+// within limits how long the next reads and writes take. It has no effect on a closed connection, whose next read fails.
 func (s *session) within(d time.Duration) {
 	_ = s.raw.SetDeadline(time.Now().Add(d))
 }
@@ -327,7 +328,8 @@ func (s *session) command(stage Stage, timeout time.Duration, line string) (Repl
 	return r, nil
 }
 
-// readReply reads a reply. Its errors hold no secrets. As with the function of that name there may be a refusal beside an error.
+// readReply reads a reply. Its errors hold no secrets. It may return a refusal together with an error, as the function readReply
+// does.
 func (s *session) readReply() (Reply, error) {
 	r, err := readReply(s.br)
 	return r, s.secrets.scrubError(err)
@@ -338,14 +340,14 @@ func (s *session) broken(stage Stage, err error) *Error {
 	return &Error{Stage: stage, Class: ClassUnreachable, Err: plainIO(err)}
 }
 
-// refused is the error of a reply that is not the one hoped for. Its words hold no secrets.
+// refused is the error of an unexpected reply. Its text holds no secrets.
 func (s *session) refused(stage Stage, r Reply) *Error {
 	e := refusal(s.relay.profile, stage, r)
 	e.Reply = s.scrub(r)
 	return e
 }
 
-// refusal classifies a reply that is not the one hoped for.
+// refusal classifies an unexpected reply.
 func refusal(p *Profile, stage Stage, r Reply) *Error {
 	e := &Error{Stage: stage, Reply: r}
 	if r.Code < 400 {

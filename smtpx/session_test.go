@@ -191,7 +191,7 @@ func TestNoALPNAndSessionsResume(t *testing.T) {
 }
 
 func TestCredentialsNeverInClear(t *testing.T) {
-	// The host is not loopback by its name, so that the connection counts as one over the network.
+	// The host is not loopback by its name, so the connection counts as one over the network.
 	srv := smtptest.New(t, smtptest.Config{TLS: smtptest.NoTLS, User: "app", Password: "s3cret"})
 	dial := func(c *smtpx.Config) {
 		c.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -327,7 +327,7 @@ func TestResolverIsAsked(t *testing.T) {
 	}
 }
 
-// Where the first address does not answer, the next is tried (RFC 8305), of either family.
+// If the first address does not answer, the next is tried, of either family (RFC 8305).
 func TestOtherAddressIsTried(t *testing.T) {
 	srv := smtptest.New(t, smtptest.Config{})
 	_, port, err := net.SplitHostPort(srv.Addr())
@@ -410,7 +410,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// A relay that ends every connection as soon as it has come about is not dialled again and again: the caller hears of it.
+// A relay that ends every connection at once is not dialled repeatedly. The caller gets an error.
 func TestServerThatHangsUpBehindSetUp(t *testing.T) {
 	for name, tc := range map[string]struct {
 		ehlo  string

@@ -7,7 +7,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-// stops tells whether a verdict stops the relay for everybody.
+// stops tells whether a verdict stops the relay for all senders.
 func stops(class smtpx.Class, rule smtpx.Rule, stage smtpx.Stage) bool {
 	if class != smtpx.ClassConfig {
 		return false
@@ -19,8 +19,8 @@ func stops(class smtpx.Class, rule smtpx.Rule, stage smtpx.Stage) bool {
 	return scope == smtpx.ScopeLogin || scope == smtpx.ScopeRelay
 }
 
-// Words keep their weight when they come with another code at another stage: what speaks of an allowance fails no message for good,
-// and what speaks of a recipient or of the content stops no relay.
+// Words keep their meaning with another code at another stage. Words about an allowance fail no message permanently. Words about
+// a recipient or the content stop no relay.
 func TestShuffledCodesDoNoHarm(t *testing.T) {
 	generic, _ := smtpx.LookupProfile("generic")
 	lines := slices.Concat(corpus(t, "testdata/replies.txt"), corpus(t, "testdata/meanings.txt"))

@@ -30,9 +30,9 @@ func soakTime() time.Duration {
 	return time.Second
 }
 
-// TestSoak sends from 64 goroutines over 4 connections while the server refuses, hangs up and takes messages without saying
-// so at random. Every result is held against the ledger: what was reported as accepted is there once, what was refused is
-// not there, and only what is in doubt may be either.
+// TestSoak sends from 64 goroutines over 4 connections. At random the server refuses, hangs up, or takes a message without a
+// reply. The test compares every result with the ledger. An accepted message is there once, a refused one is not there, and only
+// a message in doubt may be either.
 func TestSoak(t *testing.T) {
 	actions := []smtptest.Action{
 		{Reply: "451 4.3.0 later"}, {Reply: "550 5.7.0 no"}, {End: smtptest.Close}, {End: smtptest.Reset},

@@ -105,7 +105,7 @@ func TestRecipientsAreSplitByDomain(t *testing.T) {
 	}
 }
 
-// Where the limit on domains is not announced, the recipients that are one too many follow in further transactions.
+// If the limit on domains is not announced, surplus recipients follow in further transactions.
 func TestDomainLimitThatIsNotAnnounced(t *testing.T) {
 	to := []string{"a@one.example", "b@two.example", "c@three.example", "d@one.example", "e@four.example"}
 	for _, d := range dialogues {
@@ -134,7 +134,7 @@ func TestDomainLimitThatIsNotAnnounced(t *testing.T) {
 	}
 }
 
-// A refusal of one recipient that speaks of the whole session does not undo the others, where the body has left already.
+// A refusal of one recipient may concern the whole session. If the body has already left, it does not undo the other recipients.
 func TestSessionRefusalInTheMiddleOfAFlight(t *testing.T) {
 	for _, reply := range []string{"421 4.4.2 idle for too long", "450 too many messages on this connection"} {
 		for _, d := range dialogues {
@@ -166,7 +166,7 @@ func TestSessionRefusalInTheMiddleOfAFlight(t *testing.T) {
 	}
 }
 
-// A server that wants fewer than one recipient is not asked for ever.
+// A server that takes fewer than one recipient is not tried forever.
 func TestTooManyRecipientsAtTheFirst(t *testing.T) {
 	for _, reply := range []string{"452 4.5.3 too many recipients", "452 try later", "552 too many"} {
 		srv, client := newRelay(t, smtptest.Config{Hook: smtptest.At(smtptest.StageRcpt, -1, smtptest.Action{Reply: reply})})
@@ -178,7 +178,7 @@ func TestTooManyRecipientsAtTheFirst(t *testing.T) {
 	}
 }
 
-// More than a hundred recipients are sent a hundred at a time: that is what every server must take.
+// More than a hundred recipients are sent a hundred at a time. Every server must take that many.
 func TestManyRecipients(t *testing.T) {
 	for _, d := range dialogues {
 		t.Run(d.name, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// A server that says nothing is waited for as long as RFC 5321 §4.5.3.2 has it, or as the configuration says, at every stage.
+// At every stage the client waits for a silent server as long as RFC 5321 §4.5.3.2 or the configuration says.
 func TestEveryStageHasItsLimit(t *testing.T) {
 	configured := smtpx.Timeouts{
 		Dial: 1 * time.Second, TLS: 2 * time.Second, Banner: 3 * time.Second, EHLO: 4 * time.Second, Auth: 5 * time.Second, Mail: 6 * time.Second,

@@ -18,7 +18,7 @@ type tlsSource struct {
 
 	mu                        sync.Mutex
 	base                      *tls.Config
-	caRead, certRead, keyRead time.Time // when the files that are in use were changed
+	caRead, certRead, keyRead time.Time // modification times of the files in use
 }
 
 // newTLSSource checks the files.
@@ -31,7 +31,7 @@ func newTLSSource(c *Config) (*tlsSource, error) {
 		base = c.TLSConfig.Clone()
 		base.MinVersion = max(base.MinVersion, tls.VersionTLS12)
 	}
-	base.NextProtos = nil // some relays refuse ALPN, whatever is in it
+	base.NextProtos = nil // some relays refuse any ALPN
 	base.ServerName = cmp.Or(base.ServerName, c.Host)
 	if base.ClientSessionCache == nil {
 		base.ClientSessionCache = tls.NewLRUClientSessionCache(8)
@@ -48,7 +48,7 @@ func newTLSSource(c *Config) (*tlsSource, error) {
 	return s, nil
 }
 
-// config returns the configuration for a handshake. A file that cannot be read is an error each time.
+// config returns the configuration for a handshake. A file that cannot be read is an error at every handshake.
 func (s *tlsSource) config() (*tls.Config, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// writeAt writes a file that was changed at a time of its own, so that no clock's grain hides the change.
+// writeAt writes a file with a given modification time, so a coarse clock does not hide the change.
 func writeAt(t *testing.T, path string, data []byte, changed time.Time) {
 	t.Helper()
 	if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -83,7 +83,7 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// otherAuthority is one that signed nothing here.
+// otherAuthority is an authority that signed nothing in these tests.
 var otherAuthority = []byte(`-----BEGIN CERTIFICATE-----
 MIIBjzCCATWgAwIBAgIUUZ+czgQnMyHi7ov6D0T3AAMkHhAwCgYIKoZIzj0EAwIw
 HDEaMBgGA1UEAwwRYW5vdGhlciBhdXRob3JpdHkwIBcNMjYxMTIwMjEyMjQwWhgP
@@ -97,7 +97,8 @@ QS1cFDCXKvkMKBFxiI70fAQlSg==
 -----END CERTIFICATE-----
 `)
 
-// An alert of the server is a fault that an operator must mend, and the hint says where. An end without one may be an outage.
+// An alert of the server is a fault that an operator must mend, and the hint says where. An end without an alert may be an
+// outage.
 func TestAlertsOfTheServer(t *testing.T) {
 	chain, pem := smtptest.Certificate(t, "127.0.0.1")
 	authority := x509.NewCertPool()

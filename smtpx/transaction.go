@@ -26,7 +26,7 @@ type transaction struct {
 	closing  *Error // a 421 that came after the end of the body had left
 }
 
-// surplus describes recipients that may have been refused only because there were too many before them.
+// surplus describes recipients that may have been refused only because of the number of recipients before them.
 type surplus struct {
 	certain  bool // the server said so
 	refused  int  // how many
@@ -44,8 +44,8 @@ const (
 const (
 	// flightBody is the largest body that leaves before the recipients are known to be accepted.
 	flightBody = 128 << 10
-	// flightWindow is how long after the server's last answer such a body may leave. A dead connection that swallows a
-	// whole message leaves its outcome in doubt.
+	// flightWindow is how long after the server's last answer such a body may leave. If a dead connection takes a whole message,
+	// its outcome is in doubt.
 	flightWindow = 2 * time.Second
 )
 
@@ -78,9 +78,9 @@ func (c *conn) begin(j *job) *transaction {
 	return t
 }
 
-// share splits the recipients that are left into those of this transaction and the rest, both in their order. Recipients
-// that need SMTPUTF8 go apart when nothing else in the message needs it: the others must also pass hosts without it
-// (RFC 6531 §3.2).
+// share splits the recipients that are left into those of this transaction and the rest, both in their order. If only some
+// recipients need SMTPUTF8 and nothing else in the message does, they get a separate transaction. The others must also pass
+// hosts without it (RFC 6531 §3.2).
 func (c *conn) share(j *job) (now, later []int) {
 	n := min(len(j.todo), c.rcptMax)
 	international := slices.ContainsFunc(j.todo, func(i int) bool { return j.to[i].utf8 }) && !j.from.utf8 && !j.body.hdr8
@@ -182,8 +182,8 @@ func (c *conn) moveOn(t *transaction) {
 	t.accepted = nil
 }
 
-// run carries out a transaction. It returns the next transaction when the head of that one left behind the final dot. If
-// the connection is dead by then, that head was in vain.
+// run carries out a transaction. If the head of the next transaction left behind the final dot, run returns that transaction.
+// The connection may be dead by then; nothing of the next body was sent in that case.
 func (c *conn) run(t *transaction) (next *transaction) {
 	defer func() { c.lastUsed = time.Now() }()
 	if t.mode == transferFlight {
@@ -327,7 +327,7 @@ func (c *conn) leadLockstep(t *transaction) {
 		if !c.readRcpt(t, i) {
 			return
 		}
-		if t.surplus.certain { // the server takes no more: the rest need not be asked for
+		if t.surplus.certain { // the server takes no more: the rest is not tried
 			t.later = append(t.later, t.rcpts[n+1:]...)
 			break
 		}
@@ -335,8 +335,9 @@ func (c *conn) leadLockstep(t *transaction) {
 	c.learnRecipients(t)
 }
 
-// learnRecipients keeps the number of recipients that the server takes in a transaction. A refusal that does not say "too
-// many" counts only when everything after the first of several was refused alike: one full mailbox is no limit.
+// learnRecipients keeps the number of recipients that the server takes in a transaction. A refusal that does not say "too many"
+// counts only if several recipients were refused like this and none was accepted after the first of them. One full mailbox is no
+// limit.
 func (c *conn) learnRecipients(t *transaction) {
 	if n := len(t.accepted); n > 0 && (t.surplus.certain || (t.surplus.refused > 1 && !t.surplus.followed)) {
 		c.rcptMax = n
@@ -344,8 +345,9 @@ func (c *conn) learnRecipients(t *transaction) {
 	}
 }
 
-// shrink sends a message again, with as many recipients as were accepted, that is refused because there were more: Exim's
-// recipients_max_reject answers 552 to those beyond its limit, and 554 to the message. It is false if that is not the case.
+// shrink sends a message again if it was refused because of too many recipients. The new transaction has as many recipients as
+// were accepted. Exim's recipients_max_reject answers 552 to recipients beyond its limit, and 554 to the message. shrink returns
+// false if the refusal has another reason.
 func (c *conn) shrink(t *transaction, r Reply) bool {
 	n := len(t.accepted)
 	if t.surplus.refused == 0 || n == 0 || !r.Permanent() || closes(r.Code) || t.job.resized {
@@ -368,8 +370,8 @@ func (c *conn) askData(t *transaction) {
 	c.readData(t)
 }
 
-// commit calls the hooks. It is false when the message is not to be sent now: a hook refused, the context is done, or the
-// connection ended meanwhile.
+// commit calls the hooks. It returns false if the message must not be sent now: a hook refused, the context is done, or the
+// connection ended.
 func (c *conn) commit(t *transaction) bool {
 	j := t.job
 	if err := j.ctx.Err(); err != nil {
@@ -389,7 +391,8 @@ func (c *conn) commit(t *transaction) bool {
 	return !c.interrupted(t)
 }
 
-// mayGetIt returns the recipients that the body is about to leave for: all of them when it leaves with the envelope.
+// mayGetIt returns the recipients that the body is about to leave for. These are all recipients if the body leaves together with
+// the envelope.
 func (t *transaction) mayGetIt() []int {
 	if t.mode == transferFlight {
 		return slices.Clone(t.rcpts)

@@ -8,8 +8,8 @@ import (
 	"strconv"
 )
 
-// transferData writes the body and the final dot and reads the reply to the dot. It returns the next transaction when the
-// head of that one left behind the dot (RFC 2920 §3.1).
+// transferData writes the body and the final dot and reads the reply to the dot. If the head of the next transaction left behind
+// the dot, it returns that transaction (RFC 2920 §3.1).
 func (c *conn) transferData(t *transaction) (next *transaction) {
 	j := t.job
 	body := j.body.dotReader()
@@ -36,15 +36,16 @@ func (c *conn) transferData(t *transaction) (next *transaction) {
 	if c.offers("PIPELINING") && len(t.later) == 0 && len(j.todo) == 0 {
 		next = c.appendEarlyHead()
 	}
-	// From here on the message may be complete at the other end: no context stops the write, and only a reply tells.
+	// From here on the server may have the complete message. No context stops the write, and only a reply tells the outcome.
 	n, err := c.write(context.Background(), c.buf)
 	if !c.conclude(t, err, n > dot) && next != nil {
-		c.relay.early.refuse() // the head behind the dot may be the reason
+		c.relay.early.refuse() // the early head may be the reason
 	}
 	return next
 }
 
-// mayEnd is asked before the write that ends the body. It is false when the context is done or the server spoke or hung up.
+// mayEnd tells whether the write that ends the body may begin. It returns false if the context is done, or the server spoke or
+// hung up.
 func (c *conn) mayEnd(t *transaction) bool {
 	if err := t.job.ctx.Err(); err != nil {
 		c.cut()
@@ -126,10 +127,10 @@ func (c *conn) runFlight(t *transaction) {
 }
 
 // interrupted looks for a reply that comes before the end of the body has left. It costs no round trip. A refusal is the
-// verdict. Whatever came, the server does not read the rest, and nothing was accepted.
+// verdict. After any such reply the server does not read the rest, and nothing was accepted.
 //
-// When a kept connection ended before anything of the transaction left, as it may while a hook takes its time, the message goes
-// on another connection, once.
+// A kept connection may end before anything of the transaction left, for example during a slow hook. The message then goes on
+// another connection, once.
 func (c *conn) interrupted(t *transaction) bool {
 	in := c.pending()
 	if in == nil {
@@ -150,8 +151,8 @@ func (c *conn) interrupted(t *transaction) bool {
 	return true
 }
 
-// conclude reads the reply to the end of the body. complete is false when the write stopped before it, with err. The result
-// is false when no reply came.
+// conclude reads the reply to the end of the body. complete is false if the write failed with err before the end of the body.
+// conclude returns false if no reply came.
 func (c *conn) conclude(t *transaction, err error, complete bool) (answered bool) {
 	if !complete {
 		c.lost(t, StageData, err)
@@ -159,7 +160,7 @@ func (c *conn) conclude(t *transaction, err error, complete bool) (answered bool
 	}
 	t.complete = true
 	if err != nil {
-		c.state = connDead // what was behind the end did not leave
+		c.state = connDead // the head behind the end did not leave
 	}
 	r, rerr := c.read(t, StageDot, c.relay.Timeouts.Dot)
 	if rerr != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// parameters are those of the URL's query. Each sets its field from a value that is not empty.
+// parameters are the parameters of the URL's query. Each function sets a field from a value that is not empty.
 var parameters = map[string]func(c *Config, value string) error{
 	"tls": func(c *Config, v string) error {
 		c.TLS = TLSMode(v)
@@ -38,7 +38,7 @@ func parseURL(raw string) (Config, error) {
 	var c Config
 	u, err := url.Parse(raw)
 	if err != nil {
-		// The reasons of net/url quote: a password may be where it expects the port.
+		// Errors of net/url quote the URL: a password may be in the place of the port.
 		return c, errors.New("relay URL cannot be parsed: want smtp://user:password@host:port, the port a number, " +
 			"special characters percent-encoded")
 	}
@@ -148,8 +148,8 @@ func setIP(to *net.IP, value string) error {
 	return nil
 }
 
-// userIsSecret tells whether the user name is a credential by itself: it is the password, too, or the provider's user is a
-// token, as Postmark's.
+// userIsSecret tells whether the user name is a credential by itself. That is so if it equals the password, or if the provider
+// uses a token as user name, as Postmark does.
 func (r *relay) userIsSecret() bool {
 	return r.User != "" && (r.User == r.Password || strings.Contains(r.profile.User.Value, "token as user"))
 }

@@ -21,7 +21,7 @@ func (c *conn) readMail(t *transaction) bool {
 		c.settle(connDirty)
 		return true
 	case t.early && outOfTurn(r):
-		// The server read the commands while it was not ready for them. Nothing of the message can have been taken.
+		// The server was not ready for the commands when it read them. It cannot have taken anything of the message.
 		c.relay.early.refuse()
 		c.cut()
 		c.moveOn(t)
@@ -63,8 +63,8 @@ func (c *conn) read(t *transaction, stage Stage, limit time.Duration) (Reply, er
 func (c *conn) refuse(t *transaction, e *Error) {
 	c.pool.learn(c, e)
 	if e.Stage == StageMail && e.Reply.Transient() && c.carried > 0 && !t.job.restarted && (e.Class == ClassTransient || e.Reply.Code == 452) {
-		// A session that is used up sounds like a relay that is busy: OpenSMTPD says "452 too many recipients" to the MAIL of
-		// each further message. A new connection knows better.
+		// A used-up session gives the same reply as a busy relay: OpenSMTPD says "452 too many recipients" to the MAIL of each
+		// further message. A new connection tells the two apart.
 		if e.Reply.Code == 452 && e.Class != ClassRecycle {
 			c.pool.usedUp(c, e.Reply)
 		}
@@ -76,8 +76,8 @@ func (c *conn) refuse(t *transaction, e *Error) {
 		c.state = connDead
 	}
 	if t.used && (e.Class == ClassRecycle || (e.Stage == StageMail && e.Reply.Code == 421 && e.Class == ClassTransient)) {
-		// Earlier messages used the session up, or the server ends it while it was idle: this message goes on another without
-		// an error. If anything is wrong with the relay, a new connection hears it.
+		// Earlier messages used the session up, or the server ended it while it was idle. This message goes on another
+		// connection without an error. If the relay has a fault, the new connection will show it.
 		c.moveOn(t)
 		return
 	}
@@ -116,7 +116,7 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 		t.later = append(t.later, i)
 		return true
 	case !ends && (certain || (many && e.Rule == "rcpt")):
-		e.Class, e.scope = ClassTransient, "" // there were none before it: trying again at once leads nowhere
+		e.Class, e.scope = ClassTransient, "" // there was no recipient before it: an immediate retry cannot help
 	case t.complete && ends:
 		// The body has left, and the server ends the connection. It accepted none of it, unless it still answers the body.
 		t.closing = e
@@ -130,9 +130,9 @@ func (c *conn) refuseRcpt(t *transaction, i int, e *Error) bool {
 	return true
 }
 
-// tooManyRecipients tells whether a RCPT may have been refused only because of those before it, and whether the server says
-// so. RFC 5321 §4.5.3.1.10 has 452 for it, with the words "insufficient system storage" of §4.2.3, and wants 552 taken alike.
-// Words that speak of something else, such as a full mailbox, go first.
+// tooManyRecipients tells whether a RCPT may have been refused only because of those before it, and whether the server says so.
+// RFC 5321 §4.5.3.1.10 uses 452 for it, with the words "insufficient system storage" of §4.2.3, and wants 552 treated in the
+// same way. Words about another cause, such as a full mailbox, go first.
 func tooManyRecipients(e *Error) (may, certain bool) {
 	r := e.Reply
 	certain = strings.HasPrefix(e.Rule, "recipients.many")

@@ -123,7 +123,7 @@ func (s *session) scram(name string, respond func(string) (string, error)) (bool
 		bound = append(bound, s.channel...)
 	} else if strings.HasPrefix(header, "p=") ||
 		(strings.HasPrefix(header, "y") && slices.Contains(s.config.Mechanisms, name+"-PLUS")) {
-		return false, nil // the client saw another offer than was made
+		return false, nil // the client did not see the offer that the server made
 	}
 	nonce += rand.Text()
 	const salt, rounds = "smtptest salt", 4096

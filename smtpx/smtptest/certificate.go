@@ -80,8 +80,8 @@ func (a *authority) issue(hostname string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// Certificate issues a key and certificate for loopback and a name, for servers that are not of this package, and returns
-// their PEM blocks, the key first, and the PEM of the authority to trust.
+// Certificate issues a key and a certificate for loopback and a name, for servers outside this package. It returns their PEM
+// blocks, the key first, and the PEM of the authority to trust.
 func Certificate(tb TB, hostname string) (chain []*pem.Block, authority []byte) {
 	tb.Helper()
 	chain, authority, err := certificate(hostname)

@@ -18,14 +18,14 @@ const (
 	NoTLS TLSMode = "none"
 )
 
-// DefaultExtensions are offered when Config.Extensions is nil. STARTTLS and AUTH are added as the configuration says.
+// DefaultExtensions are offered when Config.Extensions is nil. The server adds STARTTLS and AUTH according to the configuration.
 var DefaultExtensions = []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"}
 
 // Config describes a server. The zero value listens on a free port of 127.0.0.1, offers STARTTLS and asks for no AUTH.
 type Config struct {
 	// Addr is where to listen. Defaults to 127.0.0.1:0.
 	Addr string
-	// NoListen makes a server that can be reached by [Server.Dial] only.
+	// NoListen makes a server that only [Server.Dial] can reach.
 	NoListen bool
 	// Personality makes the server behave like a provider's. Defaults to none.
 	Personality Personality
@@ -37,39 +37,40 @@ type Config struct {
 	MaxTLSVersion uint16
 	// ClientCertificates demands a certificate of the client that the authority of the package signed.
 	ClientCertificates bool
-	// User and Password, when User is set, are asked for before MAIL.
+	// User and Password are required before MAIL if User is set.
 	User, Password string
 	// Mechanisms are those that AUTH offers: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1 and SCRAM-SHA-256, both also with -PLUS,
 	// XOAUTH2 and OAUTHBEARER, for which Password is the token. Defaults to PLAIN and LOGIN.
 	Mechanisms []string
-	// Extensions are the lines of the EHLO reply. nil means DefaultExtensions; CHUNKING must be asked for.
+	// Extensions are the lines of the EHLO reply. Defaults to DefaultExtensions, which do not include CHUNKING.
 	Extensions []string
 
-	// MaxRecipients per message; the next gets 452 4.5.3. Defaults to no limit.
+	// MaxRecipients is the most recipients of a message. The next recipient gets 452 4.5.3. Defaults to no limit.
 	MaxRecipients int
-	// MaxDomains is the most domains that the recipients of a message may have; a recipient of one more gets 452 4.5.3. Defaults
-	// to no limit. A line "LIMITS" among the Extensions announces it, MaxRecipients and MaxMessages (RFC 9422).
+	// MaxDomains is the most domains among the recipients of a message. A recipient of a further domain gets 452 4.5.3. Defaults
+	// to no limit. A line "LIMITS" among the Extensions announces MaxDomains, MaxRecipients and MaxMessages (RFC 9422).
 	MaxDomains int
-	// MaxMessages per session; the next MAIL gets 421 and the session ends. Defaults to no limit.
+	// MaxMessages is the most messages of a session. The next MAIL gets 421, and the session ends. Defaults to no limit.
 	MaxMessages int
-	// MaxSessions at a time; the next is greeted with 421. Defaults to no limit.
+	// MaxSessions is the most sessions at a time. The next session is greeted with 421. Defaults to no limit.
 	MaxSessions int
-	// IdleTimeout is how long a session may say nothing before it gets 421 and ends. Defaults to no limit.
+	// IdleTimeout is how long a client may say nothing before it gets 421 and the session ends. Defaults to no limit.
 	IdleTimeout time.Duration
-	// Latency is waited for before every flight of replies. Defaults to none.
+	// Latency is the wait before every flight of replies. Defaults to none.
 	Latency time.Duration
 
-	// Hook, when set, is called at every stage of every session and may change the server's behaviour. It is called by many
-	// goroutines at a time. It may block; ctx is done when the server closes.
+	// Hook, when set, is called at every stage of every session and may change the server's behaviour. Many goroutines call it
+	// at a time. It may block. ctx is done when the server closes.
 	Hook func(ctx context.Context, e Event) Action
-	// Discard keeps the bodies out of the ledger: Message.Data is nil, Size is right. It is for load.
+	// Discard keeps the bodies out of the ledger, for load tests. Message.Data is then nil; Size is correct.
 	Discard bool
 }
 
-// Stage is a place in the dialogue at which Config.Hook is asked.
+// Stage is a point of the dialogue at which the server calls Config.Hook.
 type Stage string
 
-// The stages. Unless a comment says otherwise the hook is asked when the command has been read, before it is carried out.
+// The stages. Unless a comment says otherwise, the server calls the hook after it has read the command and before it carries it
+// out.
 const (
 	StageBanner   Stage = "banner" // before the greeting, in TLS already where it is implicit
 	StageEHLO     Stage = "ehlo"
@@ -92,13 +93,13 @@ const (
 type Event struct {
 	Stage   Stage
 	Session Session
-	// Line is the command as it was received, without its line ending, "" where there is none.
+	// Line is the command as received, without its line ending. It is "" at a stage without a command.
 	Line string
 	// Message is the message that was received, at StageDot only.
 	Message *Message
 }
 
-// Session describes the connected client, as far as is known at the stage.
+// Session describes the connected client, as far as the server knows it at the stage.
 type Session struct {
 	// ID numbers the sessions of a server from 1.
 	ID int
@@ -111,25 +112,25 @@ type Session struct {
 	Resumed bool
 	// User is the user that AUTH accepted, by Mechanism.
 	User, Mechanism string
-	// Messages counts those that were accepted before.
+	// Messages is the number of messages accepted before.
 	Messages int
 }
 
 // Action changes the server's behaviour at a stage. The zero value changes nothing.
 type Action struct {
-	// Delay is waited for first.
+	// Delay is the wait before the other fields take effect.
 	Delay time.Duration
 	// Reply is sent instead of the normal reply, and the command is not carried out. Lines are separated by "\n"; each must
 	// have its code. At StageDot a reply that begins with 2 accepts the message.
 	Reply string
-	// Raw is sent instead of a reply as it is.
+	// Raw is sent unchanged instead of a reply.
 	Raw string
-	// Trickle sends the reply, whichever it is, one octet at a time.
+	// Trickle sends the reply one octet at a time. It works with any reply.
 	Trickle bool
-	// After makes the other fields act when so many octets of the body were read. At StageBody only. Without an End the rest
-	// of the body is read and thrown away, and gets no other reply.
+	// After is the number of octets of the body that are read before the other fields take effect. At StageBody only. Without an
+	// End the rest of the body is read and discarded, and gets no other reply.
 	After int
-	// Withhold records the message as accepted and sends no reply. It counts at StageDot only. End ends the session then.
+	// Withhold records the message as accepted and sends no reply. At StageDot only. If End is set, the session then ends.
 	Withhold bool
 	// End ends the session after the other fields took effect.
 	End End
@@ -149,8 +150,8 @@ const (
 // acts reports whether the action replaces the normal course.
 func (a Action) acts() bool { return a.Reply != "" || a.Raw != "" || a.End != 0 || a.Withhold }
 
-// At makes a hook that takes an action the first n times that a stage is reached, counted over all sessions; n < 0 means
-// every time.
+// At makes a hook that takes an action the first n times that a stage is reached. It counts over all sessions. n < 0 means every
+// time.
 func At(stage Stage, n int, action Action) func(context.Context, Event) Action {
 	var taken counter
 	return func(_ context.Context, e Event) Action {

@@ -10,10 +10,9 @@ import (
 	"time"
 )
 
-// RequireEHLO fails the test unless strict servers take name after EHLO: it must be a fully-qualified host name, and servers
-// with the personalities [StrictFQDN] and [GmailRelay] must accept a message from a client that says it. What only DNS can tell,
-// whether the name leads to this host, is not looked at. Use it in CI or in a Git hook for the name that a service is configured
-// with.
+// RequireEHLO fails the test unless strict servers accept name after EHLO. The name must be a fully-qualified host name. Servers
+// with the personalities [StrictFQDN] and [GmailRelay] must accept a message from a client that uses it. RequireEHLO does not
+// ask DNS whether the name leads to this host. Use it in CI or in a Git hook for the configured name of a service.
 func RequireEHLO(tb TB, name string) {
 	tb.Helper()
 	if reason := notQualified(name); reason != "" {
@@ -28,7 +27,7 @@ func RequireEHLO(tb TB, name string) {
 	}
 }
 
-// tryEHLO holds a dialogue up to RCPT.
+// tryEHLO runs a dialogue up to RCPT.
 func tryEHLO(p Personality, name string) (err error) {
 	srv, err := Start(Config{Personality: p, TLS: NoTLS, NoListen: true})
 	if err != nil {
@@ -46,7 +45,7 @@ func tryEHLO(p Personality, name string) (err error) {
 	return converse(nc, "", "EHLO "+name, "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.com>", "QUIT")
 }
 
-// converse says the lines one by one, and ends at the first that is refused. The first, empty, waits for the greeting.
+// converse sends the lines one by one and stops at the first refusal. The first line is empty: it waits for the greeting.
 func converse(nc net.Conn, lines ...string) error {
 	br := bufio.NewReader(nc)
 	for _, line := range lines {

@@ -19,7 +19,7 @@ type Message struct {
 	// Params are the ESMTP parameters of MAIL, RcptParams those of each RCPT, as they were received.
 	Params     string
 	RcptParams []string
-	// Data is the body as received, dots unstuffed, the final dot not included. It is nil where Config.Discard is set.
+	// Data is the body as received, with dots unstuffed and without the final dot. It is nil if Config.Discard is set.
 	Data []byte
 	// Size is the number of octets of the body.
 	Size int
@@ -27,7 +27,7 @@ type Message struct {
 	MessageID string
 	// ID is the server's name for the message, from its reply.
 	ID string
-	// Received is when it was complete.
+	// Received is the time at which the message was complete.
 	Received time.Time
 	// Withheld is true when the server accepted the message and did not say so.
 	Withheld bool
@@ -35,7 +35,7 @@ type Message struct {
 	Session Session
 }
 
-// Header returns a header field of the message, decoded by nothing, "" if it is absent or Data is nil.
+// Header returns a header field of the message without decoding it. It returns "" if the field is absent or Data is nil.
 func (m *Message) Header(name string) string {
 	parsed, err := mail.ReadMessage(bytes.NewReader(m.Data))
 	if err != nil {
@@ -71,8 +71,8 @@ func (l *ledger) snapshot() ([]Message, <-chan struct{}) {
 	return slices.Clip(l.messages), l.changed
 }
 
-// Messages returns the messages that the server accepted so far, in order, withheld ones included. The caller must not change
-// the slices in them.
+// Messages returns the messages that the server has accepted, in order, including withheld ones. The caller must not change the
+// slices in them.
 func (s *Server) Messages() []Message {
 	messages, _ := s.ledger.snapshot()
 	return messages
@@ -81,7 +81,8 @@ func (s *Server) Messages() []Message {
 // Count returns how many messages the server has accepted.
 func (s *Server) Count() int { return len(s.Messages()) }
 
-// WaitMessages returns when the server has accepted at least n messages, or with an error that counts them when ctx is done.
+// WaitMessages returns when the server has accepted at least n messages. When ctx is done first, it returns an error that says
+// how many there are.
 func (s *Server) WaitMessages(ctx context.Context, n int) ([]Message, error) {
 	for {
 		messages, changed := s.ledger.snapshot()
@@ -105,12 +106,12 @@ func (s *Server) Clear() {
 
 // Stats are the counters of a server.
 type Stats struct {
-	// Sessions is how many were begun, Open how many are open, Peak how many were at a time.
+	// Sessions is how many sessions began, Open how many are open, and Peak the most that were open at a time.
 	Sessions, Open, Peak int
-	// Flights counts the turns of the dialogue: the times that clients sent something after having been answered. A body of
-	// any length is part of one flight. Handshakes of TLS are not counted.
+	// Flights counts the turns of the dialogue: how often a client sent something after a reply. A body of any length is part of
+	// one flight. Handshakes of TLS are not counted.
 	Flights int
-	// MessageFlights are those from a session's first MAIL on.
+	// MessageFlights counts the flights from a session's first MAIL on.
 	MessageFlights int
 }
 

@@ -142,7 +142,7 @@ func (s *session) data(ctx context.Context, line string) error {
 	return s.accept(ctx, body)
 }
 
-// readBody reads a body, with the fault that StageBody asks for. early tells that a reply was given before its end.
+// readBody reads a body, with the fault that StageBody asks for. early tells that a reply was sent before the end of the body.
 func (s *session) readBody(ctx context.Context, read func(*bytes.Buffer, int) (bool, error)) (body []byte, early bool, err error) {
 	if err := s.flushIfWaited(ctx); err != nil {
 		return nil, false, err
@@ -193,7 +193,7 @@ func (s *session) flushIfWaited(ctx context.Context) error {
 	return nil
 }
 
-// readDot reads until the final dot, or if limit is not 0 until at least so many octets are there. Only CRLF ends a line.
+// readDot reads until the final dot. If limit is not 0, it stops after at least limit octets. Only CRLF ends a line.
 func (s *session) readDot(buf *bytes.Buffer, limit int) (done bool, err error) {
 	lineStart := buf.Len() == 0 || bytes.HasSuffix(buf.Bytes(), []byte("\r\n"))
 	for limit == 0 || buf.Len() < limit {
@@ -220,7 +220,7 @@ func (s *session) chunk(ctx context.Context, line, args string) error {
 	if err != nil || size < 0 || size > 1<<30 || (last != "" && !strings.EqualFold(last, "LAST")) {
 		s.reply("501 5.5.4 bad BDAT syntax")
 		_ = s.flush(ctx)
-		return errEnd // what follows cannot be told from commands
+		return errEnd // the octets that follow cannot be told from commands
 	}
 	a := s.ask(ctx, StageData, line, nil)
 	if err := s.delay(ctx, a.Delay); err != nil {
@@ -261,7 +261,7 @@ func (s *session) chunk(ctx context.Context, line, args string) error {
 	return s.accept(ctx, s.chunks)
 }
 
-// accept takes a complete message into the ledger and says so, unless the hook wants otherwise.
+// accept adds a complete message to the ledger and sends the reply, unless the hook acts.
 func (s *session) accept(ctx context.Context, body []byte) error {
 	m := s.message
 	m.Data, m.Size = body, len(body)

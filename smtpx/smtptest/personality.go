@@ -7,18 +7,19 @@ import (
 	"time"
 )
 
-// Personality makes a server behave like a provider's, as far as documentation and published transcripts show it: the offers of
-// EHLO, the names and senders that it takes, the words of its replies, and its habits. Fields of [Config] that are set prevail.
+// Personality makes a server behave like a provider's, as far as documentation and published transcripts show it. It covers the
+// EHLO offers, the names and senders that the provider accepts, the words of its replies, and its habits. Fields set in [Config]
+// take precedence.
 type Personality string
 
 // The personalities.
 const (
-	// StrictFQDN is Postfix with reject_non_fqdn_helo_hostname: any EHLO is answered, but RCPT is refused when the name was
-	// not fully qualified.
+	// StrictFQDN is Postfix with reject_non_fqdn_helo_hostname: it answers any EHLO, but refuses RCPT if the name was not fully
+	// qualified.
 	StrictFQDN Personality = "strict-fqdn"
 	// GmailRelay is smtp-relay.gmail.com: 421 and the end of the session for an EHLO name that is not fully qualified.
 	GmailRelay Personality = "gmail-relay"
-	// SES is Amazon SES: no PIPELINING, idle sessions end after 10 s, the id is all that the 250 holds.
+	// SES is Amazon SES: no PIPELINING, idle sessions end after 10 s, and the 250 holds only the id.
 	SES Personality = "ses"
 	// SendGrid takes the user "apikey" only.
 	SendGrid Personality = "sendgrid"
@@ -195,7 +196,7 @@ func (c *Config) adopt() (character, error) {
 	return ch, nil
 }
 
-// ask asks the hook of the configuration, then that of the personality.
+// ask calls the hook of the configuration, and then the hook of the personality.
 func (s *session) ask(ctx context.Context, stage Stage, line string, m *Message) Action {
 	e := Event{Stage: stage, Session: s.info, Line: line, Message: m}
 	if s.config.Hook != nil {

@@ -157,8 +157,8 @@ func (s *Server) serve(nc net.Conn) {
 	})
 }
 
-// Dial connects to the server through memory instead of a socket, for tests with a fake clock. The result serves as
-// smtpx.Config.Dial; the address is not looked at.
+// Dial connects to the server through memory instead of a socket, for tests with a fake clock. It fits smtpx.Config.Dial. It
+// ignores the address.
 func (s *Server) Dial(context.Context, string, string) (net.Conn, error) {
 	client, server := net.Pipe()
 	s.serve(server) //nolint:contextcheck // the session outlives the dial
@@ -187,7 +187,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Addr returns host:port. Where Config.NoListen is set nothing listens there.
+// Addr returns host:port. If Config.NoListen is set, nothing listens there.
 func (s *Server) Addr() string {
 	if s.listener == nil {
 		return "127.0.0.1:25"
@@ -195,13 +195,13 @@ func (s *Server) Addr() string {
 	return s.listener.Addr().String()
 }
 
-// URL returns the URL for smtpx.Open, with the configured user and password, the TLS mode and the authority in a file that
-// lives as long as the server. params are added to it, such as "conns=2".
+// URL returns the URL for smtpx.Open. It has the configured user and password, the TLS mode, and the path of a file with the
+// authority. The file exists until the server closes. params are added to the URL, such as "conns=2".
 func (s *Server) URL(params ...string) string {
 	return s.URLFor(s.config.User, s.config.Password, params...)
 }
 
-// URLFor is URL for another user.
+// URLFor is [Server.URL] with another user.
 func (s *Server) URLFor(user, password string, params ...string) string {
 	u := url.URL{Scheme: "smtp", Host: s.Addr()}
 	if user != "" {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// maxLine is the longest command line: RFC 5321 §4.5.3.1.4 has 512, the extensions that are offered add to it, and AUTH
-// may have 12288 (RFC 4954 §4).
+// maxLine is the longest command line in octets. RFC 5321 §4.5.3.1.4 allows 512, extensions add to that, and AUTH may have 12288
+// (RFC 4954 §4).
 const maxLine = 16 << 10
 
 // errEnd ends a session that has nothing more to say.
@@ -40,7 +40,7 @@ type session struct {
 	message Message
 	chunks  []byte // of BDAT
 	bdat    bool   // BDAT has begun
-	failed  bool   // a chunk was refused: so are the others
+	failed  bool   // a chunk was refused, and so the others will be
 }
 
 func newSession(server *Server, nc net.Conn, id int) *session {
@@ -224,7 +224,7 @@ func (s *session) finish(ctx context.Context, end End) error {
 	case Close:
 		if t, ok := s.raw.(*net.TCPConn); ok {
 			_ = t.CloseWrite()
-			_, _ = io.Copy(io.Discard, t) // what is not read would turn the FIN into a RST
+			_, _ = io.Copy(io.Discard, t) // unread octets would turn the FIN into a RST
 		}
 	}
 	return errEnd
@@ -264,7 +264,7 @@ func (s *session) flush(ctx context.Context) error {
 	return s.bw.Flush()
 }
 
-// delay waits, but not beyond the server's end.
+// delay waits, at most until the server closes.
 func (s *session) delay(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil
