@@ -33,22 +33,16 @@ func seenIf(visible bool) seen {
 	return unseen
 }
 
-// parseLook reads a style attribute (CSS Style Attributes). The last declaration of a property counts, and !important before it.
-func parseLook(style string) (l look) {
+// parseLook reads the style attribute of an element (CSS Style Attributes). The last declaration of a property counts, and
+// !important before it.
+func parseLook(tag atom.Atom, style string) (l look) {
 	properties := declarations(style)
 	get := func(name string) string { return properties[name].value }
-	clipped := false
-	for _, name := range [...]string{"overflow", "overflow-x", "overflow-y"} {
-		clipped = clipped || get(name) == "hidden" || get(name) == "clip"
-	}
-	for _, name := range [...]string{"height", "max-height", "width", "max-width"} {
-		l.hidden = l.hidden || clipped && isZero(get(name))
-	}
-	l.hidden = l.hidden || get("display") == "none" || get("mso-hide") == "all" || isZero(get("opacity"))
-	if size := get("font-size"); size != "" {
-		l.size = seenIf(!isZero(size))
-	} else if font := get("font"); font != "" {
-		l.size = seenIf(!hasZeroSize(font))
+	l.hidden = get("display") == "none" || get("mso-hide") == "all" || isZero(get("opacity")) || isClipped(tag, get)
+	if size, font := properties["font-size"], properties["font"]; size.overrides(font) {
+		l.size = seenIf(!isZero(size.value))
+	} else if font.value != "" {
+		l.size = seenIf(!hasZeroSize(font.value))
 	}
 	if color := get("color"); color != "" && color != "inherit" {
 		l.color = seenIf(!transparent.MatchString(color))
@@ -59,13 +53,56 @@ func parseLook(style string) (l look) {
 	return l
 }
 
-// transparent matches colours that are not seen.
-var transparent = regexp.MustCompile(`^(?:transparent|#[0-9a-f]{3}0|#[0-9a-f]{6}00|(?:rgb|hsl)a?\(.*[,/] *(?:0|0?\.0+|0+%) *\))$`)
+// isClipped says whether an element with these properties has a size of zero and shows nothing beyond it.
+func isClipped(tag atom.Atom, get func(name string) string) bool {
+	if display := get("display"); (tag == atom.Td || tag == atom.Th) && (display == "" || display == "table-cell") {
+		return false // a cell grows with its content
+	}
+	clipped := false
+	for _, name := range [...]string{"overflow", "overflow-x", "overflow-y"} {
+		clipped = clipped || get(name) == "hidden" || get(name) == "clip"
+	}
+	if !clipped {
+		return false
+	}
+	paddings := strings.Fields(get("padding")) // top, right, bottom, left; what is missing is like the opposite side
+	high := hasSize(get("min-height")) || hasSize(get("padding-top")) || hasSize(get("padding-bottom"))
+	wide := hasSize(get("min-width")) || hasSize(get("padding-left")) || hasSize(get("padding-right"))
+	for i, padding := range paddings {
+		high = high || i%2 == 0 && hasSize(padding)
+		wide = wide || (i%2 == 1 || len(paddings) == 1) && hasSize(padding)
+	}
+	return !high && (isZero(get("height")) || isZero(get("max-height"))) ||
+		!wide && (isZero(get("width")) || isZero(get("max-width")))
+}
+
+// hasSize says whether a length is more than zero.
+func hasSize(value string) bool {
+	switch value {
+	case "", "auto", "none", "inherit", "initial", "unset", "revert":
+		return false
+	default:
+		return !isZero(value)
+	}
+}
+
+// transparent matches colours that are not seen. Alpha is the fourth component, or what stands behind a slash.
+var transparent = regexp.MustCompile(`^(?:transparent|#[0-9a-f]{3}0|#[0-9a-f]{6}00|` +
+	`(?:rgb|hsl)a?\((?:(?:[^,/]*,){3}|[^,/]*/)\s*(?:0+|0*\.0+)%?\s*\))$`)
 
 // declaration is the value of a property.
 type declaration struct {
 	value     string
 	important bool
+	place     int // among all declarations, from 1
+}
+
+// overrides says whether a declaration counts before another one of the same property.
+func (d declaration) overrides(other declaration) bool {
+	if d.important != other.important {
+		return d.important
+	}
+	return d.place > other.place
 }
 
 var cssComment = regexp.MustCompile(`(?s)/\*.*?(?:\*/|$)`)
@@ -73,14 +110,16 @@ var cssComment = regexp.MustCompile(`(?s)/\*.*?(?:\*/|$)`)
 // declarations separates the declarations of a style attribute, by name in lower case.
 func declarations(style string) map[string]declaration {
 	all := make(map[string]declaration)
+	place := 0
 	for part := range strings.SplitSeq(cssComment.ReplaceAllString(strings.ToLower(style), " "), ";") {
 		name, value, found := strings.Cut(part, ":")
 		if !found {
 			continue
 		}
 		value, mark, _ := strings.Cut(value, "!")
-		name, d := strings.TrimSpace(name), declaration{strings.TrimSpace(value), strings.TrimSpace(mark) == "important"}
-		if d.important || !all[name].important {
+		place++
+		name, d := strings.TrimSpace(name), declaration{strings.TrimSpace(value), strings.TrimSpace(mark) == "important", place}
+		if d.value != "" && d.overrides(all[name]) {
 			all[name] = d
 		}
 	}

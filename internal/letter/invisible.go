@@ -7,26 +7,31 @@ import (
 
 // visible returns a word without the characters that show nothing. Preview lines are padded with them. Characters that change how
 // their neighbours look stay where they have such neighbours: joiners between letters or emoji, variation selectors and tags
-// behind a character, and direction marks beside text.
-func visible(word []byte) []byte {
-	var out []byte // nil until something is left out
-	var before rune
+// behind a character, and direction marks beside text. before is the character before the word, 0 for none. A joiner that is left
+// out only because the word ends with it is returned, else 0.
+func visible(word []byte, before rune) (out []byte, joiner rune) {
 	for i := 0; i < len(word); {
 		r, n := utf8.DecodeRune(word[i:])
+		joiner = 0
 		if keepsPlace(r, before, word[i+n:]) {
 			before = r
 			if out != nil {
 				out = append(out, word[i:i+n]...)
 			}
-		} else if out == nil {
-			out = append(make([]byte, 0, len(word)), word[:i]...)
+		} else {
+			if out == nil { // nothing was left out yet
+				out = append(make([]byte, 0, len(word)), word[:i]...)
+			}
+			if isJoiner(r) && before != 0 && !isBlank(before) {
+				joiner = r
+			}
 		}
 		i += n
 	}
 	if out == nil {
-		return word
+		out = word
 	}
-	return out
+	return out, joiner
 }
 
 // keepsPlace says whether a character stays in a word, given the one before it that stays, 0 for none, and the text after it.
@@ -36,7 +41,7 @@ func keepsPlace(r, before rune, after []byte) bool {
 		return true
 	case unicode.Is(unicode.Variation_Selector, r), r >= 0xe0020 && r <= 0xe007f:
 		return before != 0
-	case unicode.Is(unicode.Join_Control, r), r == '\u115f', r == '\u1160', r == '\u180e':
+	case isJoiner(r):
 		// A joiner at the end of a word counts behind a mark only, as in the chillus of Malayalam.
 		return before != 0 && (unicode.Is(unicode.M, before) && !unicode.Is(unicode.Variation_Selector, before) || beginsVisibly(after))
 	case unicode.Is(unicode.Bidi_Control, r):
@@ -44,6 +49,12 @@ func keepsPlace(r, before rune, after []byte) bool {
 	default:
 		return false
 	}
+}
+
+// isJoiner says whether a character changes how the two beside it look: joiners, the fillers of Hangul, and the vowel separator of
+// Mongolian.
+func isJoiner(r rune) bool {
+	return unicode.Is(unicode.Join_Control, r) || r == '\u115f' || r == '\u1160' || r == '\u180e'
 }
 
 // beginsVisibly says whether text begins with a character that shows something.

@@ -30,11 +30,12 @@ func PlainText(s string) string {
 			w.content(z.Text())
 		case html.StartTagToken:
 			name, more := z.TagName()
-			w.start(atom.Lookup(name), tagAttributes(z, more))
+			tag := atom.Lookup(name)
+			w.start(tag, tagAttributes(tag, z, more))
 		case html.SelfClosingTagToken: // which HTML takes for a start tag, except in a drawing or a formula
 			name, more := z.TagName()
 			if tag := atom.Lookup(name); tag != atom.Svg && tag != atom.Math {
-				w.start(tag, tagAttributes(z, more))
+				w.start(tag, tagAttributes(tag, z, more))
 			}
 		case html.EndTagToken:
 			name, _ := z.TagName()
@@ -47,10 +48,11 @@ func PlainText(s string) string {
 // attributes are those of a tag that matter to text.
 type attributes struct {
 	href, alt string
+	number    *int // of a list item, or the first of a list
 	look      look
 }
 
-func tagAttributes(z *html.Tokenizer, more bool) (a attributes) {
+func tagAttributes(tag atom.Atom, z *html.Tokenizer, more bool) (a attributes) {
 	hidden := false
 	for more {
 		var key, value []byte
@@ -60,14 +62,32 @@ func tagAttributes(z *html.Tokenizer, more bool) (a attributes) {
 			a.href = strings.TrimSpace(string(value))
 		case "alt":
 			a.alt = string(value)
+		case "start":
+			if tag == atom.Ol {
+				a.number = parseNumber(value)
+			}
+		case "value":
+			if tag == atom.Li {
+				a.number = parseNumber(value)
+			}
 		case "hidden":
 			hidden = true
 		case "style":
-			a.look = parseLook(string(value))
+			a.look = parseLook(tag, string(value))
 		}
 	}
 	a.look.hidden = a.look.hidden || hidden
 	return a
+}
+
+// parseNumber reads a number of a list, nil for none.
+func parseNumber(value []byte) *int {
+	n, err := strconv.ParseInt(strings.TrimSpace(string(value)), 10, 32)
+	if err != nil {
+		return nil
+	}
+	number := int(n)
+	return &number
 }
 
 // Bounds of the nesting that is shown: deeper levels look like the last one, so that the prefixes of lines cannot grow
@@ -83,11 +103,12 @@ type textWriter struct {
 	breaks int  // line breaks due before the next word
 	space  bool // a space is due before the next word
 	lead   bool // the next word begins a list item, whose mark was written
+	joiner rune // joins the last word to the next if they touch, 0 for none
 
 	quotes int // open quotations
 	marks  int // of quotation on this line
 	pre    int
-	lists  []int // of each open list the number of the next item, 0 for one without numbers
+	lists  []list // that are open
 
 	looks     looks
 	skip      atom.Atom // element that is left out, 0 for none
@@ -97,10 +118,17 @@ type textWriter struct {
 	linkAt int    // where its text began
 }
 
-// isSkipped says whether an element has nothing to show.
+// list is an open list.
+type list struct {
+	numbered bool
+	next     int // the number of the next item
+}
+
+// isSkipped says whether an element has nothing to show. A head is not one: what can stand in it has nothing to show itself, and
+// the first text or element that has something begins the body, as both their tags may be left out.
 func isSkipped(tag atom.Atom) bool {
 	switch tag {
-	case atom.Head, atom.Title, atom.Style, atom.Script, atom.Noscript, atom.Template, atom.Textarea, atom.Select, atom.Iframe,
+	case atom.Title, atom.Style, atom.Script, atom.Noscript, atom.Template, atom.Textarea, atom.Select, atom.Iframe,
 		atom.Object, atom.Svg, atom.Math:
 		return true
 	default:
@@ -127,7 +155,7 @@ func margin(tag atom.Atom) int {
 		return 2
 	case atom.Body, atom.Div, atom.Tr, atom.Li, atom.Dt, atom.Dd, atom.Center, atom.Section, atom.Article, atom.Header,
 		atom.Footer, atom.Main, atom.Nav, atom.Aside, atom.Address, atom.Caption, atom.Thead, atom.Tbody, atom.Tfoot,
-		atom.Figcaption, atom.Form:
+		atom.Figcaption, atom.Form, atom.Details, atom.Summary, atom.Legend:
 		return 1
 	default:
 		return 0
@@ -136,11 +164,7 @@ func margin(tag atom.Atom) int {
 
 // start takes in a start tag.
 func (w *textWriter) start(tag atom.Atom, a attributes) {
-	switch {
-	case w.skip == 0:
-	case w.skip == atom.Head && tag == atom.Body: // the end tag may be left out
-		w.skip = 0
-	default:
+	if w.skip != 0 {
 		if tag == w.skip {
 			w.skipDepth++
 		}
@@ -151,7 +175,7 @@ func (w *textWriter) start(tag atom.Atom, a attributes) {
 		return
 	}
 	switch {
-	case tag == 0: // of another language, which may not have an end tag
+	case tag == 0, tag == atom.Head: // of another language, which may not have an end tag, or without what is seen
 	case isVoid(tag):
 		if a.look.hidden {
 			return
@@ -173,11 +197,15 @@ func (w *textWriter) start(tag atom.Atom, a attributes) {
 	case atom.Pre:
 		w.pre++
 	case atom.Ul:
-		w.lists = append(w.lists, 0)
+		w.lists = append(w.lists, list{})
 	case atom.Ol:
-		w.lists = append(w.lists, 1)
+		first := 1
+		if a.number != nil {
+			first = *a.number
+		}
+		w.lists = append(w.lists, list{numbered: true, next: first})
 	case atom.Li:
-		w.item()
+		w.item(a.number)
 	case atom.Hr:
 		w.word([]byte("--------"))
 		w.breakLines(2)
@@ -242,14 +270,18 @@ func (w *textWriter) breakLines(n int) {
 	}
 }
 
-// item begins a list item.
-func (w *textWriter) item() {
+// item begins a list item. Its number is that after the last one, unless it gives one.
+func (w *textWriter) item(number *int) {
 	w.lead = false
 	w.breaks = max(w.breaks, 1)
 	mark := "-"
-	if n := len(w.lists); n > 0 && w.lists[n-1] > 0 {
-		mark = strconv.Itoa(w.lists[n-1]) + "."
-		w.lists[n-1]++
+	if n := len(w.lists); n > 0 && w.lists[n-1].numbered {
+		l := &w.lists[n-1]
+		if number != nil {
+			l.next = *number
+		}
+		mark = strconv.Itoa(l.next) + "."
+		l.next++
 	}
 	w.word([]byte(strings.Repeat("  ", max(min(len(w.lists), maxListDepth)-1, 0)) + mark))
 	w.space, w.lead = true, true
@@ -277,11 +309,13 @@ func (w *textWriter) endLink() {
 	if strings.ContainsAny(href, " \t\r\n<>") { // browsers mend it, a reader of text would cut it
 		href = strings.NewReplacer(" ", "%20", "\t", "", "\r", "", "\n", "", "<", "%3C", ">", "%3E").Replace(href)
 	}
+	w.space = true
 	if shown != "" {
-		w.space = w.space || w.breaks == 0
-		href = "<" + href + ">"
+		w.word([]byte("<" + href + ">"))
+		return
 	}
 	w.word([]byte(href))
+	w.space = true // or the next word would seem to be of the address
 }
 
 // content takes in the text between two tags.
@@ -313,10 +347,18 @@ func (w *textWriter) content(s []byte) {
 	}
 }
 
-// visibleWord writes what is seen of a word.
+// visibleWord writes what is seen of a word or a preformatted line.
 func (w *textWriter) visibleWord(s []byte) {
-	if s = visible(s); len(s) > 0 {
+	before := rune(0) // what it touches, perhaps across a tag
+	if len(w.out) > 0 && w.breaks == 0 && !w.space {
+		before, _ = utf8.DecodeLastRune(w.out)
+	}
+	s, joiner := visible(s, before)
+	if s = bytes.TrimRightFunc(s, isBlank); len(s) > 0 {
 		w.word(s)
+	}
+	if joiner != 0 {
+		w.joiner = joiner
 	}
 }
 
@@ -327,9 +369,7 @@ func (w *textWriter) preformatted(s []byte) {
 		if !first {
 			w.breaks++
 		}
-		if line = bytes.TrimRightFunc(visible(line), isBlank); len(line) > 0 {
-			w.word(line)
-		}
+		w.visibleWord(line)
 		if !more {
 			return
 		}
@@ -352,9 +392,11 @@ func (w *textWriter) word(s []byte) {
 		w.prefix(w.quotes)
 	case w.space && w.out[len(w.out)-1] != ' ':
 		w.out = append(w.out, ' ')
+	case w.joiner != 0 && !w.space && beginsVisibly(s):
+		w.out = utf8.AppendRune(w.out, w.joiner)
 	}
 	w.out = append(w.out, s...)
-	w.breaks, w.space, w.lead = 0, false, false
+	w.breaks, w.space, w.lead, w.joiner = 0, false, false, 0
 }
 
 // prefix marks a line as quoted.

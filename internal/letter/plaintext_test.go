@@ -21,10 +21,15 @@ func TestPlainText(t *testing.T) {
 		"soft\u00adhyphen":               "softhyphen\n",
 		"a<hr>b":                         "a\n\n--------\n\nb\n",
 		// What is not shown.
-		"<head><title>t</title><style>p{}</style></head>a":  "a\n",
-		"<head><meta charset=utf-8><body>a":                 "a\n",
-		"<script>if (a<b) {}</script>a<!-- b > c -->d":      "ad\n",
-		"<div style='Display : none'>x<div>y</div>z</div>a": "a\n",
+		"<head><title>t</title><style>p{}</style></head>a":                                               "a\n",
+		"<head><meta charset=utf-8><body>a":                                                              "a\n",
+		"<head><title>t</title><p>a</p>":                                                                 "a\n",
+		"<html><head><meta charset=utf-8><table><tr><td>a":                                               "a\n",
+		"<head>\n<title>t</title>\n<link><base>a<b>c</b>":                                                "ac\n",
+		"<head hidden><title>t</title><div>a</div>":                                                      "a\n",
+		"<head><noscript><p>x</noscript><template><p>y</p></template><script>z</script></head>\n<body>a": "a\n",
+		"<script>if (a<b) {}</script>a<!-- b > c -->d":                                                   "ad\n",
+		"<div style='Display : none'>x<div>y</div>z</div>a":                                              "a\n",
 		"<p hidden>x<p>a": "a\n",
 		"<template><p>x</p></template><svg><text>y</text></svg><svg/>a": "a\n",
 		// Lists.
@@ -32,6 +37,15 @@ func TestPlainText(t *testing.T) {
 		"<ol><li>a<li>b</ol>":                                 "1. a\n2. b\n",
 		"<ul><li>a<ul><li>b</li></ul></li><li>c</li></ul>":    "- a\n  - b\n- c\n",
 		"<ul><li><p>a</p></li><li><p>b</p></li></ul><p>c</p>": "- a\n- b\n\nc\n",
+		"<ol start=5><li>a<li>b</ol>":                         "5. a\n6. b\n",
+		"<ol start=' 0 '><li>a<li>b</ol>":                     "0. a\n1. b\n",
+		"<ol start=x><li>a<li value=9>b<li value=y>c</ol>":    "1. a\n9. b\n10. c\n",
+		"<ol value=7><li start=9>a</ol>":                      "1. a\n",
+		"<ul start=5><li value=9>a<li>b</ul>":                 "- a\n- b\n",
+		"<ol start=-1><li>a<ul><li>b</ul><li>c</ol>":          "-1. a\n  - b\n0. c\n",
+		"<ol start=99999999999999999999><li>a</ol>":           "1. a\n",
+		"<details><summary>a</summary>b</details>c":           "a\nb\nc\n",
+		"<fieldset><legend>a</legend>b</fieldset>":            "a\nb\n",
 		"<ul><li></li></ul>a":                                 "-\n\na\n",
 		// Quotations, tables, preformatted text.
 		"a<blockquote>b<br>c<blockquote>d</blockquote></blockquote>e":               "a\n\n> b\n> c\n>\n> > d\n\ne\n",
@@ -49,6 +63,15 @@ func TestPlainText(t *testing.T) {
 		"<a\n href='https://x.example'>go</a> after":                           "go <https://x.example> after\n",
 		`<a href="https://x.example"><img src=x alt="The shop"></a>`:           "The shop <https://x.example>\n",
 		`<a href="https://x.example"><img src=x></a>`:                          "https://x.example\n",
+		`<a href="https://x.example/?t=a"><img src=l></a>Shop`:                 "https://x.example/?t=a Shop\n",
+		`Go<a href="https://x.example"><img src=l></a>`:                        "Go https://x.example\n",
+		`Go <a href="https://x.example"> <img src=l> </a> on`:                  "Go https://x.example on\n",
+		`<a href="tel:1"><img></a><a href="tel:2"><img></a>`:                   "tel:1 tel:2\n",
+		`<a href="tel:1"><img><a href="tel:2">b</a>`:                           "tel:1 b <tel:2>\n",
+		`a<a href="tel:1"><b style="display:none">x</b></a>b`:                  "a tel:1 b\n",
+		`a<a href="tel:1"><b style="font-size:0">x</b></a>b`:                   "a tel:1 b\n",
+		`<ul><li><a href="tel:1"></a><p>a</ul>`:                                "- tel:1\na\n",
+		`<p><a href="tel:1"></a></p>b<pre>c<a href="tel:2"></a>d`:              "tel:1\n\nb\n\nc tel:2 d\n",
 		`<a href="https://x.example/a b">go`:                                   "go <https://x.example/a%20b>\n",
 		`<p><a href="https://x.example">go</a></p><p>after</p>`:                "go <https://x.example>\n\nafter\n",
 		`<a href="https://x.example/1">a</a><a href="https://y.example">b</a>`: "a <https://x.example/1>b <https://y.example>\n",
@@ -65,6 +88,7 @@ func TestPlainTextLeavesOutWhatIsHidden(t *testing.T) {
 		"visibility: collapse", "opacity:0", "opacity: 0.0 !important", "mso-hide:all", "max-height:0;overflow:hidden", "height:0px; overflow:hidden",
 		"overflow:hidden;width:0;", "max-width:0%;overflow-x:clip", "font-size:0", "font-size:0px;line-height:1.5", "font: italic 0/0 a",
 		"font: bold 0px/1 Arial", "color:transparent", "color: rgba(255, 255, 255, 0)", "color:#ffff0000; color:#fff0", "color:rgb(0 0 0 / 0%)",
+		"color:rgba(0,0,0,0)", "color:rgb(0 0 0/0)", "color:rgb(0, 0, 0, 0.0)", "color:hsl(0 0% 0% / .0)", "color:hsla(1,2%,3%,00%)",
 		"display:none !important; display:block",
 	} {
 		for _, html := range []string{
@@ -74,6 +98,9 @@ func TestPlainTextLeavesOutWhatIsHidden(t *testing.T) {
 			`a<table style="%"><tr><td style="padding:0"><table><tr><td>x</td></tr></table>y</td></tr></table>b`,
 			`a<br>b<img style="%;display:none" alt=x>`, `a<div style="%">x<br><hr><a href="https://x.example">y</a><ul><li></ul></div>b`,
 		} {
+			if strings.Contains(style, "overflow") {
+				html = strings.ReplaceAll(html, `<td style="%`, `<td style="display:block;%`) // a cell is not clipped
+			}
 			got := PlainText(strings.ReplaceAll(html, "%", style))
 			if got := strings.Join(strings.Fields(strings.NewReplacer("-", "", "<https://x.example>", "").Replace(got)), ""); got != "ab" &&
 				!strings.Contains(got, "https") {
@@ -91,6 +118,39 @@ func TestPlainTextLeavesOutWhatIsHidden(t *testing.T) {
 		`<p style="font:0 Arial, sans-serif"></p><p style="font:400 16px x">a`: "a\n",
 		`<p style="background:url(x;display:none">a`:                           "",
 		`<p style="color:rgba(0,0,0,.01)">a<p style="color:#ff0000">b`:         "a\n\nb\n",
+		// Colours without transparency.
+		`<p style="color: rgb(0, 0, 0)">a`:                                   "a\n",
+		`<p style="color:RGB(255,165,0)">a`:                                  "a\n",
+		`<p style="color:rgba(255,165,0)">a`:                                 "a\n",
+		`<p style="color:hsl(0,0%,0%)">a`:                                    "a\n",
+		`<p style="color:hsl(0, 100%, 0.0%)">a`:                              "a\n",
+		`<p style="color:rgb(0 0 0)">a`:                                      "a\n",
+		`<p style="color:rgb(0 0 0 / 10%)">a`:                                "a\n",
+		`<p style="color:hsla(0, 0%, 0%, 0.50)">a`:                           "a\n",
+		`<p style="color:rgb(0,0,0)!important;color:transparent">a`:          "a\n",
+		`<p style="color:rgb(0,0,0)">a<b style="color:rgba(0,0,0,0)">x</b>b`: "ab\n",
+		`<div style="color:transparent">x<b style="color:rgb(0,0,0)">a</b>y`: "a\n",
+		`<p style="color:rgb(calc(1),0,0)">a<p style="color:var(--c, 0)">b`:  "a\n\nb\n",
+		// Sizes of zero that are none.
+		`<table><tr><td style="max-width:0;overflow:hidden;text-overflow:ellipsis">a`: "a\n",
+		`<table><tr><th style="height:0;overflow:hidden">a`:                           "a\n",
+		`<table><tr><td style="display:block;height:0;overflow:hidden">x</table>a`:    "a\n",
+		`<p style="height:0;min-height:20px;overflow:hidden">a`:                       "a\n",
+		`<p style="width:0;min-width:100%;overflow:hidden">a`:                         "a\n",
+		`<p style="height:0;padding-bottom:50%;overflow:hidden">a`:                    "a\n",
+		`<p style="height:0;padding:1em 0;overflow:hidden">a`:                         "a\n",
+		`<p style="width:0;padding:0 1em;overflow:hidden">a`:                          "a\n",
+		`<p style="width:0;padding:1em;overflow:hidden">a`:                            "a\n",
+		`<p style="height:0;min-height:0;padding:0px;overflow:hidden">x</p>a`:         "a\n",
+		`<p style="height:0;padding:0 1em;min-width:9px;overflow:hidden">x</p>a`:      "a\n",
+		`<p style="width:0;padding:1em 0;min-width:auto;overflow:hidden">x</p>a`:      "a\n",
+		// The later one of a property and its shorthand.
+		`<p style="font-size:0;font:12px a">a`:                      "a\n",
+		`<p style="font:12px a;font-size:0">x</p>a`:                 "a\n",
+		`<p style="font-size:12px;font:0 a">x</p>a`:                 "a\n",
+		`<p style="font-size:0!important;font:12px a">x</p>a`:       "a\n",
+		`<p style="font:12px a!important;font-size:0">a`:            "a\n",
+		`<p style="font-size:0;font:;display:none;display:">x</p>a`: "a\n",
 		// Within what is hidden.
 		`<td style="font-size:0px"><div style="font-size:13px">a</div>x</td>b`:             "a\nb\n",
 		`<div style="visibility:hidden">x<b style="visibility:visible">a</b></div>`:        "a\n",
@@ -128,7 +188,18 @@ func TestPlainTextLeavesOutFiller(t *testing.T) {
 		"\u0600\u0661 \u06dd":                           "\u0600\u0661 \u06dd\n",
 		"Sil\u00adben\u200btren\u2060nung\ufeff\u034f!": "Silbentrennung!\n",
 		"a\u200d\u200db\u200d":                          "a\u200db\n",
-		"⠓⠑\u2800⠇":                                     "⠓⠑ ⠇\n",
+		// What changes its neighbours across tags.
+		"می\u200c<b>خواهم</b>":                                    "می\u200cخواهم\n",
+		"<b>می</b>\u200cخواهم":                                    "می\u200cخواهم\n",
+		"می<b>\u200c</b>خواهم":                                    "می\u200cخواهم\n",
+		"👩<b>\u200d</b><i>👧</i>":                                  "👩\u200d👧\n",
+		"❤<b>\ufe0f\u200d</b>🔥":                                   "❤\ufe0f\u200d🔥\n",
+		"<b>❤</b>\ufe0f <b>❤</b> \ufe0f a":                        "❤\ufe0f ❤ a\n",
+		"<pre>می\u200c<b>خواهم\u200c</b>\n\u200c<b>a</b>\u200c b": "می\u200cخواهم\na b\n",
+		"<p>a\u200c</p><p>b\u200c</p> \u200c<b>c</b>":             "a\n\nb\n\nc\n",
+		"a\u200c<b> </b>b\u200d<br>c\u200d<b>\u200d</b>d\u200d":   "a b\nc\u200dd\n",
+		"<a href='tel:1'>a\u200c</a>b<ul><li>\u200c\ufe0f":        "a <tel:1>b\n\n-\n",
+		"⠓⠑\u2800⠇":                                               "⠓⠑ ⠇\n",
 	} {
 		if got := PlainText(html); got != want {
 			t.Errorf("%q\ngives %q\nwant  %q", html, got, want)
@@ -160,6 +231,7 @@ func FuzzPlainText(f *testing.F) {
 	f.Add(newsletter)
 	f.Add("<ul><li><pre>\n\n<a href=' x'><blockquote><td hidden>")
 	f.Add("<div style='font-size:0;display/**/:none!important'><td style='font:0/0 a;color:rgba(0,0,0,0)'>\u200d\u2003<o:p/></div>")
+	f.Add("<head>x<ol start=-5><li value=' 9'>a\u200c<a href=tel:1></a>\u200d<b>\ufe0f</b><pre>a \u200c<b>b")
 	f.Add("a\x00<svg/>\xff&#0;&#13;&#xD800;<textarea></a>")
 	f.Fuzz(func(t *testing.T, html string) {
 		text := PlainText(html)
