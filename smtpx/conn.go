@@ -188,6 +188,7 @@ func (c *conn) serve() {
 			continue
 		}
 		// The transaction had no room for some recipients, or nothing was sent at all.
+		c.giveBack(next)
 		if c.state == connDirty {
 			c.reset()
 		}
@@ -217,21 +218,29 @@ func (c *conn) after(j *job, next *transaction) *transaction {
 }
 
 // takeOffered makes the message whose head left early the current one. It returns nil if there is none, the caller withdrew
-// it, or the connection ended meanwhile. Nothing of it was sent then, and another connection may take it.
+// it, or the connection ended meanwhile.
 func (c *conn) takeOffered(t *transaction) *transaction {
-	switch {
-	case t == nil:
-		return nil
-	case !c.pool.takeOffered(t.job):
-		c.cut() // DATA was asked for, and there is nothing to send
-	case c.dead():
-		t.job.todo = append(t.rcpts, t.job.todo...)
-		c.pool.requeue(t.job)
-	default:
+	if t == nil || (!c.dead() && c.pool.takeOffered(t.job)) {
 		return t
 	}
-	c.relay.early.undecided()
+	c.giveBack(t)
 	return nil
+}
+
+// giveBack ends the connection of a message whose head left early, if there is one, and will not be followed by the rest. Nothing
+// of it was sent then, and another connection takes it unless the caller withdrew it.
+func (c *conn) giveBack(t *transaction) {
+	if t == nil {
+		return
+	}
+	if !c.dead() {
+		c.cut() // DATA was asked for, and there is nothing to send
+	}
+	if c.pool.takeOffered(t.job) {
+		t.job.todo = append(t.rcpts, t.job.todo...)
+		c.pool.requeue(t.job)
+	}
+	c.relay.early.undecided()
 }
 
 // next reports a job that is done, if any, waits for another and begins its transaction. It returns nil when the connection

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 )
 
 // transferData writes the body and the final dot and reads the reply to the dot. If the head of the next transaction left behind
@@ -38,8 +39,8 @@ func (c *conn) transferData(t *transaction) (next *transaction) {
 	}
 	// From here on the server may have the complete message. No context stops the write, and only a reply tells the outcome.
 	n, err := c.write(context.Background(), c.buf)
-	if !c.conclude(t, err, n > dot) && next != nil {
-		c.relay.early.refuse() // the early head may be the reason
+	if !c.conclude(t, next, err, n > dot) && next != nil {
+		c.relay.early.refuse() // the head behind the dot may be the reason
 	}
 	return next
 }
@@ -84,7 +85,7 @@ func (c *conn) transferChunk(t *transaction) {
 		return
 	}
 	n, err := c.write(context.Background(), c.buf)
-	c.conclude(t, err, n == len(c.buf))
+	c.conclude(t, nil, err, n == len(c.buf))
 }
 
 func appendChunkHead(buf []byte, b *body) []byte {
@@ -123,7 +124,7 @@ func (c *conn) runFlight(t *transaction) {
 		}
 	}
 	c.learnRecipients(t)
-	c.conclude(t, err, true)
+	c.conclude(t, nil, err, true)
 }
 
 // interrupted looks for a reply that comes before the end of the body has left. It costs no round trip. A refusal is the
@@ -151,9 +152,9 @@ func (c *conn) interrupted(t *transaction) bool {
 	return true
 }
 
-// conclude reads the reply to the end of the body. complete is false if the write failed with err before the end of the body.
-// conclude returns false if no reply came.
-func (c *conn) conclude(t *transaction, err error, complete bool) (answered bool) {
+// conclude reads the reply to the end of the body. next is the transaction whose head left behind it, if any. complete is false
+// when the write stopped before the end, with err. The result is false when no reply came.
+func (c *conn) conclude(t, next *transaction, err error, complete bool) (answered bool) {
 	if !complete {
 		c.lost(t, StageData, err)
 		return true
@@ -167,6 +168,14 @@ func (c *conn) conclude(t *transaction, err error, complete bool) (answered bool
 		c.cut()
 		t.fail(c.unanswered(t, rerr))
 		return false
+	}
+	if next != nil && outOfTurn(r) {
+		first := r
+		if r, answered = c.answerBehind(next); !answered {
+			t.fail(&Error{Stage: StageDot, Class: ClassAmbiguous, Reply: c.scrub(first),
+				Err: errors.New("the reply may be to a command behind the final dot")})
+			return false
+		}
 	}
 	switch {
 	case closes(r.Code) && r.Positive(), r.Intermediate():
@@ -189,6 +198,29 @@ func (c *conn) conclude(t *transaction, err error, complete bool) (answered bool
 	}
 	t.job.res.Reply = c.scrub(r)
 	return true
+}
+
+// answerBehind looks for the reply to a final dot behind an early head when the first reply is out of turn: the server may have
+// refused the commands of the head while it was busy with the message. The dot is answered last then. answered is false when
+// nothing tells the verdict. The connection is cut, and the relay gets no more early heads.
+func (c *conn) answerBehind(head *transaction) (r Reply, answered bool) {
+	c.relay.early.refuse()
+	defer c.cut()
+	deadline := time.Now().Add(c.relay.Timeouts.Dot)
+	inTurn := false // the head is answered behind the dot: the first reply may be the verdict
+	for range len(head.rcpts) + 2 {
+		limit := time.Until(deadline)
+		if inTurn {
+			limit = min(limit, lingering)
+		}
+		var err error
+		if r, err = c.await(context.Background(), limit); err != nil || closes(r.Code) {
+			return r, false
+		}
+		inTurn = inTurn || r.Code < 400
+	}
+	// All are answered. 2xx can only be to the dot: it is no answer to DATA.
+	return r, r.Positive() || (!inTurn && !outOfTurn(r))
 }
 
 // accepted notes that the server took the message for the recipients that it accepted.
