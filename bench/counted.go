@@ -14,7 +14,7 @@ import (
 type counted struct {
 	dispatcher.Queue
 
-	claims, stages, settles tally
+	claims, fences, settles tally
 }
 
 // tally is of one verb.
@@ -43,7 +43,7 @@ func (q *counted) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Cl
 func (q *counted) Fence(ctx context.Context, list []queue.FencedRef) ([]queue.Ref, error) {
 	began := time.Now()
 	lost, err := q.Queue.Fence(ctx, list)
-	q.stages.add(began, len(list))
+	q.fences.add(began, len(list))
 	return lost, err
 }
 
@@ -58,15 +58,15 @@ func (q *counted) Settle(ctx context.Context, owner string, list []queue.Settlem
 // String says how many calls of each verb a message took, and how long one of them was.
 func (q *counted) String() string {
 	n := float64(max(q.settles.rows.Load(), 1))
-	return fmt.Sprintf("claim %.3f (%v), stage %.3f (%v), settle %.3f (%v)",
+	return fmt.Sprintf("claim %.3f (%v), fence %.3f (%v), settle %.3f (%v)",
 		float64(q.claims.calls.Load())/n, q.claims.each().Round(10*time.Microsecond),
-		float64(q.stages.calls.Load())/n, q.stages.each().Round(10*time.Microsecond),
+		float64(q.fences.calls.Load())/n, q.fences.each().Round(10*time.Microsecond),
 		float64(q.settles.calls.Load())/n, q.settles.each().Round(10*time.Microsecond))
 }
 
 // perMessage reports how many calls a message took at full load. On PostgreSQL each is one statement, on SQLite one transaction.
 func (b *bench) perMessage(work string, q *counted) {
 	n := float64(max(q.settles.rows.Load(), 1))
-	most := float64(max(q.claims.calls.Load(), q.stages.calls.Load(), q.settles.calls.Load())) / n
+	most := float64(max(q.claims.calls.Load(), q.fences.calls.Load(), q.settles.calls.Load())) / n
 	b.report(result{work, q.String(), "–", "≤ 0.1 each", most <= 0.1})
 }

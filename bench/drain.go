@@ -164,7 +164,7 @@ func (s *site) drain(ctx context.Context, n, dispatchers int, q dispatcher.Queue
 	return float64(n) / took.Seconds(), lost, err
 }
 
-// unfenced records no stage before a message is sent.
+// unfenced fences nothing before a message is sent.
 type unfenced struct{ *store.Store }
 
 // Fence writes nothing.
@@ -202,7 +202,7 @@ func (b *bench) fence() error {
 		s.Close()
 		with, without := median(on), median(off)
 		b.report(result{
-			"P10 drain with the commit-stage fence and without, " + engine.name, fmt.Sprintf("%.0f/s and %.0f/s", with, without),
+			"P10 drain with the fence and without, " + engine.name, fmt.Sprintf("%.0f/s and %.0f/s", with, without),
 			fmt.Sprintf("%.2f ×", with/without), "≥ 0.85 ×", with >= 0.85*without,
 		})
 	}

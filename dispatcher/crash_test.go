@@ -222,17 +222,17 @@ func (s *crashSite) restart() {
 }
 
 // onDisk fails unless the delivery has this state and this value of its fence in the database.
-func (s *crashSite) onDisk(state outbox.State, stage int) {
+func (s *crashSite) onDisk(state outbox.State, fenced int) {
 	s.t.Helper()
 	var (
-		gotState outbox.State
-		gotStage int
+		gotState  outbox.State
+		gotFenced int
 	)
-	if err := s.db.QueryRowContext(s.t.Context(), "SELECT state, stage FROM outbox_deliveries").Scan(&gotState, &gotStage); err != nil {
+	if err := s.db.QueryRowContext(s.t.Context(), "SELECT state, fenced FROM outbox_deliveries").Scan(&gotState, &gotFenced); err != nil {
 		s.t.Fatal(err)
 	}
-	if gotState != state || gotStage != stage {
-		s.t.Errorf("on disk the delivery is %s at stage %d, want %s at %d", gotState, gotStage, state, stage)
+	if gotState != state || gotFenced != fenced {
+		s.t.Errorf("on disk the delivery is %s with fenced = %d, want %s with %d", gotState, gotFenced, state, fenced)
 	}
 }
 

@@ -165,7 +165,7 @@ func TestRunTakesUpWhatTheDeadLeft(t *testing.T) {
 			t.Fatalf("%v lost: %v", lost, err)
 		}
 		// The leases of the fenced messages have lapsed for longer than doubt is kept. The other has just lapsed.
-		q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE stage = 1")
+		q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE fenced = 1")
 		if report, err := q.Reap(ctx); err != nil || report.Uncertain != 2 {
 			t.Fatalf("reaped %+v: %v", report, err)
 		}

@@ -299,8 +299,8 @@ func TestConstraintsMirrorTheStateMachine(t *testing.T) {
 			"state = 'sending'",
 			lease,
 			"state = 'sending', lease_token = '01890000-0000-7000-8000-0000000000ff'",
-			"state = 'sending', stage = 2, " + lease,
-			"stage = 1",
+			"state = 'sending', fenced = 2, " + lease,
+			"fenced = 1",
 			"state = 'sent'",
 			"finished_at = '2030-01-01T00:00:00.000Z'",
 			"state = 'held', finished_at = '2030-01-01T00:00:00.000Z'",
@@ -314,8 +314,8 @@ func TestConstraintsMirrorTheStateMachine(t *testing.T) {
 		}
 		for _, set := range []string{
 			"state = 'sending', " + lease,
-			"stage = 1",
-			"state = 'uncertain', stage = 0, lease_token = NULL, lease_until = NULL, lease_owner = NULL",
+			"fenced = 1",
+			"state = 'uncertain', fenced = 0, lease_token = NULL, lease_until = NULL, lease_owner = NULL",
 			"state = 'sent', finished_at = '2030-01-01T00:00:00.000Z'",
 		} {
 			exec(t, db, "UPDATE outbox_deliveries SET "+set)

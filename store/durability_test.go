@@ -15,8 +15,8 @@ import (
 	"github.com/outboxmail/outbox/store/postgres"
 )
 
-// A standby that never comes shows which commits of PostgreSQL wait for durability. A claim whose stage will be recorded does
-// not wait. A claim without that promise waits, and so does the record of the stage.
+// A standby that never comes shows which commits of PostgreSQL wait for durability. A claim that will be fenced does not
+// wait. A claim without that promise waits, and so does the fence.
 func TestWhatWaitsForTheDisk(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -39,11 +39,11 @@ func TestWhatWaitsForTheDisk(t *testing.T) {
 func whatWaits(t *testing.T, db *sqlx.DB, rate queue.Rate) {
 	t.Helper()
 	s := migrated(t, db)
-	claim := func(staged bool) (queue.Ref, error) {
+	claim := func(fenced bool) (queue.Ref, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		claimed, err := s.Claim(ctx, queue.ClaimRequest{
-			Owner: "d", Limit: 1, Lease: time.Hour, Fenced: staged, Relay: "main", Rate: rate,
+			Owner: "d", Limit: 1, Lease: time.Hour, Fenced: fenced, Relay: "main", Rate: rate,
 		})
 		if err != nil || len(claimed) != 1 {
 			return queue.Ref{}, fmt.Errorf("claimed %d messages: %w", len(claimed), err)
@@ -79,7 +79,7 @@ func whatWaits(t *testing.T, db *sqlx.DB, rate queue.Rate) {
 		return err
 	})
 	if !waits(t, db, 2, done) {
-		t.Fatal("the stage was recorded without waiting")
+		t.Fatal("the fence was recorded without waiting")
 	}
 	begin(func() error {
 		_, err := claim(false)

@@ -119,7 +119,7 @@ func (m *machine) claim(rt *rapid.T) {
 	}
 	claimed, err := m.store.Claim(rt.Context(), queue.ClaimRequest{
 		Owner: rapid.SampledFrom([]string{"d1", "d2", "d3"}).Draw(rt, "owner"), Limit: limit, Lease: time.Hour, InlineBytes: 1 << 20,
-		Relay: relay, Fenced: rapid.Bool().Draw(rt, "staged"), Expect: expect,
+		Relay: relay, Fenced: rapid.Bool().Draw(rt, "fenced"), Expect: expect,
 	})
 	if err != nil {
 		rt.Fatal(err)
@@ -134,7 +134,7 @@ func (m *machine) claim(rt *rapid.T) {
 			if d == nil || !d.claimable(m.model) || m.barred[d.recipient] {
 				rt.Fatalf("%s/%d was claimed and must not be: %+v", c.ID, cd.Seq, d)
 			}
-			d.state, d.stage, d.token, d.lapsed = outbox.StateSending, 0, c.Token, false
+			d.state, d.fenced, d.token, d.lapsed = outbox.StateSending, 0, c.Token, false
 			d.attempts++
 			if cd.Attempt != d.attempts || cd.Recipient != d.recipient || cd.Class != d.class || cd.Relay != d.relay || cd.DeferredFor > 0 && !d.outage {
 				rt.Fatalf("claimed %+v, the model says %+v", cd, d)
@@ -210,7 +210,7 @@ func (m *machine) commit(rt *rapid.T) {
 	lost, err := m.store.Fence(rt.Context(), list)
 	m.lost(rt, "commit", m.holds, refs, lost, err, func(_ int, d *modelDelivery) bool {
 		if !d.lapsed {
-			d.stage, d.relay = 1, relay
+			d.fenced, d.relay = 1, relay
 		}
 		return !d.lapsed
 	})
@@ -374,7 +374,7 @@ func (m *machine) suppress(rt *rapid.T) {
 type row struct {
 	ID       outbox.ID    `db:"id"`
 	Seq      int          `db:"seq"`
-	Stage    int          `db:"stage"`
+	Fenced   int          `db:"fenced"`
 	Attempts int          `db:"attempts"`
 	State    outbox.State `db:"state"`
 	Class    string       `db:"class"`
@@ -389,7 +389,7 @@ type row struct {
 
 func (m *machine) rows(rt *rapid.T) (rows []row) {
 	rt.Helper()
-	err := m.db.SelectContext(rt.Context(), &rows, `SELECT CAST(d.message_id AS text) AS id, d.seq, d.stage, d.attempts, d.state,
+	err := m.db.SelectContext(rt.Context(), &rows, `SELECT CAST(d.message_id AS text) AS id, d.seq, d.fenced, d.attempts, d.state,
 coalesce(d.class, '') AS class, coalesce(d.relay, '') AS relay, coalesce(CAST(d.lease_token AS text), '') AS token, coalesce(CAST(d.doubt_token AS text), '') AS doubt, d.deferred_since IS NOT NULL AS outage,
 d.due_at > c.now AS later, coalesce(d.lease_until <= c.now, d.state <> d.state) AS lapsed,
 (SELECT count(*) FROM outbox_attempts a WHERE a.message_id = d.message_id AND a.seq = d.seq) AS notes
@@ -408,7 +408,7 @@ func (m *machine) compare(rt *rapid.T) {
 	}
 	for i, d := range m.deliveries {
 		expected := row{
-			ID: d.id, Seq: d.seq, Stage: d.stage, Attempts: d.attempts, State: d.state, Class: d.class, Relay: d.relay, Token: d.token, Doubt: d.doubt,
+			ID: d.id, Seq: d.seq, Fenced: d.fenced, Attempts: d.attempts, State: d.state, Class: d.class, Relay: d.relay, Token: d.token, Doubt: d.doubt,
 			Outage: d.outage, Later: d.later, Lapsed: d.lapsed, Notes: d.notes,
 		}
 		got := rows[i]

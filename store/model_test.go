@@ -25,7 +25,7 @@ type modelDelivery struct {
 	policy    outbox.UncertainPolicy
 
 	state    outbox.State
-	stage    int
+	fenced   int
 	attempts int
 	outage   bool // waits through an outage
 	later    bool // its time has not come
@@ -34,7 +34,7 @@ type modelDelivery struct {
 	lapsed   bool
 	class    string
 	doubt    string // the token that may still settle what is uncertain
-	relay    string // that the stage names, or the last outcome
+	relay    string // that the fence names, or the last outcome
 	notes    int    // rows in outbox_attempts
 }
 
@@ -77,7 +77,7 @@ func (d *modelDelivery) claimable(m *model) bool {
 
 // end moves a delivery on and ends its lease.
 func (d *modelDelivery) end(state outbox.State) {
-	d.state, d.stage, d.token, d.doubt, d.lapsed = state, 0, "", "", false
+	d.state, d.fenced, d.token, d.doubt, d.lapsed = state, 0, "", "", false
 }
 
 // settle is what a verb does.
@@ -124,7 +124,7 @@ func (m *model) reap() (report queue.ReapReport) {
 		}
 		d.notes++
 		d.later = false
-		if d.stage == 1 {
+		if d.fenced == 1 {
 			d.class = "ambiguous"
 			token := d.token
 			d.end(outbox.StateUncertain)

@@ -167,7 +167,7 @@ func (l *load) enqueueOne(ctx context.Context) error {
 	return err
 }
 
-// deliver claims, commits the stage, sends, and settles until the settlement is recorded.
+// deliver claims, fences, sends, and settles until the settlement is recorded.
 func (l *load) deliver(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for ctx.Err() == nil {
@@ -227,12 +227,12 @@ func (l *load) progress(t *testing.T, n int) {
 }
 
 // drained waits until every delivery is in a terminal state. Nobody knows the claims whose answer was lost. Their leases are
-// long, so that no outage outlasts one; drained lets them lapse now. That is safe for every delivery whose stage was not
-// committed.
+// long, so that no outage outlasts one; drained lets them lapse now. That is safe for every delivery that was not
+// fenced.
 func (l *load) drained(t *testing.T) {
 	t.Helper()
 	l.await(t, "the queue to be empty", func() bool {
-		_, err := l.db.ExecContext(t.Context(), "UPDATE outbox_deliveries SET lease_until = $1 WHERE state = 'sending' AND stage = 0",
+		_, err := l.db.ExecContext(t.Context(), "UPDATE outbox_deliveries SET lease_until = $1 WHERE state = 'sending' AND fenced = 0",
 			"2000-01-01T00:00:00.000Z")
 		if err != nil {
 			return false

@@ -197,8 +197,8 @@ func postgresPlans(t *testing.T, db *sqlx.DB, s *Store, generic bool) {
 		lease = `UPDATE outbox_deliveries SET state = 'sending', lease_token = '` + token + `',
 lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first
 		lapse = `; UPDATE outbox_deliveries SET lease_until = now() - interval '1 hour' WHERE state = 'sending'`
-		claim = `state = 'sending', stage = 0, attempts = attempts + 1, lease_token = '` + token + `', lease_until = clock_timestamp(), lease_owner = 'd1'`
-		back  = `state = 'queued', stage = 0, lease_token = NULL, lease_until = NULL, lease_owner = NULL, due_at = now() + interval '1 hour', class = 'transient'`
+		claim = `state = 'sending', fenced = 0, attempts = attempts + 1, lease_token = '` + token + `', lease_until = clock_timestamp(), lease_owner = 'd1'`
+		back  = `state = 'queued', fenced = 0, lease_token = NULL, lease_until = NULL, lease_owner = NULL, due_at = now() + interval '1 hour', class = 'transient'`
 		doubt = `; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL, lease_until = NULL, lease_owner = NULL WHERE state = 'sending'`
 	)
 	refs, ids := make([]settlementJSON, 100), make([]outbox.ID, 100)
@@ -246,7 +246,7 @@ lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first
 			set: claim, messages: 1, locks: 1, rereads: 1, suppressions: 1,
 		},
 		{name: "claim", args: []any{"default", "bulk", 100, token, 60, "d1", 65536, "primary", true}},
-		{name: "fence", prepare: lease, args: []any{string(list)}, rows: 100, set: "stage = 1"},
+		{name: "fence", prepare: lease, args: []any{string(list)}, rows: 100, set: "fenced = 1"},
 		{name: "renew", prepare: lease, args: []any{string(list), 60}, rows: 100, set: "lease_until = clock_timestamp()"},
 		{name: "settle", prepare: lease, args: []any{string(list), "d1"}, rows: 100, set: back, notes: 1},
 		{name: "reapable", prepare: lease}, // it looks at what is leased

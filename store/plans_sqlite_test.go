@@ -189,8 +189,8 @@ func sqliteDepth(t *testing.T, db *sqlx.DB, s *Store) {
 	const (
 		token = "01890000-0000-7000-8000-0000000000ff"
 		ago   = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 hour')"
-		claim = "state = 'sending', stage = 0, attempts = attempts + 1, lease_token = '" + token + "', lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 hour'), lease_owner = 'd1'"
-		back  = "state = 'queued', stage = 0, lease_token = NULL, lease_until = NULL, lease_owner = NULL, due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), class = 'transient'"
+		claim = "state = 'sending', fenced = 0, attempts = attempts + 1, lease_token = '" + token + "', lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 hour'), lease_owner = 'd1'"
+		back  = "state = 'queued', fenced = 0, lease_token = NULL, lease_until = NULL, lease_owner = NULL, due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), class = 'transient'"
 	)
 	refs := make([]settlementJSON, 100)
 	for i := range refs {
@@ -225,7 +225,7 @@ func sqliteDepth(t *testing.T, db *sqlx.DB, s *Store) {
 		{"due", "", []any{`["default"]`, "primary"}, 0, "", 0},
 		{"claim", "", []any{"default", "normal", 100, token, "+60.000 seconds", "d1", "primary"}, 100, claim, 2*delivery + suppressed},
 		{"claim", "", []any{"default", "bulk", 100, token, "+60.000 seconds", "d1", "primary"}, 0, "", 0},
-		{"fence", lease, []any{one.ID, 1, token, "primary"}, 1, "stage = 1", 0},
+		{"fence", lease, []any{one.ID, 1, token, "primary"}, 1, "fenced = 1", 0},
 		{"renew", lease, []any{one.ID, 1, token, "+60.000 seconds"}, 1, "lease_until = '2090-01-01T00:00:00.000Z'", 0},
 		{"settle", lease, []any{
 			one.ID, 1, token, one.Verb, one.State, one.Delay, false, false, true, nil, one.Class, nil, nil, nil, nil, nil,

@@ -129,7 +129,7 @@ func place(db *sql.DB, rollBack bool) (outbox.ID, error) {
 	return receipt.ID, nil
 }
 
-// deliver is a dispatcher without relays: it claims, commits the stage, says that it sent, and settles.
+// deliver is a dispatcher without relays: it claims, fences, says that it sent, and settles.
 func deliver(ctx context.Context, db *sql.DB, say func(event)) error {
 	s, err := store.New(db, schema.SQLite)
 	if err != nil {

@@ -88,13 +88,13 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 	}
 	err = s.atomically(ctx, func(c conn) error {
 		type row struct {
-			ID    outbox.ID
-			Seq   int
-			Token string
-			Stage int
-			Owner string
-			Relay string
-			Class string
+			ID     outbox.ID
+			Seq    int
+			Token  string
+			Fenced int
+			Owner  string
+			Relay  string
+			Class  string
 		}
 		requeued, uncertain = 0, 0
 		lapsed, err := collect[row](ctx, c, s.queries.get("lapsed"), reapBatch)
@@ -108,10 +108,10 @@ func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err er
 				Delay: s.interval(time.Duration(0)), Evidence: true, Class: optional("unreachable"),
 				Reply: optional("the lease of dispatcher " + l.Owner + " lapsed"), Owner: l.Owner,
 			}
-			if l.Stage == 0 && l.Class == ambiguous { // an attempt that sent nothing does not resolve an older doubt
+			if l.Fenced == 0 && l.Class == ambiguous { // an attempt that sent nothing does not resolve an older doubt
 				j.Class, j.Relay, j.Reply = optional(ambiguous), optional(l.Relay), optional("still in doubt; "+*j.Reply)
 			}
-			if l.Stage == 1 {
+			if l.Fenced == 1 {
 				j.State, j.Class, j.Stage = outbox.StateUncertain, optional(ambiguous), optional("dot")
 				j.Relay, j.Doubt, j.Delay = optional(l.Relay), optional(l.Token), s.interval(DoubtDelay)
 				uncertain++

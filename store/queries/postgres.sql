@@ -57,7 +57,7 @@ WITH due AS MATERIALIZED (
   ) AS d
 ), leased AS ( -- or suppressed, when the recipient is on the list
   UPDATE outbox_deliveries d
-  SET stage = 0,
+  SET fenced = 0,
       state       = CASE WHEN whole.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
       attempts    = least(d.attempts, 2147483646) + CASE WHEN whole.barred IS NULL THEN 1 ELSE 0 END,
       lease_token = CASE WHEN whole.barred IS NULL THEN $4::uuid END,
@@ -120,7 +120,7 @@ FROM outbox_relays ORDER BY name;
 -- name: fence
 -- $1 refs and relays. Written before the final dot may leave; what it does not return must not be sent. No index has the
 -- relay: the update is HOT.
-UPDATE outbox_deliveries d SET stage = 1, relay = x.relay
+UPDATE outbox_deliveries d SET fenced = 1, relay = x.relay
 FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, relay text)
 WHERE d.message_id = x.id AND d.seq = x.seq AND d.state || '' = 'sending' AND d.lease_token = x.token AND d.lease_until > clock_timestamp()
   AND x.seq BETWEEN 1 AND 2147483647
@@ -138,7 +138,7 @@ RETURNING d.message_id AS id, d.seq;
 -- and has the token of the one or of the other.
 WITH settled AS (
   UPDATE outbox_deliveries d
-  SET state = x.state, stage = 0,
+  SET state = x.state, fenced = 0,
       lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = NULL,
       attempts = d.attempts - CASE WHEN x.uncounted AND d.attempts > 0 THEN 1 ELSE 0 END,
       due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN now() + make_interval(secs => x.delay) ELSE d.due_at END,
@@ -186,25 +186,25 @@ RETURNING message_id AS id, seq, event_id;
 -- with the relay that the fence names. Any other goes back, and its attempt is not counted: no relay has refused anything. The holder of
 -- the lease may still know the answer. An older doubt stays with its relay, because an attempt that sent nothing does not resolve it.
 WITH lapsed AS MATERIALIZED (
-  SELECT message_id, seq, stage, lease_owner, lease_until FROM outbox_deliveries
+  SELECT message_id, seq, fenced, lease_owner, lease_until FROM outbox_deliveries
   WHERE state = 'sending' AND lease_until <= now() LIMIT $1
   FOR UPDATE SKIP LOCKED
 ), reaped AS (
   UPDATE outbox_deliveries d
-  SET state = CASE WHEN lapsed.stage = 1 THEN 'uncertain' ELSE 'queued' END, stage = 0,
-      attempts = d.attempts - CASE WHEN lapsed.stage = 0 AND d.attempts > 0 THEN 1 ELSE 0 END,
-      due_at = CASE WHEN lapsed.stage = 1 THEN now() + make_interval(secs => $2::float8) ELSE now() END,
-      doubt_token = CASE WHEN lapsed.stage = 1 THEN d.lease_token END, lease_token = NULL, lease_until = NULL, lease_owner = NULL,
-      class = CASE WHEN lapsed.stage = 1 OR d.class = 'ambiguous' THEN 'ambiguous' ELSE 'unreachable' END,
-      relay = CASE WHEN lapsed.stage = 1 OR d.class = 'ambiguous' THEN d.relay END,
+  SET state = CASE WHEN lapsed.fenced = 1 THEN 'uncertain' ELSE 'queued' END, fenced = 0,
+      attempts = d.attempts - CASE WHEN lapsed.fenced = 0 AND d.attempts > 0 THEN 1 ELSE 0 END,
+      due_at = CASE WHEN lapsed.fenced = 1 THEN now() + make_interval(secs => $2::float8) ELSE now() END,
+      doubt_token = CASE WHEN lapsed.fenced = 1 THEN d.lease_token END, lease_token = NULL, lease_until = NULL, lease_owner = NULL,
+      class = CASE WHEN lapsed.fenced = 1 OR d.class = 'ambiguous' THEN 'ambiguous' ELSE 'unreachable' END,
+      relay = CASE WHEN lapsed.fenced = 1 OR d.class = 'ambiguous' THEN d.relay END,
       code = NULL, enhanced = NULL, provider_id = NULL,
-      reply = CASE WHEN lapsed.stage = 0 AND d.class = 'ambiguous' THEN 'still in doubt; ' ELSE '' END ||
+      reply = CASE WHEN lapsed.fenced = 0 AND d.class = 'ambiguous' THEN 'still in doubt; ' ELSE '' END ||
               'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
   FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state || '' = 'sending' AND lapsed.seq BETWEEN 1 AND 2147483647
-  RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, lapsed.stage, lapsed.lease_owner, lapsed.lease_until
+  RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, lapsed.fenced, lapsed.lease_owner, lapsed.lease_until
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, reply)
-  SELECT message_id, seq, attempts + CASE WHEN stage = 0 THEN 1 ELSE 0 END, 'reap', lease_until, 0, lease_owner, relay, CASE WHEN stage = 1 THEN 'dot' END, class, reply FROM reaped
+  SELECT message_id, seq, attempts + CASE WHEN fenced = 0 THEN 1 ELSE 0 END, 'reap', lease_until, 0, lease_owner, relay, CASE WHEN fenced = 1 THEN 'dot' END, class, reply FROM reaped
 )
 SELECT count(*) FILTER (WHERE state = 'queued') AS requeued, count(*) FILTER (WHERE state = 'uncertain') AS uncertain FROM reaped;
 

@@ -42,7 +42,7 @@ WITH due AS MATERIALIZED (
   ORDER BY due_at, message_id, seq LIMIT $3
 )
 UPDATE outbox_deliveries
-SET stage = 0,
+SET fenced = 0,
     state       = CASE WHEN x.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
     attempts    = min(attempts, 2147483646) + (x.barred IS NULL),
     lease_token = CASE WHEN x.barred IS NULL THEN $4 END,
@@ -104,7 +104,7 @@ FROM outbox_relays ORDER BY name;
 
 -- name: fence
 -- $1 id, $2 seq, $3 token, $4 relay. Written before the final dot may leave; what it does not change must not be sent.
-UPDATE outbox_deliveries SET stage = 1, relay = $4
+UPDATE outbox_deliveries SET fenced = 1, relay = $4
 WHERE message_id = $1 AND seq = $2 AND +state = 'sending' AND lease_token = $3 AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now');
 
 -- name: renew
@@ -117,7 +117,7 @@ WHERE message_id = $1 AND seq = $2 AND +state = 'sending' AND lease_token = $3;
 -- $12 code, $13 enhanced, $14 reply, $15 provider id, $16 the token that may still settle what is uncertain. Evidence that is not given
 -- leaves the last outcome as it is. A delivery is either leased or in doubt, and has the token of the one or of the other.
 UPDATE outbox_deliveries
-SET state = $5, stage = 0,
+SET state = $5, fenced = 0,
     lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = $16,
     attempts = attempts - ($7 AND attempts > 0),
     due_at = CASE WHEN $5 IN ('queued', 'uncertain') THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $6) ELSE due_at END,
@@ -159,7 +159,7 @@ FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'i
 -- name: lapsed
 -- $1 rows at most. Read and settled in one transaction, so that no holder renews in between. A lease that lapsed behind its fence
 -- leaves a message in doubt with the relay that the fence names, any other goes back.
-SELECT message_id AS id, seq, lease_token AS token, stage, lease_owner AS owner, coalesce(relay, '') AS relay,
+SELECT message_id AS id, seq, lease_token AS token, fenced, lease_owner AS owner, coalesce(relay, '') AS relay,
        coalesce(class, '') AS class
 FROM outbox_deliveries WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') LIMIT $1;
 

@@ -44,14 +44,14 @@ func doubtRules() []rule {
 			w.settle(c, queue.Uncertain)
 			w.unchanged(func() { want(w, "lost", w.trySettle(c, queue.Sent), refs(c)) })
 		}},
-		{"no-lease", "Who left a doubt has no lease: it neither commits a stage nor renews.", func(w *world) {
+		{"no-lease", "Who left a doubt has no lease: it neither fences nor renews.", func(w *world) {
 			c := w.doubtful()
 			w.unchanged(func() {
-				want(w, "lost by committing", w.commit(refs(c)...), refs(c))
+				want(w, "lost by fencing", w.fence(refs(c)...), refs(c))
 				want(w, "lost by renewing", w.renew(store.DoubtDelay, refs(c)...), refs(c))
 			})
 		}},
-		{"stage-0", "Before the point of no return there is no doubt to resolve: a late answer changes nothing.", func(w *world) {
+		{"not-fenced", "Before the point of no return there is no doubt to resolve: a late answer changes nothing.", func(w *world) {
 			c := w.leased()
 			w.lapse(c.ID)
 			w.reap()
@@ -59,7 +59,7 @@ func doubtRules() []rule {
 		}},
 		{"partial", "Of the recipients of a message a late answer settles those that are in doubt.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
-			w.commit(c.Ref(1))
+			w.fence(c.Ref(1))
 			w.lapse(c.ID)
 			w.reap()
 			want(w, "lost", w.trySettle(c, queue.Sent), []queue.Ref{c.Ref(0)})
@@ -120,7 +120,7 @@ func doubtRules() []rule {
 func (w *world) doubtful(edits ...edit) queue.Claimed {
 	w.Helper()
 	c := w.leased(edits...)
-	w.commit(refs(c)...)
+	w.fence(refs(c)...)
 	w.lapse(c.ID)
 	want(w, "report", w.reap(), queue.ReapReport{Uncertain: len(c.Deliveries)})
 	return c

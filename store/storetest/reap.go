@@ -15,7 +15,7 @@ func reapRules() []rule {
 			w.enqueue(mail(expiring))
 			w.unchanged(func() { want(w, "report", w.reap(), queue.ReapReport{}) })
 		}},
-		{"stage-0", "A lease that lapsed before the point of no return leaves its delivery queued and due now, its attempt not counted.",
+		{"not-fenced", "A lease that lapsed before the point of no return leaves its delivery queued and due now, its attempt not counted.",
 			func(w *world) {
 				c := w.leased()
 				w.lapse(c.ID)
@@ -41,17 +41,17 @@ func reapRules() []rule {
 				want(w, "attempts in the history", len(m.Attempts), 7)
 				want(w, "the number of the first lapse", m.Attempts[0].Attempt, 1)
 			}},
-		{"stage-0-hold", "The policy for uncertain outcomes does not matter before the point of no return.", func(w *world) {
+		{"not-fenced-hold", "The policy for uncertain outcomes does not matter before the point of no return.", func(w *world) {
 			c := w.leased(holding)
 			w.lapse(c.ID)
 			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 		}},
-		{"stage-1-resend", "A lease that lapsed after the point of no return makes its delivery uncertain; with Resend it is queued again " +
+		{"fenced-resend", "A lease that lapsed after the point of no return makes its delivery uncertain; with Resend it is queued again " +
 			"after a delay, in which whoever held the lease may still answer.",
 			func(w *world) {
 				c := w.leased()
-				w.commit(refs(c)...)
+				w.fence(refs(c)...)
 				w.lapse(c.ID)
 				want(w, "report", w.reap(), queue.ReapReport{Uncertain: 1})
 				w.near("the end of the delay", w.one(c.ID).DueAt, w.now().Add(store.DoubtDelay))
@@ -60,9 +60,9 @@ func reapRules() []rule {
 				want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued})
 				want(w, "claimed again", len(w.claim()), 1)
 			}},
-		{"stage-1-hold", "With Hold an uncertain delivery stays uncertain until an operator resolves it.", func(w *world) {
+		{"fenced-hold", "With Hold an uncertain delivery stays uncertain until an operator resolves it.", func(w *world) {
 			c := w.leased(holding)
-			w.commit(refs(c)...)
+			w.fence(refs(c)...)
 			w.lapse(c.ID)
 			want(w, "report", w.reap(), queue.ReapReport{Uncertain: 1})
 			w.unchanged(func() { want(w, "second report", w.reap(), queue.ReapReport{}) })
@@ -72,14 +72,14 @@ func reapRules() []rule {
 			func(w *world) {
 				c := w.leased()
 				w.settle(c, queue.Deferred, evidence(refusal()))
-				w.commit(refs(w.claimOne(func(r *queue.ClaimRequest) { r.Owner = "it's d7" }))...)
+				w.fence(refs(w.claimOne(func(r *queue.ClaimRequest) { r.Owner = "it's d7" }))...)
 				w.lapse(c.ID)
 				w.reap()
 				m := w.get(c.ID)
 				d := m.Deliveries[0]
 				want(w, "class", d.Class, "ambiguous")
 				want(w, "reply", d.Reply, "the lease of dispatcher it's d7 lapsed")
-				want(w, "relay of the stage", d.Relay, "primary")
+				want(w, "relay of the fence", d.Relay, "primary")
 				want(w, "enhanced code and provider's id", d.Enhanced+d.ProviderID, "")
 				want(w, "code", d.Code, 0)
 				if len(m.Attempts) != 2 {
@@ -96,7 +96,7 @@ func reapRules() []rule {
 			c := w.leased(to("a@example.org", "b@example.org"))
 			w.settle(c, queue.Deferred, evidence(queue.Evidence{Relay: "backup", Class: "transient"}))
 			c = w.claimOne()
-			w.commit(c.Ref(1))
+			w.fence(c.Ref(1))
 			w.lapse(c.ID)
 			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1, Uncertain: 1})
 			want(w, "report after the delay", w.reapDoubt(), queue.ReapReport{Resent: 1})
@@ -181,9 +181,9 @@ func reapRules() []rule {
 			total.Expired += last.Expired
 			want(w, "reports together", total, queue.ReapReport{Requeued: 200, Expired: 100})
 		}},
-		{"partial", "The recipients of a message are taken back each by its own stage.", func(w *world) {
+		{"partial", "The recipients of a message are taken back each by its own fence.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"), holding)
-			w.commit(c.Ref(1))
+			w.fence(c.Ref(1))
 			w.lapse(c.ID)
 			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1, Uncertain: 1})
 			want(w, "states", w.states(c.ID), []outbox.State{outbox.StateQueued, outbox.StateUncertain})

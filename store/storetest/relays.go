@@ -100,7 +100,7 @@ func relayRules() []rule {
 			w.enqueue(mail())
 			c := w.claimOne(through("primary"))
 			w.pauseRelay("primary", time.Hour, "quota")
-			want(w, "lost by committing", w.commit(refs(c)...), nil)
+			want(w, "lost by fencing", w.fence(refs(c)...), nil)
 			w.settle(c, queue.Sent)
 		}},
 		{"bad-pauses", "A pause of no relay, for no time, or for more than databases can add to a date is refused.", func(w *world) {

@@ -160,8 +160,8 @@ func settleMany(w *world) {
 	want(w, "attempts", w.number("SELECT count(*) FROM outbox_attempts"), 750)
 }
 
-// fenceRules are about holders that have lost their lease.
-func fenceRules() []rule {
+// staleRules are about holders that have lost their lease.
+func staleRules() []rule {
 	return []rule{
 		{"stale-token", "A holder whose delivery went to another changes nothing by settling it.", func(w *world) {
 			c := w.retaken()
@@ -238,7 +238,7 @@ func fenceRules() []rule {
 			want(w, "both recipients have the same outcome", states[0], states[1])
 		}},
 		{"reap-or-settle", "When a lease is taken back while its holder settles, one of the two counts.", reapOrSettle},
-		{"renew-and-commit-at-once", "Renewing, committing and settling the same deliveries at once never fails.", func(w *world) {
+		{"renew-and-fence-at-once", "Renewing, fencing and settling the same deliveries at once never fails.", func(w *world) {
 			w.many(100)
 			var list []queue.Ref
 			for _, c := range w.claim() {
@@ -251,7 +251,7 @@ func fenceRules() []rule {
 			var wg sync.WaitGroup
 			for range 5 {
 				wg.Go(func() { want(w, "lost by renewing", w.renew(time.Minute, list...), nil) })
-				wg.Go(func() { want(w, "lost by committing", w.commit(reversed...), nil) })
+				wg.Go(func() { want(w, "lost by fencing", w.fence(reversed...), nil) })
 			}
 			wg.Wait()
 		}},

@@ -53,7 +53,7 @@ CREATE TABLE outbox_deliveries (
   route          text        NOT NULL,
   priority       text        NOT NULL,
   state          text        NOT NULL DEFAULT 'queued',
-  stage          smallint    NOT NULL DEFAULT 0,                          -- 1: fenced, the final dot may have left
+  fenced         smallint    NOT NULL DEFAULT 0,                          -- 1: the final dot may have left
   due_at         timestamptz NOT NULL,
   expires_at     timestamptz,
   attempts       integer     NOT NULL DEFAULT 0,
@@ -76,7 +76,7 @@ CREATE TABLE outbox_deliveries (
     CASE WHEN finished_at IS NOT NULL THEN state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')
          ELSE state IN ('queued', 'sending', 'uncertain', 'held') END
     AND num_nulls(lease_token, lease_until, lease_owner) = CASE state WHEN 'sending' THEN 0 ELSE 3 END
-    AND (doubt_token IS NULL OR state = 'uncertain') AND stage BETWEEN 0 AND (state = 'sending')::integer
+    AND (doubt_token IS NULL OR state = 'uncertain') AND fenced BETWEEN 0 AND (state = 'sending')::integer
     AND seq > 0 AND recipient <> '' AND attempts >= 0)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 

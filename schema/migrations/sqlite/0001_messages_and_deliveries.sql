@@ -46,7 +46,7 @@ CREATE TABLE outbox_deliveries (
   priority       TEXT    NOT NULL,
   state          TEXT    NOT NULL DEFAULT 'queued' CHECK (state IN
                    ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')),
-  stage          INTEGER NOT NULL DEFAULT 0 CHECK (stage IN (0, 1)),      -- 1: fenced, the final dot may have left
+  fenced         INTEGER NOT NULL DEFAULT 0 CHECK (fenced IN (0, 1)),     -- 1: the final dot may have left
   due_at         TEXT    NOT NULL CHECK (due_at IS strftime('%Y-%m-%dT%H:%M:%fZ', due_at)),
   expires_at     TEXT    CHECK (expires_at IS strftime('%Y-%m-%dT%H:%M:%fZ', expires_at)),
   attempts       INTEGER NOT NULL DEFAULT 0 CHECK (attempts BETWEEN 0 AND 2147483647),
@@ -66,7 +66,7 @@ CREATE TABLE outbox_deliveries (
   CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
   CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)),
   CHECK (doubt_token IS NULL OR state = 'uncertain'),
-  CHECK (stage = 0 OR state = 'sending'),
+  CHECK (fenced = 0 OR state = 'sending'),
   CHECK ((finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')))
 ) STRICT, WITHOUT ROWID;
 

@@ -9,16 +9,16 @@ import (
 	"github.com/outboxmail/outbox/queue"
 )
 
-func stageRules() []rule {
+func fenceRules() []rule {
 	return []rule{
-		{"marks", "Committing the stage marks the deliveries as past the point of no return, and nothing else.", func(w *world) {
+		{"marks", "Fencing marks the deliveries as past the point of no return, and nothing else.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
 			before := w.rest(c.ID)
-			want(w, "lost", w.commit(refs(c)...), nil)
+			want(w, "lost", w.fence(refs(c)...), nil)
 			want(w, "marked", w.marked(), 2)
 			want(w, "the rest of the row", w.rest(c.ID), before)
 		}},
-		{"relay", "Committing the stage records the relay of each delivery, in place of that of its last outcome.", func(w *world) {
+		{"relay", "Fencing records the relay of each delivery, in place of that of its last outcome.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org", "c@example.org"))
 			w.settle(c, queue.Deferred, evidence(refusal()))
 			c = w.claimOne()
@@ -33,44 +33,44 @@ func stageRules() []rule {
 			}
 			want(w, "relay and class of the last outcome", got, []string{"it's backup transient", "nul\uFFFD transient", " transient"})
 		}},
-		{"repeatable", "Committing the stage twice is the same as once.", func(w *world) {
+		{"repeatable", "Fencing twice is the same as once.", func(w *world) {
 			c := w.leased()
-			want(w, "lost", w.commit(refs(c)...), nil)
-			w.unchanged(func() { want(w, "lost the second time", w.commit(refs(c)...), nil) })
+			want(w, "lost", w.fence(refs(c)...), nil)
+			w.unchanged(func() { want(w, "lost the second time", w.fence(refs(c)...), nil) })
 		}},
-		{"stale-token", "A holder whose delivery went to another cannot commit its stage.", func(w *world) {
+		{"stale-token", "A holder whose delivery went to another cannot fence it.", func(w *world) {
 			c := w.retaken()
-			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
+			w.unchanged(func() { want(w, "lost", w.fence(refs(c)...), refs(c)) })
 		}},
 		{"stale-beside-fresh", "In one call with the claim that replaced it, a stale claim is lost and only the fresh one may be sent.",
 			func(w *world) {
 				stale, fresh := w.staleAndFresh()
-				want(w, "lost", w.commit(fresh.Ref(0), stale.Ref(0)), refs(stale))
+				want(w, "lost", w.fence(fresh.Ref(0), stale.Ref(0)), refs(stale))
 				want(w, "marked", w.marked(), 1)
 			}},
-		{"lapsed-lease", "A holder whose lease lapsed cannot commit the stage, even while nobody else has the delivery.",
+		{"lapsed-lease", "A holder whose lease lapsed cannot fence, even while nobody else has the delivery.",
 			func(w *world) {
 				c := w.leased()
 				w.lapse(c.ID)
-				w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
+				w.unchanged(func() { want(w, "lost", w.fence(refs(c)...), refs(c)) })
 			}},
 		{"wrong-place", "A token is good for the recipients that it was claimed for and for no other.", func(w *world) {
 			c := w.leased(to("a@example.org", "b@example.org"))
 			w.settle(queue.Claimed{ID: c.ID, Token: c.Token, Deliveries: c.Deliveries[1:]}, queue.Deferred, inAnHour)
 			other := []queue.Ref{{ID: c.ID, Seq: 2, Token: c.Token}, {ID: c.ID, Seq: 3, Token: c.Token}}
-			w.unchanged(func() { want(w, "lost", w.commit(other...), other) })
+			w.unchanged(func() { want(w, "lost", w.fence(other...), other) })
 		}},
 		{"only-the-lost", "Of several refs those that are lost are returned and the others are marked.", func(w *world) {
 			w.many(3)
 			claimed := w.claim()
 			w.lapse(claimed[1].ID)
-			want(w, "lost", w.commit(claimed[0].Ref(0), claimed[1].Ref(0), claimed[2].Ref(0)), []queue.Ref{claimed[1].Ref(0)})
+			want(w, "lost", w.fence(claimed[0].Ref(0), claimed[1].Ref(0), claimed[2].Ref(0)), []queue.Ref{claimed[1].Ref(0)})
 			want(w, "marked", w.marked(), 2)
 		}},
-		{"settled", "What was settled has no stage to commit.", func(w *world) {
+		{"settled", "What was settled cannot be fenced.", func(w *world) {
 			c := w.leased()
 			w.settle(c, queue.Sent)
-			w.unchanged(func() { want(w, "lost", w.commit(refs(c)...), refs(c)) })
+			w.unchanged(func() { want(w, "lost", w.fence(refs(c)...), refs(c)) })
 		}},
 		{"unknown", "Refs of unknown messages and of no sensible form are lost, and harm no other.", func(w *world) {
 			c := w.leased()
@@ -78,15 +78,15 @@ func stageRules() []rule {
 				{ID: outbox.ID(uuid.NewString()), Seq: 1, Token: uuid.NewString()},
 				{ID: "x", Seq: 1, Token: c.Token}, {ID: c.ID, Seq: 1, Token: "'"}, {ID: c.ID, Seq: -1, Token: c.Token},
 			}
-			want(w, "lost", w.commit(append(odd, refs(c)...)...), odd)
+			want(w, "lost", w.fence(append(odd, refs(c)...)...), odd)
 			want(w, "marked", w.marked(), 1)
 		}},
-		{"none", "Committing nothing does nothing.", func(w *world) {
-			want(w, "lost", w.commit(), nil)
+		{"none", "Fencing nothing does nothing.", func(w *world) {
+			want(w, "lost", w.fence(), nil)
 		}},
-		{"ends-with-the-claim", "The stage ends with its claim: the next one begins before the point of no return.", func(w *world) {
+		{"ends-with-the-claim", "The fence ends with its claim: the next one begins before the point of no return.", func(w *world) {
 			c := w.leased()
-			w.commit(refs(c)...)
+			w.fence(refs(c)...)
 			w.settle(c, queue.Deferred)
 			w.claimOne()
 			want(w, "marked", w.marked(), 0)
@@ -103,9 +103,9 @@ func renewRules() []rule {
 			w.near("the end of the lease", w.one(c.ID).LeaseUntil, w.now().Add(time.Hour))
 			want(w, "the rest of the row", w.rest(c.ID), before)
 		}},
-		{"keeps-stage", "Renewing keeps the stage.", func(w *world) {
+		{"keeps-fence", "Renewing keeps the fence.", func(w *world) {
 			c := w.leased()
-			w.commit(refs(c)...)
+			w.fence(refs(c)...)
 			w.renew(time.Hour, refs(c)...)
 			want(w, "marked", w.marked(), 1)
 		}},
@@ -117,7 +117,7 @@ func renewRules() []rule {
 			c := w.leased()
 			w.lapse(c.ID)
 			want(w, "lost", w.renew(time.Hour, refs(c)...), nil)
-			want(w, "lost by committing", w.commit(refs(c)...), nil)
+			want(w, "lost by fencing", w.fence(refs(c)...), nil)
 		}},
 		{"taken-back", "A lease that was taken back cannot be renewed.", func(w *world) {
 			c := w.leased()
@@ -157,14 +157,14 @@ func (w *world) retaken() queue.Claimed {
 	return c
 }
 
-// commit commits the stages of deliveries that are about to go through the relay "primary".
-func (w *world) commit(list ...queue.Ref) []queue.Ref {
+// fence fences deliveries that are about to go through the relay "primary".
+func (w *world) fence(list ...queue.Ref) []queue.Ref {
 	w.Helper()
-	staged := make([]queue.FencedRef, len(list))
+	fenced := make([]queue.FencedRef, len(list))
 	for i, ref := range list {
-		staged[i] = queue.FencedRef{Ref: ref, Relay: "primary"}
+		fenced[i] = queue.FencedRef{Ref: ref, Relay: "primary"}
 	}
-	lost, err := w.store.Fence(w.Context(), staged)
+	lost, err := w.store.Fence(w.Context(), fenced)
 	w.must(err)
 	return lost
 }
@@ -183,13 +183,13 @@ func (w *world) reap() queue.ReapReport {
 	return report
 }
 
-// marked counts the deliveries whose stage was committed.
+// marked counts the deliveries that are fenced.
 func (w *world) marked() int {
 	w.Helper()
-	return w.number("SELECT count(*) FROM outbox_deliveries WHERE stage = 1")
+	return w.number("SELECT count(*) FROM outbox_deliveries WHERE fenced = 1")
 }
 
-// rest returns the columns of a message's deliveries that neither the stage nor a renewal may change.
+// rest returns the columns of a message's deliveries that neither a fence nor a renewal may change.
 func (w *world) rest(id outbox.ID) string {
 	w.Helper()
 	return w.rows(`SELECT seq, state, due_at, attempts, lease_token, lease_owner, class, finished_at FROM outbox_deliveries
