@@ -36,7 +36,11 @@ func Enclose(data []byte) ([]byte, bool) {
 	if isSevenBit(lines) {
 		return lines, true
 	}
-	out, err := recoder{converted}.message(lines, 0, false)
+	last := contentBreak
+	if !bytes.HasSuffix(data, []byte("\n")) {
+		last = addedBreak
+	}
+	out, err := recoder{converted}.message(lines, 0, last)
 	if err != nil || !isSevenBit(out) {
 		return nil, false
 	}
@@ -159,9 +163,18 @@ type recoder struct {
 	converted bool // line breaks were LF
 }
 
-// message recodes a message. delimited says that the last line break belongs to the delimiter behind it.
-func (r recoder) message(lines []byte, depth int, delimited bool) ([]byte, error) {
-	out, err := r.entity(lines, "text/plain", depth, delimited)
+// lastBreak says what the last line break of an entity belongs to.
+type lastBreak int
+
+const (
+	contentBreak   lastBreak = iota // the content
+	delimiterBreak                  // the delimiter behind it
+	addedBreak                      // nothing: the message did not have it
+)
+
+// message recodes a message.
+func (r recoder) message(lines []byte, depth int, last lastBreak) ([]byte, error) {
+	out, err := r.entity(lines, "text/plain", depth, last)
 	if err != nil || bytes.Equal(out, lines) {
 		return out, err
 	}
@@ -176,7 +189,7 @@ func (r recoder) message(lines []byte, depth int, delimited bool) ([]byte, error
 }
 
 // entity recodes a header and its body. An entity without a Content-Type has the type given.
-func (r recoder) entity(lines []byte, base string, depth int, delimited bool) ([]byte, error) {
+func (r recoder) entity(lines []byte, base string, depth int, last lastBreak) ([]byte, error) {
 	head, body, err := splitEntity(lines)
 	if err != nil || isSevenBit(body) {
 		return lines, err
@@ -200,7 +213,7 @@ func (r recoder) entity(lines []byte, base string, depth int, delimited bool) ([
 	}
 	enc, body, err := r.body(body, entityType{
 		base: base, boundary: params["boundary"], encoding: strings.ToLower(strings.TrimSpace(withoutComments(labelled))),
-	}, depth, delimited)
+	}, depth, last)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +231,7 @@ func (r recoder) entity(lines []byte, base string, depth int, delimited bool) ([
 type entityType struct{ base, boundary, encoding string }
 
 // body recodes a body and returns its new encoding.
-func (r recoder) body(body []byte, t entityType, depth int, delimited bool) (encoding, []byte, error) {
+func (r recoder) body(body []byte, t entityType, depth int, last lastBreak) (encoding, []byte, error) {
 	kind, sub, _ := strings.Cut(t.base, "/")
 	switch {
 	case kind == "multipart":
@@ -230,18 +243,18 @@ func (r recoder) body(body []byte, t entityType, depth int, delimited bool) (enc
 		if sub == "digest" { // RFC 2046 §5.1.5
 			part = "message/rfc822"
 		}
-		out, err := r.multipart(body, t.boundary, part, depth)
+		out, err := r.multipart(body, t.boundary, part, depth, last)
 		return sevenBit, out, err
 	case t.base == "message/rfc822":
 		if !isIdentity(t.encoding) {
 			return "", nil, errNotEnclosed
 		}
-		out, err := r.message(body, depth+1, delimited)
+		out, err := r.message(body, depth+1, last)
 		return sevenBit, out, err
 	case kind == "message" && !isGlobal(t.base):
 		return "", nil, errNotEnclosed // RFC 2045 §6.4 forbids to encode it
 	}
-	if delimited {
+	if last != contentBreak {
 		body = bytes.TrimSuffix(body, []byte(crlf))
 	}
 	content, err := r.decode(body, t.encoding)
@@ -251,7 +264,12 @@ func (r recoder) body(body []byte, t entityType, depth int, delimited bool) (enc
 	enc := base64Encoding
 	if _, _, err := uniformLines(content); err == nil && kind == "text" {
 		// RFC 6522 §4 knows no base64 for returned headers.
-		if enc = textEncoding(content); enc == sevenBit || t.base == "text/rfc822-headers" {
+		switch enc = textEncoding(content); {
+		case t.base == "text/rfc822-headers":
+			enc = quotedPrintable
+		case last != delimiterBreak && !bytes.HasSuffix(content, []byte("\n")):
+			enc = base64Encoding // in quoted-printable, the line break at the end would be content
+		case enc == sevenBit:
 			enc = quotedPrintable
 		}
 	}
@@ -285,11 +303,11 @@ func (r recoder) decode(body []byte, labelled string) ([]byte, error) {
 
 // multipart recodes the parts of a multipart. Preamble, delimiters and epilogue keep their bytes. Parts without a Content-Type
 // have the type given.
-func (r recoder) multipart(body []byte, boundary, base string, depth int) ([]byte, error) {
+func (r recoder) multipart(body []byte, boundary, base string, depth int, last lastBreak) ([]byte, error) {
 	delimiter := []byte("--" + boundary)
 	out := make([]byte, 0, len(body)+len(body)/8)
 	part, parts := 0, 0 // where the open part, or the preamble, begins
-	flush := func(end int) error {
+	flush := func(end int, last lastBreak) error {
 		if parts == 0 {
 			out = append(out, body[part:end]...)
 			return nil
@@ -297,7 +315,7 @@ func (r recoder) multipart(body []byte, boundary, base string, depth int) ([]byt
 		if end-len(crlf) < part { // no line break belongs to the delimiter
 			return errNotEnclosed
 		}
-		recoded, err := r.entity(body[part:end], base, depth+1, true)
+		recoded, err := r.entity(body[part:end], base, depth+1, last)
 		out = append(out, recoded...)
 		return err
 	}
@@ -313,7 +331,7 @@ func (r recoder) multipart(body []byte, boundary, base string, depth int) ([]byt
 		if len(bytes.Trim(rest, " \t")) > 0 {
 			return nil, errNotEnclosed // readers disagree whether this is the delimiter
 		}
-		if err := flush(at); err != nil {
+		if err := flush(at, delimiterBreak); err != nil {
 			return nil, err
 		}
 		if closed {
@@ -325,7 +343,10 @@ func (r recoder) multipart(body []byte, boundary, base string, depth int) ([]byt
 	if parts == 0 {
 		return nil, errNotEnclosed
 	}
-	return out, flush(len(body)) // the message was cut off
+	if last != addedBreak { // the message was cut off before a delimiter
+		last = delimiterBreak
+	}
+	return out, flush(len(body), last)
 }
 
 // isASCII says whether all bytes are below 0x80.

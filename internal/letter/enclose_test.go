@@ -2,9 +2,12 @@ package letter
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"mime"
+	"mime/quotedprintable"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -186,6 +189,45 @@ func TestTypesOfAttachments(t *testing.T) {
 	f, err := parseFile(&Source{Name: "a.ics", Data: []byte("\ufeffBEGIN:VCALENDAR\r\n")})
 	if err != nil || string(f.data) != "BEGIN:VCALENDAR\r\n" || f.mediaType != "text/calendar; charset=utf-8" {
 		t.Errorf("a calendar: %q as %s (%v)", f.data, f.mediaType, err)
+	}
+}
+
+// TestContentWithoutALastLineBreak shows that a leaf that is encoded gets no line break that it did not have.
+func TestContentWithoutALastLineBreak(t *testing.T) {
+	const nested = "From: a@b\r\nContent-Type: message/rfc822\r\n\r\n"
+	const cutOff = "From: a@b\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n"
+	for _, test := range []struct{ head, content string }{
+		{"From: a@b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n", "\x89PNG\xe9"},
+		{"From: a@b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n", "\x89PNG\xe9\r\n"},
+		{"From: a@b\r\nContent-Type: text/plain; charset=utf-16le\r\nContent-Transfer-Encoding: binary\r\n\r\n", "\x2c\x67\x9e\x8a"},
+		{"From: a@b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n", "some words and é"},
+		{"From: a@b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n", "some words and é\r\n"},
+		{"From: a@b\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n", strings.Repeat("long", 300) + "=\r\n"},
+		{"From: a@b\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n", strings.Repeat("=C3=A9", 300)},
+		{nested + "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n", "some words and é"},
+		{cutOff + "Content-Type: text/plain; charset=utf-8\r\n\r\n", "some words and é"},
+	} {
+		out, ok := Enclose([]byte(test.head + test.content))
+		if !ok {
+			t.Errorf("%q is not enclosed", test.head+test.content)
+			continue
+		}
+		i := bytes.LastIndex(out, []byte("\r\n\r\n"))
+		content := out[i+4:]
+		var err error
+		switch {
+		case bytes.Contains(out, []byte("Encoding: base64")):
+			content, err = base64.StdEncoding.DecodeString(string(content))
+		case bytes.Contains(out, []byte("Encoding: quoted-printable")):
+			content, err = io.ReadAll(quotedprintable.NewReader(bytes.NewReader(content)))
+		}
+		want := test.content
+		if strings.Contains(test.head, "quoted") {
+			want = strings.NewReplacer("=C3=A9", "é", "=\r\n", "").Replace(want)
+		}
+		if err != nil || string(content) != want {
+			t.Errorf("%q becomes %q (%v), as %q", test.content, content, err, out)
+		}
 	}
 }
 
