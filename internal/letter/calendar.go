@@ -18,17 +18,15 @@ func ParseCalendar(s string) (object, method string, err error) {
 	}
 	var first, last string
 	depth := 0
-	for line := range strings.Lines(object) {
-		line = strings.TrimRight(line, "\r\n")
-		if line == "" || line[0] == ' ' || line[0] == '\t' { // the continuation of a property
+	for line := range strings.SplitSeq(unfoldLines.Replace(string(toCRLF(object))), crlf) {
+		if line = strings.TrimRight(line, " \t"); line == "" {
 			continue
 		}
 		if first == "" {
 			first = line
 		}
 		last = line
-		name, value, _ := strings.Cut(line, ":")
-		name, _, _ = strings.Cut(name, ";")
+		name, value := cutProperty(line)
 		switch strings.ToUpper(name) {
 		case "BEGIN":
 			depth++
@@ -54,6 +52,26 @@ func ParseCalendar(s string) (object, method string, err error) {
 		return "", "", errors.New("has no METHOD: an object that asks for no answer goes into Attachments")
 	}
 	return object, method, nil
+}
+
+// unfoldLines joins the lines of each property (RFC 5545 §3.1).
+var unfoldLines = strings.NewReplacer(crlf+" ", "", crlf+"\t", "")
+
+// cutProperty returns the name of a property and its value, which begins behind the first colon outside of quotes (RFC 5545 §3.1).
+func cutProperty(line string) (name, value string) {
+	name, value = line, ""
+	quoted := false
+	for i := range len(line) {
+		if line[i] == '"' {
+			quoted = !quoted
+		}
+		if line[i] == ':' && !quoted {
+			name, value = line[:i], line[i+1:]
+			break
+		}
+	}
+	name, _, _ = strings.Cut(name, ";")
+	return name, value
 }
 
 // checkMethod checks for a token.
