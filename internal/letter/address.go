@@ -147,9 +147,7 @@ func (r *addressReader) member() error {
 
 // name adds a display name and the comments that stood in it.
 func (r *addressReader) name(words []word, comments []piece) {
-	if text := phraseText(words); text != "" {
-		r.add(phrase, text)
-	}
+	r.addPhrase(words)
 	r.pieces = append(r.pieces, comments...)
 }
 

@@ -56,9 +56,26 @@ func FuzzAddresses(f *testing.F) {
 	})
 }
 
+func TestObsoleteMessageIDs(t *testing.T) {
+	for value, want := range map[string]string{
+		`<"a@b" @ c>`:             `<"a@b"@c>`,
+		`<"a@b"@c>`:               `<"a@b"@c>`,
+		`< "a\"\b" (x) @ c . d >`: `<"a\"b"@c.d>`,
+		"<a . b @ c>":             "<a.b@c>",
+		"<a..b @ c>":              "<a..b@c>",
+		"<a @ [192.0.2.1]>":       "<a@[192.0.2.1]>",
+		`<"a b" @ c>`:             "",
+		`<"a<b" @ c>`:             "",
+	} {
+		if got, err := ParseMessageID(value); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s is read as %s (%v), want %s", value, got, err, want)
+		}
+	}
+}
+
 // FuzzMessageID checks that a Message-ID can stand in a header, and is read again as it is.
 func FuzzMessageID(f *testing.F) {
-	for _, s := range []string{"<a@b>", " (x) <a@b> (y (z)) ", "<1234   @   local(blah)  .machine .example>", "<odd-id?>", "<a@[192.0.2.1]>", "<\"a b\"@c>", "<a><b>"} {
+	for _, s := range []string{"<a@b>", " (x) <a@b> (y (z)) ", "<1234   @   local(blah)  .machine .example>", "<odd-id?>", "<a@[192.0.2.1]>", "<\"a b\"@c>", "<\"a@b\" @ c>", "<a><b>"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, value string) {

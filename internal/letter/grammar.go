@@ -86,10 +86,25 @@ func parseValue(key, value string) ([]piece, error) {
 
 // unlessPlain returns the pieces of a value that cannot be written as it is.
 func unlessPlain(value string, pieces []piece) []piece {
-	if IsASCII(value) {
+	if IsASCII(value) && !lacksQuotes(pieces) {
 		return nil
 	}
 	return pieces
+}
+
+// lacksQuotes says whether a phrase had specials without quotes (RFC 5322 §3.2.3). Beside an encoded word of an unknown
+// character set it says no: written anew, that word would be encoded twice.
+func lacksQuotes(pieces []piece) bool {
+	lacks := false
+	for i := range pieces {
+		if p := &pieces[i]; p.kind == phrase {
+			if strings.Contains(p.text, "=?") {
+				return false
+			}
+			lacks = lacks || p.bare
+		}
+	}
+	return lacks
 }
 
 // parseAddressField reads an address-list.
@@ -188,7 +203,16 @@ func parseObsoleteID(value string) (id, rest string, err error) {
 		return "", "", err
 	}
 	a := r.addresses[0]
-	id = "<" + a.local + "@" + a.domain + ">"
+	local := a.local
+	for i := range len(local) {
+		if c := local[i]; c != '.' && !isAtext(c) { // it had quotes
+			if local, err = writeLocalPart(local); err != nil {
+				return "", "", err
+			}
+			break
+		}
+	}
+	id = "<" + local + "@" + a.domain + ">"
 	return id, r.rest, checkMessageID(id)
 }
 
@@ -270,17 +294,12 @@ func parseURL(s string) (string, error) {
 	if !ok || !IsASCII(scheme) {
 		return "", errors.New("has no scheme such as https or mailto")
 	}
-	// The host of a mailto URL ends its address, that of others begins after two slashes.
-	before, host, after := "", "", rest
 	if strings.EqualFold(scheme, "mailto") {
-		end := len(rest)
-		if i := strings.IndexByte(rest, '?'); i >= 0 {
-			end = i
-		}
-		if at := strings.LastIndexByte(rest[:end], '@'); at >= 0 && strings.Count(rest[:end], "@") == 1 {
-			before, host, after = rest[:at+1], rest[at+1:end], rest[end:]
-		}
-	} else if slashed, ok := strings.CutPrefix(rest, "//"); ok {
+		return parseMailtoURL(scheme, rest)
+	}
+	// The host begins after two slashes.
+	before, host, after := "", "", rest
+	if slashed, ok := strings.CutPrefix(rest, "//"); ok {
 		end := strings.IndexAny(slashed, "/?#")
 		if end < 0 {
 			end = len(slashed)
@@ -300,6 +319,29 @@ func parseURL(s string) (string, error) {
 		host = domain
 	}
 	return parseURL(scheme + ":" + percentEncode(before) + host + percentEncode(after))
+}
+
+// parseMailtoURL returns a mailto URL in ASCII. It may have several addresses with commas between them (RFC 6068 §2), each with a
+// host at its end.
+func parseMailtoURL(scheme, rest string) (string, error) {
+	end := strings.IndexByte(rest, '?')
+	if end < 0 {
+		end = len(rest)
+	}
+	addresses := strings.Split(rest[:end], ",")
+	for i, a := range addresses {
+		local, host, _ := strings.Cut(a, "@")
+		if IsASCII(host) || strings.Contains(host, "@") {
+			addresses[i] = percentEncode(a)
+			continue
+		}
+		domain, err := ParseDomain(host)
+		if err != nil {
+			return "", err
+		}
+		addresses[i] = percentEncode(local) + "@" + domain
+	}
+	return parseURL(scheme + ":" + strings.Join(addresses, ",") + percentEncode(rest[end:]))
 }
 
 // percentEncode encodes all bytes outside ASCII (RFC 3986 §2.1).
@@ -354,9 +396,7 @@ func parseListID(value string) ([]piece, error) {
 	}
 	comments := s.pieces
 	s.pieces = nil
-	if text := phraseText(words); text != "" {
-		s.add(phrase, text)
-	}
+	s.addPhrase(words)
 	s.pieces = append(s.pieces, comments...)
 	id, err := s.angle("the identifier of a list")
 	if err != nil {
@@ -398,11 +438,9 @@ func parsePhrases(value string) ([]piece, error) {
 		}
 		comments := append([]piece(nil), s.pieces[before:]...)
 		s.pieces = s.pieces[:before]
-		text := phraseText(words)
-		if text == "" {
+		if s.addPhrase(words); len(s.pieces) == before {
 			return nil, errors.New("has an empty place between commas")
 		}
-		s.add(phrase, text)
 		s.pieces = append(s.pieces, comments...)
 		switch {
 		case s.rest == "":
@@ -529,5 +567,11 @@ func parseDate(value string) (time.Time, error) {
 	}
 	text := strings.Join(parts, " ")
 	text = strings.NewReplacer(" : ", ":", " :", ":", ": ", ":", " ,", ",").Replace(text)
+	// A leap second (RFC 5322 §3.3), which net/mail does not know.
+	before, after, ok := strings.Cut(text, ":60 ")
+	if day := strings.LastIndexByte(before, ' '); ok && strings.Contains(before[day+1:], ":") {
+		date, err := mail.ParseDate(before + ":59 " + after)
+		return date.Add(time.Second), err
+	}
 	return mail.ParseDate(text)
 }

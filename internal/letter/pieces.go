@@ -7,6 +7,7 @@ type piece struct {
 	kind  pieceKind
 	text  string
 	glued bool // no white space stands before it
+	bare  bool // a phrase that lacked the quotes that it needs
 }
 
 type pieceKind int
@@ -72,7 +73,11 @@ func (b *headerBlock) comment(s string) {
 
 // free writes a part of unstructured text, encoded where it is not plain ASCII (RFC 2047 §5 (1)).
 func (b *headerBlock) free(s string) {
-	if s == "" || isPlain(s) && !hasLongWord(s) {
+	if s == "" { // between two spaces: a fold would leave a line of white space only (RFC 5322 §3.2.2)
+		b.buf = append(b.buf, ' ')
+		return
+	}
+	if isPlain(s) && !hasLongWord(s) {
 		first := nextFold(s)
 		if first < 0 {
 			first = len(s)

@@ -3,6 +3,7 @@ package letter
 import (
 	"errors"
 	"mime"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -17,6 +18,16 @@ type scanner struct {
 // add appends a piece.
 func (s *scanner) add(kind pieceKind, text string) {
 	s.pieces = append(s.pieces, piece{kind: kind, text: text})
+}
+
+// addPhrase appends the phrase of words, if they have text.
+func (s *scanner) addPhrase(words []word) {
+	text := phraseText(words)
+	if text == "" {
+		return
+	}
+	bare := slices.ContainsFunc(words, func(w word) bool { return w.is('.') || w.is('[') || w.is(']') })
+	s.pieces = append(s.pieces, piece{kind: phrase, text: text, bare: bare})
 }
 
 // glue appends ASCII text without white space before it.
