@@ -107,6 +107,16 @@ func TestInvalidWrittenFields(t *testing.T) {
 	}
 }
 
+func TestCharactersThatAURLMustEncode(t *testing.T) {
+	for url, want := range map[string]string{"https://x.example/ü": "'ü'", "https://x.example/a b": "' '", "https://x.example/名": "'名'"} {
+		m := short()
+		m.Unsubscribe.URL = url
+		if _, err := standard.draft(t.Context(), m, "", standard.now()); err == nil || !strings.Contains(err.Error(), "contains "+want) {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
 func TestWrittenFields(t *testing.T) {
 	m := short()
 	m.InReplyTo = "<3@example.org>"

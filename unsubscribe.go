@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/outboxmail/outbox/internal/letter"
 )
@@ -56,7 +57,8 @@ func checkURLText(s string) error {
 	}
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte("<>,\"\\", c) >= 0 {
-			return fmt.Errorf("contains %q, which must be percent-encoded", rune(c))
+			r, _ := utf8.DecodeRuneInString(s[i:])
+			return fmt.Errorf("contains %q, which must be percent-encoded", r)
 		}
 	}
 	return nil
