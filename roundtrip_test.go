@@ -52,6 +52,9 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: %+v", err, msg)
 		}
+		if _, err := outbox.Render(&outbox.Message{Raw: r.Body}, "", time.Time{}); err != nil {
+			t.Fatalf("as a complete message: %v\n%s", err, r.Body)
+		}
 		for name, read := range readers {
 			if got := read(t, r.Body); !reflect.DeepEqual(got, want) {
 				t.Fatalf("%s reads\n%+v, want\n%+v\n%s", name, got, want, r.Body)
