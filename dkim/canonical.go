@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// splitMessage cuts a message at its blank line, which belongs to neither part.
+// splitMessage cuts a message at its blank line. Neither part contains that line.
 func splitMessage(message []byte) (head, body []byte) {
 	if i := bytes.Index(message, []byte("\r\n\r\n")); i >= 0 {
 		return message[:i+2], message[i+4:]
@@ -19,10 +19,10 @@ type field struct {
 	raw []byte // with its folds and its line break
 }
 
-// parseHeader splits a header into its fields. Lines that belong to none are passed over.
+// parseHeader splits a header into its fields. It skips lines that belong to no field.
 func parseHeader(head []byte) []field {
 	var fields []field
-	start, at := 0, 0 // of the last field, and of the line
+	start, at := 0, 0 // offsets of the last field and of the line
 	for line := range bytes.Lines(head) {
 		end := at + len(line)
 		if len(fields) > 0 && (line[0] == ' ' || line[0] == '\t') {
@@ -36,13 +36,13 @@ func parseHeader(head []byte) []field {
 	return fields
 }
 
-// value is what stands behind the colon, unfolded.
+// value returns the text after the colon, unfolded.
 func (f field) value() string {
 	_, value, _ := strings.Cut(string(f.raw), ":")
 	return strings.TrimSpace(strings.ReplaceAll(value, "\r\n", ""))
 }
 
-// relaxed is the field in its relaxed form (RFC 6376 §3.4.2).
+// relaxed returns the field in its relaxed form (RFC 6376 §3.4.2).
 func (f field) relaxed() []byte {
 	out := make([]byte, 0, len(f.raw))
 	out = append(out, f.key...)
@@ -53,7 +53,7 @@ func (f field) relaxed() []byte {
 	return append(out, '\r', '\n')
 }
 
-// relaxLine appends a line with each run of blanks as one.
+// relaxLine appends a line and reduces each run of blanks to one space.
 func relaxLine(to, line []byte) []byte {
 	blank := false
 	for _, c := range line {
@@ -73,10 +73,11 @@ func relaxLine(to, line []byte) []byte {
 	return to
 }
 
-// relaxBody is a body in its relaxed form (RFC 6376 §3.4.4): without blanks at the ends of lines and empty lines at its end.
+// relaxBody returns a body in its relaxed form (RFC 6376 §3.4.4). It reduces runs of blanks, and removes blanks at the ends of
+// lines and empty lines at the end of the body.
 func relaxBody(body []byte) []byte {
 	out := make([]byte, 0, len(body)+2)
-	end := 0 // of the last line that is not empty
+	end := 0 // end of the last line that is not empty
 	for len(body) > 0 {
 		line, rest, _ := bytes.Cut(body, []byte("\r\n"))
 		body = rest

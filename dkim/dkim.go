@@ -1,10 +1,10 @@
 // Package dkim signs messages with DKIM (RFC 6376), RSA and Ed25519 (RFC 8463), for dispatcher.Relay.Sign.
 //
-// Most providers sign what goes through them, with a key of their own or one that was given to them; a signature of one's own is
-// for relays that do not, or for a domain that they do not know.
+// Most providers sign the mail that you send through them, with their own key or with one that you gave them. Use this package
+// if your relay does not sign, or does not know the domain.
 //
-// Signatures depend on the message and the keys alone: they have neither a time nor an expiry, so that a message that is sent
-// again has the same bytes.
+// Signatures depend on the message and the keys alone. They contain neither a time nor an expiry: a message that is sent again
+// has the same bytes.
 package dkim
 
 import (
@@ -27,28 +27,28 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Key is a key of a domain.
+// Key is a private key that signs for a domain.
 type Key struct {
-	// Domain is whose mail is signed (d=): that whose author has an address there, or below it where that domain has no key of its
-	// own. An international one may be written in any form.
+	// Domain is the signing domain (d=). The key signs mail whose author has an address in this domain, or in a subdomain
+	// without a nearer key. An international domain may be in Unicode or in ASCII.
 	Domain string
-	// Selector names the key in the DNS (s=): its public half stands in the TXT record Selector._domainkey.Domain.
+	// Selector names the key in the DNS (s=). The TXT record Selector._domainkey.Domain holds the public key.
 	Selector string
-	// File holds the private key in PEM: RSA of 1024 bits at least (2048 are recommended, RFC 8301), or Ed25519. It is read
-	// again when it has changed.
+	// File is the path of the private key in PEM: RSA of at least 1024 bits (2048 are recommended, RFC 8301), or Ed25519.
+	// A changed file is read again.
 	File string
 }
 
-// Config says what a [Signer] signs with.
+// Config configures a [Signer].
 type Config struct {
-	// Keys are the keys, at least one. Several of one domain give several signatures, such as RSA for everybody and Ed25519
-	// for those who know it.
+	// Keys lists at least one key. Several keys of one domain give several signatures, such as RSA for all receivers and
+	// Ed25519 for those that support it.
 	Keys []Key
 	// Required refuses messages whose author's domain has no key. Defaults to leaving them unsigned.
 	Required bool
-	// Fields are further header fields to sign where a message has them. Defaults to none beside those of RFC 6376 §5.4.1.
+	// Fields names further header fields to sign if a message has them. Defaults to none beyond those of RFC 6376 §5.4.1.
 	Fields []string
-	// Logger is told when a changed key file cannot be read. Defaults to slog.Default().
+	// Logger reports changed key files that cannot be read. Defaults to slog.Default().
 	Logger *slog.Logger
 }
 
@@ -59,8 +59,8 @@ type Signer struct {
 	fields   []string
 }
 
-// The fields that are signed. Those of the first list are signed once more than they are there, so that nobody can add one
-// (RFC 6376 §8.15); mail servers on the way add none of them to a complete message.
+// The fields to sign. A signature lists each of sealedFields once more than the message has it: adding one later breaks the
+// signature (RFC 6376 §8.15). Mail servers on the way add none of them to a complete message.
 var (
 	sealedFields = []string{
 		"From", "To", "Cc", "Subject", "Date", "Message-ID", "Reply-To", "MIME-Version", "Content-Type", "Content-Transfer-Encoding",
@@ -107,13 +107,13 @@ func New(c Config) (*Signer, error) {
 	return s, nil
 }
 
-// domains maps international domain names as Enqueue does.
+// domains maps international domain names in the same way as Enqueue.
 var domains = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(true))
 
 // asciiDomain returns a domain in lower case and in its ASCII form.
 func asciiDomain(s string) (string, error) {
 	ascii := strings.ToLower(strings.TrimSuffix(s, "."))
-	// One that is ASCII already is not judged: there are domains, such as ab--cd.example, that idna would refuse.
+	// An ASCII domain skips idna, which refuses some real ones, such as ab--cd.example.
 	if strings.ContainsFunc(ascii, func(r rune) bool { return r >= utf8.RuneSelf }) {
 		mapped, err := domains.ToASCII(ascii)
 		if err != nil {
@@ -146,8 +146,9 @@ func isFieldName(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' || r == ';' })
 }
 
-// Sign returns the message with a signature above it for each key of its author's domain. The message must be complete, with
-// CRLF line breaks; it is not changed. The error is about the message, which has no author with a domain, or about keys.
+// Sign returns the message with one signature in front for each key of its author's domain. Without such a key, it returns the
+// message unsigned, or an error if [Config].Required is set. The message must be complete and have CRLF line breaks. Sign does
+// not change the slice. It also returns an error if the message has no single From field with an address, or a key fails.
 func (s *Signer) Sign(message []byte) ([]byte, error) {
 	head, body := splitMessage(message)
 	fields := parseHeader(head)
@@ -156,7 +157,7 @@ func (s *Signer) Sign(message []byte) ([]byte, error) {
 		return nil, fmt.Errorf("dkim: %w", err)
 	}
 	domain, err := asciiDomain(written)
-	if err != nil { // no key can be for it
+	if err != nil { // no key can match it
 		if s.required {
 			return nil, fmt.Errorf("dkim: the author's domain %q: %w", written, err)
 		}
@@ -187,7 +188,7 @@ func (s *Signer) Sign(message []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// keysOf are the keys of a domain, or else of the nearest domain above it.
+// keysOf returns the keys of a domain, or else of its nearest parent domain.
 func (s *Signer) keysOf(domain string) []*keyFile {
 	for ok := true; ok; {
 		if keys := s.byDomain[domain]; len(keys) > 0 {
@@ -198,8 +199,8 @@ func (s *Signer) keysOf(domain string) []*keyFile {
 	return nil
 }
 
-// authorDomain is the domain of the first author as it is written. There must be exactly one From, or receivers disagree about
-// whose message it is.
+// authorDomain returns the domain of the first author, as written. The message must have exactly one From field, because
+// receivers disagree about the author of any other.
 func authorDomain(fields []field) (string, error) {
 	var from []string
 	for _, f := range fields {
@@ -210,7 +211,7 @@ func authorDomain(fields []field) (string, error) {
 	if len(from) != 1 {
 		return "", fmt.Errorf("the message has %d From fields", len(from))
 	}
-	// The display name may be in a character set that nobody here knows.
+	// The display name may have an unknown character set. It is not used.
 	parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{
 		CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil },
 	}}
@@ -224,7 +225,7 @@ func authorDomain(fields []field) (string, error) {
 	return list[0].Address[strings.LastIndexByte(list[0].Address, '@')+1:], nil
 }
 
-// choose lists the names for h= and the fields that they stand for, each name from the bottom of the header upwards
+// choose returns the names for h= and the fields to sign. It takes fields of the same name from the bottom of the header upwards
 // (RFC 6376 §5.4.2).
 func (s *Signer) choose(fields []field) (names []string, signed []field) {
 	for i, name := range s.fields {
@@ -246,7 +247,7 @@ func (s *Signer) choose(fields []field) (names []string, signed []field) {
 func sign(k *keyFile, signer crypto.Signer, names []string, signed []field, bodyHash []byte) (string, error) {
 	algorithm, opts := "rsa-sha256", crypto.SignerOpts(crypto.SHA256)
 	if _, ok := signer.(ed25519.PrivateKey); ok {
-		algorithm, opts = "ed25519-sha256", crypto.Hash(0) // what is signed is the hash all the same (RFC 8463 §3)
+		algorithm, opts = "ed25519-sha256", crypto.Hash(0) // Ed25519 signs the SHA-256 hash, too (RFC 8463 §3)
 	}
 	var b strings.Builder
 	b.WriteString("DKIM-Signature: v=1; a=" + algorithm + "; c=relaxed/relaxed;\r\n\td=" + k.domain + "; s=" + k.selector + ";\r\n\th=")

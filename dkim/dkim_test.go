@@ -24,10 +24,10 @@ import (
 	"github.com/outboxmail/outbox"
 )
 
-// zone is what the DNS says of the keys of a test.
+// zone holds the TXT records for the keys of a test, by their names.
 type zone map[string]string
 
-// newKey writes a key file and publishes its public half.
+// newKey writes a key file and publishes its public key.
 func (z zone) newKey(tb testing.TB, kind, domain, selector string) Key {
 	tb.Helper()
 	k := Key{Domain: domain, Selector: selector, File: filepath.Join(tb.TempDir(), selector+".pem")}
@@ -105,7 +105,7 @@ func newSigner(tb testing.TB, c Config) *Signer {
 	return s
 }
 
-// shapes are messages that canonicalisations disagree about.
+// shapes returns messages that implementations of canonicalisation treat differently.
 func shapes(tb testing.TB) map[string]string {
 	tb.Helper()
 	rendered, err := outbox.Render(&outbox.Message{
@@ -158,7 +158,7 @@ func TestSignaturesVerify(t *testing.T) {
 				t.Errorf("%s: the line %q", name, line)
 			}
 		}
-		if name == "with another" { // whose key is not known
+		if name == "with another" { // the key of its first signature is unknown
 			continue
 		}
 		if name == "header alone" {
@@ -170,7 +170,7 @@ func TestSignaturesVerify(t *testing.T) {
 	}
 }
 
-// A signature holds when a server folds anew, and breaks when somebody changes or adds what it covers.
+// A signature survives new folds. It breaks when a signed part is changed or added.
 func TestWhatSignaturesCover(t *testing.T) {
 	z := zone{}
 	s := newSigner(t, Config{Keys: []Key{z.newKey(t, "ed25519", "example.com", "e1")}, Fields: []string{"X-Campaign", "subject"}})
@@ -251,7 +251,7 @@ func TestWhoseKeySigns(t *testing.T) {
 	}
 }
 
-// A key that is replaced is used from then on; a file that is broken, or away, leaves the old one in use and is told of once.
+// A replaced key is used at once. If the file is broken or missing, the old key stays in use and the log says so once.
 func TestKeyFilesAreReadAgain(t *testing.T) {
 	z := zone{}
 	k := z.newKey(t, "ed25519", "example.com", "s")
@@ -348,7 +348,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// FuzzSign checks that whatever can be signed verifies, and that nothing but a signature is added.
+// FuzzSign checks that every signed message verifies, and that only a signature was added.
 func FuzzSign(f *testing.F) {
 	z := zone{}
 	s := newSigner(f, Config{Keys: []Key{z.newKey(f, "ed25519", "example.com", "e1")}})
@@ -361,7 +361,7 @@ func FuzzSign(f *testing.F) {
 		var header strings.Builder
 		header.WriteString("From: a@example.com\r\n")
 		for _, line := range lines {
-			// What is no field, a second author, or another signature is for other tests.
+			// Other tests cover lines that are not fields, second authors and other signatures.
 			name, _, ok := strings.Cut(line, ":")
 			lower := strings.ToLower(strings.TrimSpace(name))
 			if blank := line[0] == ' ' || line[0] == '\t'; strings.TrimSpace(line) == "" || !blank && (!ok || !isFieldName(name) || lower == "from" ||

@@ -32,7 +32,7 @@ for name, case in cases.items():
 json.dump(out, sys.stdout)
 `
 
-// TestDkimpyVerifies has every shape checked by an implementation that was written by others.
+// TestDkimpyVerifies checks every shape with an independent implementation.
 func TestDkimpyVerifies(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), systemPython, "-c", "import dkim, nacl").CombinedOutput(); err != nil {
 		t.Skipf("python3-dkim is not installed: %v: %s", err, bytes.TrimSpace(out))

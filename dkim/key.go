@@ -21,23 +21,23 @@ import (
 const (
 	// minRSA is the shortest RSA key that receivers accept (RFC 8301 §3.2).
 	minRSA = 1024
-	// maxKeyFile bounds what is read as a key.
+	// maxKeyFile is the number of bytes that are read of a key file.
 	maxKeyFile = 64 << 10
 )
 
-// keyFile is a private key in a file, which is read again when the file has changed.
+// keyFile is a private key in a file. A changed file is read again.
 type keyFile struct {
 	path, domain, selector string
 	log                    *slog.Logger
 
 	mu      sync.Mutex
 	key     crypto.Signer
-	changed time.Time // of the file that was read, also where that failed
-	size    int64
+	changed time.Time // modification time of the file last read, even if that failed
+	size    int64     // its size in bytes
 }
 
-// signer returns the key. Where a changed file cannot be read, or holds no key, the old key serves on and the log is told once
-// for each change: a file that is being written is complete at the next look.
+// signer returns the key. If a changed file cannot be read or holds no key, signer returns the old key and logs one error for
+// each change. A half-written file changes once more, and is read again then.
 func (f *keyFile) signer() (crypto.Signer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -104,7 +104,7 @@ func parseKey(text []byte) (crypto.Signer, error) {
 		case "ENCRYPTED PRIVATE KEY":
 			return nil, errors.New("it is protected by a password: store it without one, readable by the service alone")
 		default:
-			continue // such as the public half
+			continue // such as a public key
 		}
 		if err != nil {
 			return nil, errors.New("it cannot be parsed: it is neither RSA nor Ed25519, protected by a password, or broken")

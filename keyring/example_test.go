@@ -8,7 +8,7 @@ import (
 	"github.com/outboxmail/outbox/keyring"
 )
 
-// The keys come from a file or an environment variable; the first one encrypts. Dispatchers get the same keys.
+// The keys come from a file or an environment variable. The first one encrypts. Give dispatchers the same keys.
 func ExampleRing() {
 	const secret = `
 2026-11:q3N1Y2ggYSBrZXkgaXMgMzIgYnl0ZXMgbG9uZyAhISE=  # the current key

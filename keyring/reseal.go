@@ -12,9 +12,8 @@ type Row struct {
 	Metadata string
 }
 
-// Reseal returns the row under the current key, for a store that changes keys. Plain values stay plain; with plainToo a plain
-// body is sealed, too. A compressed body stays compressed. The error is an [*Error] for a value that cannot be opened: leave
-// the row as it is then.
+// Reseal returns the row sealed with the current key. Plain values stay plain; with plainToo a plain body is sealed, too. A
+// compressed body stays compressed. If a value cannot be opened, Reseal returns the row unchanged and an [*Error].
 func (r *Ring) Reseal(row Row, plainToo bool) (Row, error) {
 	if r == nil {
 		return row, ErrNoKey
@@ -37,7 +36,7 @@ func (r *Ring) Reseal(row Row, plainToo bool) (Row, error) {
 		}
 		sealed = true
 	}
-	// Without a key id the subject and the metadata are the sender's own words, whatever they look like.
+	// Without a key id, the subject and the metadata are plain, even if they look sealed.
 	if IsSealedSubject(row.Subject) && (row.KeyID != "" || sealed) {
 		subject := row.Subject
 		if row.KeyID != "" {
@@ -63,7 +62,7 @@ func (r *Ring) Reseal(row Row, plainToo bool) (Row, error) {
 	return next, nil
 }
 
-// resealMetadata reseals metadata that is sealed.
+// resealMetadata reseals sealed metadata and leaves plain metadata alone.
 func (r *Ring) resealMetadata(row *Row, sealed *bool) error {
 	var stored map[string]string
 	if err := json.Unmarshal([]byte(row.Metadata), &stored); err != nil || !IsSealedMetadata(stored) {

@@ -28,7 +28,7 @@ func TestReseal(t *testing.T) {
 	for name, test := range map[string]struct {
 		row   Row
 		plain bool
-		key   string // under which it is then
+		key   string // the key id after resealing
 	}{
 		"body":                    {Row{KeyID: "k1", Body: sealed(0), Subject: "S", Metadata: `{"a":"b"}`}, false, "k2"},
 		"compressed":              {Row{KeyID: "k1", Body: sealed(1)}, false, "k2"},

@@ -21,22 +21,22 @@ import (
 // keySize is the length of a secret in bytes.
 const keySize = chacha20poly1305.KeySize
 
-// maxKeyID is the longest name of a key: its length is one byte of an envelope.
+// maxKeyID is the longest name of a key in bytes. An envelope holds its length in one byte.
 const maxKeyID = 63
 
-// maxKeyFile bounds what is read as a file of keys.
+// maxKeyFile is the largest key file in bytes.
 const maxKeyFile = 64 << 10
 
-// Key is a key for bodies at rest. Neither fmt nor slog nor json shows its secret; only [Key.Text] does.
+// Key is a named secret for messages at rest. fmt, slog and json never show the secret; only [Key.Text] does.
 type Key struct {
-	// ID names the key in the database, for everybody to see: letters, digits, '.', '_' and '-', up to 63 bytes. It must
-	// never be given to another secret.
+	// ID names the key. The database holds it in clear. It has 1 to 63 bytes: letters, digits, '.', '_' and '-'. Never use
+	// it again for another secret.
 	ID string
 	// Secret is 32 random bytes.
 	Secret []byte
 }
 
-// NewKey makes a key of random bytes. The name must be one that [New] takes.
+// NewKey makes a key with a random secret. It returns an error if id does not follow the rules of Key.ID.
 func NewKey(id string) (Key, error) {
 	k := Key{ID: id, Secret: make([]byte, keySize)}
 	if _, err := rand.Read(k.Secret); err != nil {
@@ -45,7 +45,7 @@ func NewKey(id string) (Key, error) {
 	return k, k.check()
 }
 
-// Text is the key as a line of a key file: the name, a colon, and the secret in base64.
+// Text returns the key as a line of a key file: the name, a colon, and the secret in base64.
 func (k Key) Text() string { return k.ID + ":" + base64.StdEncoding.EncodeToString(k.Secret) }
 
 // String names the key and does not show its secret.
@@ -60,11 +60,10 @@ func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) 
 // LogValue does not show the secret.
 func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// MarshalJSON gives the name alone.
+// MarshalJSON returns the name alone.
 func (k Key) MarshalJSON() ([]byte, error) { return []byte(strconv.Quote(k.ID)), k.checkID() }
 
-// check checks the name and the secret, of which an error says nothing but the length. It names neither: what stands in the
-// place of the name may be a secret.
+// check checks the name and the secret. Its errors repeat neither, because a misplaced secret may stand where the name belongs.
 func (k Key) check() error {
 	if err := k.checkID(); err != nil {
 		return err
@@ -86,25 +85,24 @@ func (k Key) checkID() error {
 	}
 	for i := range len(k.ID) {
 		if c := k.ID[i]; !isAlphanumeric(c) && c != '.' && c != '_' && c != '-' {
-			// Not quoted: what stands in the place of a name may be a secret.
+			// The error does not quote the name, which may be a misplaced secret.
 			return errors.New("the name of a key may contain only letters, digits, '.', '_' and '-'")
 		}
 	}
 	return nil
 }
 
-// Ring encrypts with its first key and decrypts with any of its keys. Older keys open what was sealed before the key was
-// changed.
+// Ring encrypts with its first key and decrypts with any of its keys. Keep an older key as long as stored messages need it.
 //
-// A Ring does not change and is safe for concurrent use. A nil Ring opens nothing that is sealed. No printed form shows a
-// secret.
+// A Ring does not change and is safe for concurrent use. A nil Ring decrypts nothing. No printed form shows a secret.
 type Ring struct {
 	current string
 	keys    map[string]cipher.AEAD
 	ids     []string // the current one first
 }
 
-// New makes a key ring. The first key encrypts; every key decrypts. The secrets are copied. Each name may be there only once.
+// New makes a key ring from at least one key. The first key encrypts; every key decrypts. New copies the secrets. It returns an
+// error if two keys have the same name.
 func New(keys ...Key) (*Ring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("key ring: there is no key")
@@ -127,9 +125,10 @@ func New(keys ...Key) (*Ring, error) {
 	return r, nil
 }
 
-// Parse reads keys as [Key.Text] writes them, the current one first. Line breaks, commas or spaces separate them, so a file
-// and an environment variable both serve. A # begins a comment. The secret is base64 of 32 bytes, with its padding or without;
-// `openssl rand -base64 32` makes one. A byte order mark is passed over; text in UTF-16 is an error. Errors never repeat the input.
+// Parse reads keys in the form of [Key.Text], the current key first. The text may come from a file or an environment variable.
+//
+// Line breaks, commas or spaces separate the keys. A # begins a comment. A secret is 32 bytes in base64, with or without padding;
+// `openssl rand -base64 32` makes one. Parse skips a byte order mark and refuses UTF-16. Errors never repeat the input.
 func Parse(text string) (*Ring, error) {
 	if len(text) > maxKeyFile {
 		return nil, fmt.Errorf("key ring: there are more than %d bytes", maxKeyFile)
@@ -157,7 +156,7 @@ func Parse(text string) (*Ring, error) {
 	return New(keys...)
 }
 
-// parseKey reads one key. Its errors do not repeat the name, which is the secret where somebody swapped the two.
+// parseKey reads one key. Its errors do not repeat the name, because a user may have swapped name and secret.
 func parseKey(word string) (Key, error) {
 	id, encoded, ok := strings.Cut(word, ":")
 	if !ok {
@@ -192,7 +191,7 @@ func ReadFile(path string) (*Ring, error) {
 	return r, nil
 }
 
-// Current is the name of the key that seals, empty for a nil key ring.
+// Current returns the name of the key that encrypts. It is empty for a nil Ring.
 func (r *Ring) Current() string {
 	if r == nil {
 		return ""
@@ -200,7 +199,7 @@ func (r *Ring) Current() string {
 	return r.current
 }
 
-// IDs are the names of the keys, the current one first.
+// IDs returns the names of the keys, the current one first.
 func (r *Ring) IDs() []string {
 	if r == nil {
 		return nil

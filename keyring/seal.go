@@ -16,16 +16,15 @@ import (
 
 // A sealed value is an envelope that describes itself:
 //
-//	0x00 'O' 'B' 'X'   no message begins so: a header field never starts with NUL
+//	0x00 'O' 'B' 'X'   starts no message: a header field never begins with NUL
 //	version            1
 //	flags              bit 0: the plaintext was compressed
 //	n, key id          n bytes of name
 //	nonce              24 random bytes
 //	ciphertext         XChaCha20-Poly1305, its tag of 16 bytes at the end
 //
-// What is authenticated beside the ciphertext is everything before the nonce, what the value is ("body", "subject",
-// "metadata"), and the id of its message. A compressed plaintext is its length as a uvarint and a stream of DEFLATE
-// (RFC 1951).
+// The tag also authenticates everything before the nonce, the purpose of the value ("body", "subject", "metadata"), and the id
+// of its message. A compressed plaintext is its length as a uvarint and a stream of DEFLATE (RFC 1951).
 const (
 	sealMagic      = "\x00OBX"
 	sealVersion    = 1
@@ -33,10 +32,10 @@ const (
 	sealFixed      = len(sealMagic) + 3 // version, flags, n
 )
 
-// maxOpened bounds what a compressed body may become, so that one that was made by mistake or malice ends in an error.
+// maxOpened is the largest decompressed body in bytes. A larger one, made by mistake or malice, is an error.
 const maxOpened = 1 << 30
 
-// purpose says what a sealed value is, so that none can take the place of another.
+// purpose is the kind of a sealed value. A value sealed for one purpose does not open for another.
 type purpose string
 
 const (
@@ -45,20 +44,20 @@ const (
 	purposeMetadata purpose = "metadata"
 )
 
-// The reasons why something that is sealed stays closed.
+// The reasons why a sealed value cannot be opened.
 var (
-	// ErrNoKey says that the key ring has no key of this name.
+	// ErrNoKey says that the key ring has no key with the name in the envelope.
 	ErrNoKey = errors.New("the key is not in the key ring")
-	// ErrWrongKey says that the key of this name has another secret, or that what is stored was changed.
+	// ErrWrongKey says that the key with this name has another secret, or that the stored value was changed.
 	ErrWrongKey = errors.New("the key does not open it: it is another key under the same name, or what is stored was changed")
-	// ErrEnvelope says that what is stored is no envelope that this version knows.
+	// ErrEnvelope says that the stored value is not an envelope of a known version, or that its compressed content is broken.
 	ErrEnvelope = errors.New("it is not an envelope of a known version")
 )
 
-// Error says that something stored cannot be opened. Err is [ErrNoKey], [ErrWrongKey], [ErrEnvelope], or what was wrong
-// with the compressed content.
+// Error says that a stored value cannot be opened. Err is or wraps [ErrNoKey], [ErrWrongKey] or [ErrEnvelope], or says why the
+// decrypted metadata are not valid.
 type Error struct {
-	// What is "body", "subject" or "metadata", and KeyID names the key, empty where that is not known.
+	// What is "body", "subject" or "metadata". KeyID names the key; it is empty if the key is unknown.
 	What, KeyID string
 	Err         error
 }
@@ -74,11 +73,10 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// IsSealed says whether a stored body is encrypted: it begins as no message can.
+// IsSealed says whether a stored body is encrypted. No plain message has the first bytes of an encrypted one.
 func IsSealed(body []byte) bool { return bytes.HasPrefix(body, []byte(sealMagic)) }
 
-// OpenBody returns the rendered message that was stored for the message id. A body that is not sealed is returned as it is.
-// The error is a [*Error].
+// OpenBody decrypts the stored body of the message id. It returns a plain body unchanged. Errors are of type [*Error].
 func (r *Ring) OpenBody(id string, stored []byte) ([]byte, error) {
 	if !IsSealed(stored) {
 		return stored, nil
@@ -86,13 +84,14 @@ func (r *Ring) OpenBody(id string, stored []byte) ([]byte, error) {
 	return r.open(id, purposeBody, stored)
 }
 
-// MetadataMark is the one key of sealed metadata. No other metadata may have it.
+// MetadataMark is the only key of sealed metadata. Plain metadata must not have it.
 const MetadataMark = "outbox-sealed:"
 
-// subjectMark begins a sealed subject. A plain subject that begins so is sealed as well where the body is.
+// subjectMark is the prefix of a sealed subject. When the body is sealed, a plain subject with this prefix is sealed, too.
 const subjectMark = MetadataMark
 
-// IsSealedSubject says whether a stored subject is encrypted. It may be so only where the body is.
+// IsSealedSubject says whether a stored subject has the prefix of an encrypted one. In a message without a key id, such a subject
+// is plain: the sender wrote it.
 func IsSealedSubject(stored string) bool { return strings.HasPrefix(stored, subjectMark) }
 
 // IsSealedMetadata says whether stored metadata is encrypted.
@@ -101,8 +100,7 @@ func IsSealedMetadata(stored map[string]string) bool {
 	return ok && len(stored) == 1
 }
 
-// OpenSubject returns the subject that was stored for the message id. One that is not sealed is returned as it is. The error
-// is a [*Error].
+// OpenSubject decrypts the stored subject of the message id. It returns a plain subject unchanged. Errors are of type [*Error].
 func (r *Ring) OpenSubject(id string, stored string) (string, error) {
 	encoded, ok := strings.CutPrefix(stored, subjectMark)
 	if !ok {
@@ -112,8 +110,7 @@ func (r *Ring) OpenSubject(id string, stored string) (string, error) {
 	return string(plain), err
 }
 
-// OpenMetadata returns the metadata that was stored for the message id. What is not sealed is returned as it is. The error is
-// a [*Error].
+// OpenMetadata decrypts the stored metadata of the message id. It returns plain metadata unchanged. Errors are of type [*Error].
 func (r *Ring) OpenMetadata(id string, stored map[string]string) (map[string]string, error) {
 	if !IsSealedMetadata(stored) {
 		return stored, nil
@@ -150,7 +147,7 @@ func (r *Ring) open(id string, what purpose, sealed []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// decrypt takes an envelope apart and returns its plaintext, still compressed where it is.
+// decrypt returns the plaintext of an envelope and does not decompress it.
 func (r *Ring) decrypt(id string, what purpose, sealed []byte) (plain []byte, compressed bool, keyID string, err error) {
 	keyID, head, rest, err := splitEnvelope(sealed)
 	if err != nil {
@@ -171,7 +168,7 @@ func (r *Ring) decrypt(id string, what purpose, sealed []byte) (plain []byte, co
 	return plain, head[len(sealMagic)+1]&sealCompressed != 0, keyID, nil
 }
 
-// splitEnvelope returns the name of the key, what stands before the nonce, and the rest.
+// splitEnvelope returns the name of the key, the bytes before the nonce, and the rest.
 func splitEnvelope(sealed []byte) (keyID string, head, rest []byte, err error) {
 	if len(sealed) < sealFixed || !IsSealed(sealed) || sealed[len(sealMagic)] != sealVersion ||
 		sealed[len(sealMagic)+1]&^sealCompressed != 0 {
@@ -188,7 +185,8 @@ func splitEnvelope(sealed []byte) (keyID string, head, rest []byte, err error) {
 	return keyID, sealed[:end], sealed[end:], nil
 }
 
-// associated is what is authenticated beside the ciphertext. Neither a purpose nor an id contains a NUL.
+// associated returns the data that the tag authenticates beside the ciphertext. NUL separates its parts: neither a purpose nor an
+// id contains one.
 func associated(head []byte, what purpose, id string) []byte {
 	data := make([]byte, 0, len(head)+len(what)+len(id)+2)
 	data = append(data, head...)
@@ -219,8 +217,8 @@ func (r *Ring) encrypt(id string, what purpose, plain []byte, compressed bool) (
 	return aead.Seal(sealed, nonce, plain, ad), nil
 }
 
-// SealBody seals a rendered message. It compresses the message first if that has at least compressFrom bytes and becomes
-// shorter. Zero never compresses.
+// SealBody seals a rendered message. It first compresses a message of at least compressFrom bytes if that saves more than an
+// eighth. With compressFrom 0 it never compresses.
 func (r *Ring) SealBody(id string, body []byte, compressFrom int64) ([]byte, error) {
 	if compressible(int64(len(body)), compressFrom) {
 		if short, ok := deflate(body); ok {
@@ -230,7 +228,7 @@ func (r *Ring) SealBody(id string, body []byte, compressFrom int64) ([]byte, err
 	return r.encrypt(id, purposeBody, body, false)
 }
 
-// compressible says whether a body of n bytes is to be compressed. One that is longer than inflate would make again is not.
+// compressible says whether to compress a body of n bytes. A body longer than inflate accepts is not compressible.
 func compressible(n, from int64) bool { return from > 0 && n >= from && n <= maxOpened }
 
 // sealText seals a short value and returns it as text.
@@ -239,13 +237,13 @@ func (r *Ring) sealText(id string, what purpose, plain string) (string, error) {
 	return base64.RawStdEncoding.EncodeToString(sealed), err
 }
 
-// SealSubject seals a subject and returns the text that takes its place.
+// SealSubject seals a subject and returns the text to store instead.
 func (r *Ring) SealSubject(id string, subject string) (string, error) {
 	sealed, err := r.sealText(id, purposeSubject, subject)
 	return subjectMark + sealed, err
 }
 
-// SealMetadata seals the JSON text of metadata and returns that of the object that takes its place.
+// SealMetadata seals the JSON text of metadata and returns the JSON text to store instead.
 func (r *Ring) SealMetadata(id, text string) (string, error) {
 	sealed, err := r.sealText(id, purposeMetadata, text)
 	if err != nil {
@@ -259,12 +257,12 @@ func (r *Ring) SealMetadata(id, text string) (string, error) {
 var deflaters = sync.Pool{New: func() any {
 	w, err := flate.NewWriter(io.Discard, flate.DefaultCompression)
 	if err != nil {
-		panic(err) // the level is one that exists
+		panic(err) // the level is valid
 	}
 	return w
 }}
 
-// deflate compresses a body. It is false where that gains less than an eighth.
+// deflate compresses a body. It returns false unless that saves more than an eighth.
 func deflate(body []byte) ([]byte, bool) {
 	var out bytes.Buffer
 	out.Grow(len(body)/2 + binary.MaxVarintLen64)
@@ -281,7 +279,7 @@ func deflate(body []byte) ([]byte, bool) {
 	return out.Bytes(), out.Len() < len(body)-len(body)/8
 }
 
-// inflate undoes deflate. It never makes more than the length that stands before the stream.
+// inflate undoes deflate. It stops at the length that the compressed content states.
 func inflate(compressed []byte) ([]byte, error) {
 	n, used := binary.Uvarint(compressed)
 	if used <= 0 || n > maxOpened {

@@ -75,7 +75,7 @@ func TestSealedBodyOpens(t *testing.T) {
 	}
 }
 
-// Nothing but the same envelope for the same message, opened as the same thing with the same secret, opens.
+// An envelope opens only unchanged, for the same message and purpose, and with the same secret.
 func TestSealedStaysClosed(t *testing.T) {
 	r := ring(t, "k1")
 	body := []byte("From: a@b\r\n\r\nhttps://example.com/reset?token=hush\r\n")
@@ -127,7 +127,7 @@ func TestSealedStaysClosed(t *testing.T) {
 	}
 }
 
-// A body that could not be made again from its compressed form is stored without compressing it.
+// A body too long to decompress again is not compressed.
 func TestCompressible(t *testing.T) {
 	for _, test := range []struct {
 		n, from int64
@@ -205,7 +205,7 @@ func TestKeyRings(t *testing.T) {
 	}
 }
 
-// Whatever prints a key or a key ring, or something that holds one, does not print the secret.
+// No way of printing a key, a key ring, or a value that holds one shows the secret.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	k := testKey("z")
 	r, err := New(k)
@@ -234,7 +234,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
-// FuzzOpen gives the key ring what it never made: nothing opens, nothing panics, nothing grows without bound.
+// FuzzOpen opens envelopes that the key ring never made. None opens, panics, or grows without bound.
 func FuzzOpen(f *testing.F) {
 	r := ring(f, "k1")
 	const letter = "From: a@b\r\n\r\nhi\r\n" // nothing else was sealed
@@ -272,7 +272,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// BenchmarkSeal measures what a message costs more when it is encrypted, and when it is compressed before.
+// BenchmarkSeal measures the extra cost of encrypting a message, with and without compressing it first.
 func BenchmarkSeal(b *testing.B) {
 	r := ring(b, "k1")
 	paragraph := []byte("<p>Thank you for your order. We have packed it with care &amp; it leaves our house today.</p>\r\n")

@@ -19,7 +19,7 @@ import (
 	"github.com/outboxmail/outbox/internal/textfile"
 )
 
-// The kinds of files.
+// The kinds of files, by the ends of their names.
 const (
 	kindSubject = ".subject"
 	kindText    = ".txt"
@@ -28,20 +28,19 @@ const (
 
 var kinds = [...]string{kindSubject, kindText, kindHTML}
 
-// The names by which a page and what stands around it know each other.
+// The names of the page and of the layout around it. A layout includes the page by its name.
 const (
 	contentName = "content"
 	layoutName  = "layout"
 )
 
-// source names a file of a template: its name without what follows, its locale in lower case, and its kind.
+// source identifies a file of a template: the name of the template, the locale in lower case, and the kind.
 type source struct{ name, locale, kind string }
 
-// file is a source as it was found: its path, its locale as it is written, and its content without the line break at the
-// end that editors put there.
+// file is a file as found: its path, its locale as written, and its content without line breaks at the end.
 type file struct{ path, locale, text string }
 
-// sources are the files that templates are made of.
+// sources holds the files of all templates.
 type sources struct {
 	config                   Config
 	pages, layouts, partials map[source]file
@@ -50,7 +49,7 @@ type sources struct {
 // partialsFolder holds the partials.
 const partialsFolder = "partials/"
 
-// readSources reads the files.
+// readSources reads all files of the three kinds in fsys.
 func readSources(fsys fs.FS, c Config) (*sources, error) {
 	if c.Locale != "" && !isLocale(c.Locale) {
 		return nil, fmt.Errorf("the locale %s is not a BCP 47 tag", letter.Quote(c.Locale))
@@ -73,7 +72,7 @@ func readSources(fsys fs.FS, c Config) (*sources, error) {
 	return s, nil
 }
 
-// checkFuncs finds what text/template would panic about.
+// checkFuncs returns an error for functions that would make text/template panic.
 func checkFuncs(funcs map[string]any) error {
 	for name, fn := range funcs {
 		if err := checkFunc(name, fn); err != nil {
@@ -138,7 +137,7 @@ func (s *sources) read(fsys fs.FS, name string) error {
 	return nil
 }
 
-// isLocale checks for the form of a BCP 47 tag: subtags of up to 8 letters and digits, the first of letters.
+// isLocale says whether s has the form of a BCP 47 tag: subtags of up to 8 letters and digits, the first of letters only.
 func isLocale(s string) bool {
 	for i, tag := range strings.Split(s, "-") {
 		if tag == "" || len(tag) > 8 {
@@ -153,7 +152,7 @@ func isLocale(s string) bool {
 	return true
 }
 
-// names lists the templates.
+// names returns the sorted names of the templates.
 func (s *sources) names() []string {
 	seen := make(map[string]struct{})
 	for key := range s.pages {
@@ -234,8 +233,8 @@ type piece struct {
 	file file
 }
 
-// pieces lists the partials, the layout and the page itself, in this order, so that a page can redefine a block, and
-// says which of them to execute.
+// pieces returns the partials, the layout and the page, and the name of the one to execute. The page comes last and can redefine
+// blocks.
 func (s *sources) pieces(name, locale, kind string, page file) (list []piece, entry string) {
 	seen := make(map[string]struct{})
 	for key := range s.partials {
@@ -260,7 +259,7 @@ func (s *sources) pieces(name, locale, kind string, page file) (list []piece, en
 	return append(list, piece{contentName, page}), entry
 }
 
-// find finds a file for a locale, for a more general one, or without.
+// find finds the file for a locale, else for a more general locale, else without one.
 func find(files map[source]file, name, locale, kind string) (file, bool) {
 	for tag := range general(locale) {
 		if f, ok := files[source{name, tag, kind}]; ok {
@@ -271,7 +270,7 @@ func find(files map[source]file, name, locale, kind string) (file, bool) {
 	return f, ok
 }
 
-// funcs are the functions of a variant.
+// funcs returns the functions of a variant.
 func (s *sources) funcs(page file) map[string]any {
 	locale := page.locale
 	if locale == "" {
@@ -313,8 +312,8 @@ func (s *sources) parseHTML(name, locale string, page file) (executor, error) {
 			return nil, fmt.Errorf("%s: %w", p.file.path, err)
 		}
 	}
-	// html/template works out how to escape when it is first executed, and finds then what it cannot escape. That is done
-	// here, on a copy whose functions do nothing: what the data would have to be does not matter.
+	// html/template reports what it cannot escape at the first execution. Executing a copy here finds these errors early. The
+	// functions of the copy do nothing, so it needs no data.
 	trial, err := set.Clone()
 	if err != nil {
 		return nil, err
@@ -338,7 +337,7 @@ func (s *sources) parseHTML(name, locale string, page file) (executor, error) {
 // errTrial ends a trial.
 var errTrial = errors.New("this is a trial without data")
 
-// undefined returns a template that a node uses and that is not there, or nothing.
+// undefined returns the name of a template that a node uses and known does not know. It is empty if there is none.
 func undefined(node parse.Node, known func(string) bool) (name string) {
 	walk(node, func(n parse.Node) {
 		if t, ok := n.(*parse.TemplateNode); ok && name == "" && !known(t.Name) {
@@ -348,7 +347,7 @@ func undefined(node parse.Node, known func(string) bool) (name string) {
 	return name
 }
 
-// walk visits a node and those below it, but for what stands in pipelines.
+// walk visits a node and all nodes below it, except those in pipelines.
 func walk(node parse.Node, visit func(parse.Node)) {
 	visit(node)
 	var lists []*parse.ListNode

@@ -15,11 +15,11 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// database is where the application and its outbox live together.
+// database holds the tables of the application and of its outbox.
 type database struct {
 	db    *sql.DB
 	queue *store.Store
-	place string // what it is, for people
+	place string // its description in the output
 	path  string // of an SQLite file
 	close func()
 }
@@ -64,7 +64,7 @@ func migrated(ctx context.Context, d *database) (*database, error) {
 	return d, nil
 }
 
-// row is what stands in the table, as everybody sees it who reads the database.
+// row holds columns of a message as anyone with access to the database reads them.
 type row struct {
 	keyID, metadata sql.NullString
 	subject         string
@@ -79,7 +79,7 @@ func (d *database) row(ctx context.Context, id outbox.ID) (r row, err error) {
 	return r, err
 }
 
-// holds counts how often a text stands in the row, and for SQLite also in the files of the database.
+// holds counts the occurrences of a text in the row and, on SQLite, in the files of the database.
 func (d *database) holds(r row, text string) (int, error) {
 	n := strings.Count(r.subject, text) + strings.Count(r.metadata.String, text) + bytes.Count(r.body, []byte(text))
 	if d.path == "" {

@@ -1,8 +1,12 @@
-// Command passwordreset shows how a mail with a secret is sent: it comes from a template, is encrypted in the database, is worth
-// nothing after ten minutes, is withdrawn when a newer one takes its place, and leaves nothing behind once it was sent.
+// Command passwordreset shows how to send a mail with a secret:
 //
-// It needs nothing: the database is an SQLite file in a temporary folder, the relay a demo SMTP server on loopback, and the
-// keys are made for the occasion. A service has them in a file or in OUTBOX_KEYS; see keyring.ReadFile.
+//   - The mail comes from a template and is encrypted in the database.
+//   - It expires after ten minutes.
+//   - A newer mail to the same user withdraws it.
+//   - After it is sent, its body is removed.
+//
+// It needs nothing: the database is an SQLite file in a temporary folder, the relay is a demo SMTP server on loopback, and the
+// keys are new. A service reads its keys from a file or from OUTBOX_KEYS; see keyring.ReadFile.
 //
 //	go run ./examples/passwordreset
 //	go run ./examples/passwordreset -db postgres://user@localhost/shop
@@ -72,7 +76,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return s.tell(ctx, resets, user{name: "Ann", address: fmt.Sprintf("ann+%d@example.org", time.Now().UnixNano())})
 }
 
-// story is what the program shows.
+// story runs the steps of the example and prints them.
 type story struct {
 	out    io.Writer
 	db     *database
@@ -114,7 +118,7 @@ func (s *story) tell(ctx context.Context, resets *resets, ann user) error {
 	return s.scrub(ctx, second)
 }
 
-// stored shows what is in the database, and that the secret is not.
+// stored prints the row in the database and checks that it does not contain the secret.
 func (s *story) stored(ctx context.Context, r request) error {
 	row, err := s.db.row(ctx, r.receipt.ID)
 	if err != nil {
@@ -151,7 +155,7 @@ func (s *story) show(ctx context.Context, what string, r request) error {
 	return err
 }
 
-// deliver sends what is due. A service has its dispatcher Run beside the HTTP server, with a Retention.
+// deliver sends the due mail. A service calls Run of its dispatcher beside the HTTP server, with a Retention.
 func (s *story) deliver(ctx context.Context) error {
 	client, err := smtpx.Open(s.server.URL())
 	if err != nil {
@@ -184,10 +188,10 @@ func (s *story) arrived(first, second request) error {
 	return nil
 }
 
-// keepBody is how long the body of a sent message is kept: not at all.
+// keepBody is the time to keep the body of a sent message, here almost none.
 const keepBody = time.Millisecond
 
-// scrub removes what was sent. In a service Run does so, as its Retention says.
+// scrub removes the body of the sent message. In a service, Run removes bodies after the times in its Retention.
 func (s *story) scrub(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -211,7 +215,7 @@ func (s *story) scrub(ctx context.Context, r request) error {
 		select {
 		case <-ctx.Done():
 			return errors.New("the body is still there")
-		case <-time.After(keepBody): // it is not old enough yet
+		case <-time.After(keepBody): // the message is not old enough yet
 		}
 	}
 }

@@ -60,7 +60,7 @@ func TestStory(t *testing.T) {
 	}
 }
 
-// When the transaction is rolled back, the mail before it goes out as if nothing had been.
+// If the transaction of a newer mail rolls back, the older mail stays queued.
 func TestSupersedingIsPartOfTheTransaction(t *testing.T) {
 	ctx := t.Context()
 	db, err := openDatabase(ctx, filepath.Join(t.TempDir(), "shop.db"))

@@ -16,23 +16,23 @@ import (
 	"github.com/outboxmail/outbox/templates"
 )
 
-// validFor is how long a link may be used, and so how long its mail is worth sending.
+// validFor is the lifetime of a link. Its mail expires at the same time.
 const validFor = 10 * time.Minute
 
-// route keeps the mail of this example apart.
+// route separates the mail of this example from other mail.
 const route = "passwordreset"
 
 //go:embed mail
 var mailFiles embed.FS
 
-// resets is the part that an application has: it hands out links for new passwords.
+// resets is the application's part of the example. It hands out links for new passwords.
 type resets struct {
 	db   *sql.DB
 	out  *outbox.Outbox
 	mail *templates.Template
 }
 
-// newResets loads the template and makes an outbox that encrypts what it stores: body, subject and metadata.
+// newResets loads the template and makes an outbox that encrypts the body, the subject and the metadata.
 func newResets(db *sql.DB, keys *keyring.Ring) (*resets, error) {
 	folder, err := fs.Sub(mailFiles, "mail")
 	if err != nil {
@@ -53,18 +53,18 @@ func newResets(db *sql.DB, keys *keyring.Ring) (*resets, error) {
 	return r, err
 }
 
-// user is who forgot the password.
+// user is a person with a forgotten password.
 type user struct{ name, address string }
 
 // request is a link that was handed out.
 type request struct {
 	token      string
 	receipt    outbox.Receipt
-	superseded outbox.CancelResult // what became of the mail with the link before
+	superseded outbox.CancelResult // outcome for the mail with the previous link
 }
 
-// ask makes a new link and its mail. The link before it ends to be valid and its mail is withdrawn if it has not gone yet: all of
-// that happens, or none of it does.
+// ask makes a new link and its mail. It ends the previous link and withdraws that link's mail if it is not sent yet. All of this
+// happens in one transaction.
 func (r *resets) ask(ctx context.Context, u user) (request, error) {
 	tx, err := r.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -97,7 +97,7 @@ func (r *resets) ask(ctx context.Context, u user) (request, error) {
 	if req.receipt, err = r.out.Enqueue(ctx, tx, msg); err != nil {
 		return req, err
 	}
-	// The application keeps no more of the token than it needs to know it again.
+	// The application stores only a hash of the token, which is enough to recognise it.
 	hash := sha256.Sum256([]byte(req.token))
 	_, err = tx.ExecContext(ctx, `INSERT INTO passwordreset_links (address, token_hash, expires_at, message_id) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (address) DO UPDATE SET token_hash = excluded.token_hash, expires_at = excluded.expires_at, message_id = excluded.message_id`,

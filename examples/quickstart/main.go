@@ -1,8 +1,8 @@
-// Command quickstart shows outbox at work: two orders are placed, each in a business transaction with the e-mail about
-// it; one transaction commits and one rolls back; a dispatcher delivers what was committed.
+// Command quickstart shows outbox at work. It places two orders, each with its e-mail in one business transaction. One
+// transaction commits, the other rolls back. A dispatcher then delivers the committed e-mail.
 //
 // Without flags it needs nothing: the database is an SQLite file in a temporary folder, and the relay is a demo SMTP
-// server that it starts on loopback.
+// server on loopback.
 //
 //	go run ./examples/quickstart
 //	go run ./examples/quickstart -db postgres://user@localhost/shop
@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	p := printer{out}
 	p.opening(shop.place, relay.place)
 
-	// 1. Two business transactions. This is the part that an application has: see shop.go.
+	// 1. Two business transactions. This part belongs to the application: see shop.go.
 	kept, err := shop.placeOrder(ctx, order{item: "teapot", customer: relay.customer, from: relay.from})
 	if err != nil {
 		return err
@@ -67,8 +67,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	p.orders(kept, lost)
 
-	// 2. The dispatcher. A service runs it beside its HTTP server with Run(ctx); here one pass is enough. It serves only
-	// the route of this example, so that other mail in the database stays where it is.
+	// 2. The dispatcher. A service calls Run(ctx) beside its HTTP server; here one pass is enough. The dispatcher serves only
+	// the route of this example and leaves other mail in the database alone.
 	d, err := dispatcher.New(dispatcher.Config{
 		Queue:  shop.queue,
 		Relays: []dispatcher.Relay{{Name: "quickstart", Sender: relay.client, Routes: []string{route}}},
@@ -83,7 +83,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	p.report(report)
 
-	// 3. What became of both.
+	// 3. The outcome of both orders.
 	msg, err := shop.queue.Get(ctx, kept.receipt.ID)
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return p.proof(ctx, shop, relay, lost)
 }
 
-// options are the flags.
+// options holds the flags.
 type options struct{ db, relay, to, from string }
 
 // usageError is a command line that makes no sense.

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// quickstart runs the program as a person would and returns what it prints and its exit code.
+// quickstart runs the program and returns its output and exit code.
 func quickstart(t *testing.T, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

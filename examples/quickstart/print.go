@@ -13,7 +13,7 @@ import (
 	"github.com/outboxmail/outbox/store"
 )
 
-// printer tells the story.
+// printer writes the report of the example.
 type printer struct{ out io.Writer }
 
 func (p printer) linef(format string, args ...any) { _, _ = fmt.Fprintf(p.out, format+"\n", args...) }
@@ -34,7 +34,7 @@ func (p printer) report(r dispatcher.Report) {
 	p.linef("   sent %d, deferred %d, failed %d, uncertain %d", r.Sent, r.Deferred, r.Failed, r.Uncertain)
 }
 
-// arrived shows the mail at the demo server, or what the relay said about it.
+// arrived prints the mail at the demo server, or the answer of a real relay.
 func (p printer) arrived(messages []smtptest.Message, stored *store.Message) {
 	if len(messages) == 0 {
 		d := stored.Deliveries[0]
@@ -71,7 +71,7 @@ func (p printer) arrived(messages []smtptest.Message, stored *store.Message) {
 	}
 }
 
-// words are what the relay said, or what kept it from speaking.
+// words returns the relay's answer, or the reason why there is none.
 func words(d store.Delivery) string {
 	if d.Code == 0 {
 		return d.Reply
@@ -79,7 +79,7 @@ func words(d store.Delivery) string {
 	return fmt.Sprintf("%d %s", d.Code, d.Reply)
 }
 
-// proof looks for the order that was rolled back wherever it could be.
+// proof checks that the rolled-back order left nothing in the database or at the demo server.
 func (p printer) proof(ctx context.Context, s *shop, r *relay, lost placed) error {
 	orders, err := s.count(ctx, `SELECT count(*) FROM quickstart_orders WHERE number = $1`, lost.number)
 	if err != nil {

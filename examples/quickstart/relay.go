@@ -9,16 +9,16 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// relay is where the mail goes.
+// relay is the SMTP server that takes the mail.
 type relay struct {
 	client   *smtpx.Client
 	demo     *smtptest.Server // nil for a real relay
-	place    string           // what it is, for people
+	place    string           // its description in the output
 	from     outbox.Address
 	customer outbox.Address
 }
 
-// openRelay makes a client for the relay of the flags, or starts a demo server with TLS and AUTH on loopback.
+// openRelay makes a client for the relay in the flags. Without one it starts a demo server with TLS and AUTH on loopback.
 func openRelay(o options) (*relay, error) {
 	if o.relay != "" {
 		return openRealRelay(o)
@@ -69,7 +69,7 @@ func (r *relay) close() {
 	}
 }
 
-// arrived returns what the demo server got, nothing for a real relay.
+// arrived returns the messages at the demo server. For a real relay it returns none.
 func (r *relay) arrived(ctx context.Context) ([]smtptest.Message, error) {
 	if r.demo == nil {
 		return nil, nil

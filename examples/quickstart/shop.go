@@ -17,18 +17,18 @@ import (
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
-// route keeps the mail of this example apart.
+// route separates the mail of this example from other mail.
 const route = "quickstart"
 
-// shop is the application: it has a table of its own beside those of outbox.
+// shop is the application. It has its own table beside those of outbox.
 type shop struct {
 	db    *sql.DB
 	queue *store.Store // of the same database, for the dispatcher
-	place string       // what it is, for people
+	place string       // description of the database in the output
 	close func()
 }
 
-// order is what a customer asks for.
+// order is a customer's order.
 type order struct {
 	item     string
 	customer outbox.Address
@@ -36,7 +36,7 @@ type order struct {
 	declined bool // the payment fails
 }
 
-// placed is what became of an order.
+// placed is the result of placeOrder.
 type placed struct {
 	number  int
 	receipt outbox.Receipt
@@ -64,7 +64,7 @@ func (s *shop) placeOrder(ctx context.Context, o order) (placed, error) {
 		To:      []outbox.Address{o.customer},
 		Subject: fmt.Sprintf("Your order %d", p.number),
 		Text:    fmt.Sprintf("Thank you! Your %s is on its way.\n", o.item),
-		Key:     orderKey(p.number), // once per order, however often the code above is repeated
+		Key:     orderKey(p.number), // one e-mail for each order, even if this call is repeated
 		Route:   route,
 	})
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *shop) placeOrder(ctx context.Context, o order) (placed, error) {
 
 func orderKey(number int) string { return "quickstart-order-" + strconv.Itoa(number) }
 
-// openShop opens the database and creates what is missing in it.
+// openShop opens the database and creates missing tables.
 func openShop(ctx context.Context, name string) (*shop, error) {
 	s, dialect, err := connect(name)
 	if err != nil {
@@ -122,7 +122,7 @@ func connect(name string) (*shop, schema.Dialect, error) {
 	return &shop{db: db, queue: queue, place: place, close: func() { _ = db.Close(); remove() }}, schema.SQLite, err
 }
 
-// count counts rows.
+// count returns the result of a query for a number of rows.
 func (s *shop) count(ctx context.Context, query string, arg any) (n int, err error) {
 	err = s.db.QueryRowContext(ctx, query, arg).Scan(&n)
 	return n, err

@@ -9,19 +9,19 @@ import (
 )
 
 // Lengths in bytes. MaxLine is the limit of a line without its CRLF (RFC 5322 §2.1.1). Header lines are folded at
-// preferredLine, the limit of a line with an encoded word (RFC 2047 §2). An encoded word is one byte shorter.
+// preferredLine, the limit of a line with an encoded word (RFC 2047 §2). An encoded word has at most one byte less.
 const (
 	MaxLine        = 998
 	preferredLine  = 76
 	maxEncodedWord = 75
 )
 
-// headerBlock collects header fields in the order in which they are written. Their values must have no line breaks. It folds
-// the fields, because go-message would break words that are longer than a line.
+// headerBlock collects header fields in the order of the calls that write them. Their values must have no line breaks.
+// headerBlock folds the fields itself, because go-message would break words that are longer than a line.
 type headerBlock struct {
 	buf     []byte
 	line    int // start of the current line in buf
-	longest int // line so far, without its CRLF
+	longest int // length of the longest line so far, without its CRLF
 }
 
 // reset empties the block and keeps its memory.
@@ -40,8 +40,8 @@ func (b *headerBlock) end() {
 	b.buf = append(b.buf, '\r', '\n')
 }
 
-// space puts white space before a word of n bytes: a new line where the word would pass the end of this one. The first
-// word always stays beside the name of the field.
+// space writes white space before a word of n bytes. It starts a new line if the word does not fit on the current one. The first
+// word always stays on the line of the field's name.
 func (b *headerBlock) space(n int) {
 	if len(b.buf)-b.line+1+n > preferredLine && b.buf[len(b.buf)-1] != ':' {
 		b.fold()
@@ -87,7 +87,7 @@ func (b *headerBlock) text(name, value string) {
 	b.end()
 }
 
-// opaque writes a field of unknown syntax: ASCII as it is, anything else encoded.
+// opaque writes a field of unknown syntax. It encodes a value that is not ASCII.
 func (b *headerBlock) opaque(name, value string) {
 	b.begin(name)
 	switch {
@@ -101,7 +101,7 @@ func (b *headerBlock) opaque(name, value string) {
 	b.end()
 }
 
-// tokens writes a structured field with an ASCII value as it is.
+// tokens writes a structured field with an ASCII value, folded and not encoded.
 func (b *headerBlock) tokens(name, value string) {
 	b.begin(name)
 	b.buf = append(b.buf, ' ')
@@ -133,7 +133,7 @@ func (b *headerBlock) folded(value string, next func(string) int) {
 	}
 }
 
-// nextFoldUnquoted is nextFold for structured text. A quoted-string stays on one line, because some readers keep a fold in it.
+// nextFoldUnquoted is nextFold for structured text. It skips quoted-strings, because some readers show a fold inside them.
 func nextFoldUnquoted(s string) int {
 	quoted, depth := false, 0
 	for i := 0; i < len(s)-1; i++ {
@@ -154,8 +154,8 @@ func nextFoldUnquoted(s string) int {
 	return -1
 }
 
-// nextFold returns the place of the first space in s that stands alone between two words, or -1. Readers disagree about a fold
-// inside a run of spaces.
+// nextFold returns the index of the first single space between two words in s, or -1. Readers disagree about a fold inside a run
+// of spaces.
 func nextFold(s string) int {
 	for i := 1; i < len(s)-1; i++ {
 		if s[i] == ' ' && s[i-1] != ' ' && s[i+1] != ' ' {
@@ -178,8 +178,8 @@ func (b *headerBlock) addresses(name string, list []Mailbox) {
 			b.buf = append(b.buf, m.Addr...)
 			continue
 		}
-		// A mailbox stays on one line where it fits, and a name in one encoded word: some readers show the white space
-		// between two.
+		// A mailbox stays on one line if it fits. A name stays in one encoded word if it fits, because some readers show the
+		// white space between two encoded words.
 		plain, n := isPlain(m.Name), len(m.Name)+2
 		if !plain || n > maxEncodedWord {
 			plain = false
@@ -225,7 +225,7 @@ const (
 	minEncodedWord = len(wordStartQ) + 12 + len(wordEnd)
 )
 
-// encoded writes encoded words (RFC 2047), each with whole characters, in the shorter of the two encodings.
+// encoded writes encoded words (RFC 2047) in the shorter of the two encodings. No character is split between two words.
 func (b *headerBlock) encoded(s string) {
 	if inBase64, _ := wordLength(s); inBase64 {
 		b.encodedB(s)
@@ -234,7 +234,7 @@ func (b *headerBlock) encoded(s string) {
 	}
 }
 
-// wordLength says which of the two encodings is shorter, and how long s is as one encoded word.
+// wordLength returns the shorter of the two encodings for s, and the length in bytes of s as one encoded word.
 func wordLength(s string) (inBase64 bool, n int) {
 	q := len(s)
 	for i := range len(s) {
@@ -246,13 +246,14 @@ func wordLength(s string) (inBase64 bool, n int) {
 	return b < q, min(b, q) + len(wordStartQ) + len(wordEnd)
 }
 
-// firstWordLength says how much of a line the first encoded word of s needs.
+// firstWordLength returns the number of bytes that the first encoded word of s needs on a line.
 func firstWordLength(s string) int {
 	_, n := wordLength(s)
 	return max(minEncodedWord, min(n, maxEncodedWord))
 }
 
-// room says how much of an encoded word fits on the current line, on a new one where this one is nearly full.
+// room returns the number of encoded bytes that fit into an encoded word on the current line. It starts a new line if the current
+// one is nearly full.
 func (b *headerBlock) room() int {
 	left := min(preferredLine-(len(b.buf)-b.line), maxEncodedWord)
 	if left < minEncodedWord {
@@ -323,7 +324,7 @@ func isWordSafe(c byte) bool {
 	return IsAlphanumeric(c) || c == '!' || c == '*' || c == '+' || c == '-' || c == '/'
 }
 
-// isPlain says whether s can be written without encoding and is then read as it is.
+// isPlain says whether readers show s unchanged if it is written without encoding.
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] >= 0x7f {
@@ -333,7 +334,7 @@ func isPlain(s string) bool {
 	return !strings.Contains(s, "=?") && strings.TrimSpace(s) == s
 }
 
-// hasLongWord says whether s has a stretch without a place to fold that is longer than a line should be.
+// hasLongWord says whether s has a part that is longer than a preferred line and has no place to fold.
 func hasLongWord(s string) bool {
 	for {
 		i := nextFold(s)
@@ -347,10 +348,10 @@ func hasLongWord(s string) bool {
 	}
 }
 
-// maxPlainParam is the longest value of a parameter that is written in one piece.
+// maxPlainParam is the longest value in bytes of a parameter in quotes.
 const maxPlainParam = 60
 
-// param writes a parameter of a structured field: short plain ASCII in quotes, anything else in the form of RFC 2231.
+// param writes a parameter of a structured field. Short plain ASCII is in quotes, any other value in the form of RFC 2231.
 func (b *headerBlock) param(name, value string) {
 	b.buf = append(b.buf, ';')
 	if isPlain(value) && len(value) <= maxPlainParam {
@@ -363,7 +364,7 @@ func (b *headerBlock) param(name, value string) {
 	b.param2231(name, value)
 }
 
-// param2231 writes a parameter in UTF-8, in numbered pieces where it is longer than a line (RFC 2231 §3 and §4).
+// param2231 writes a parameter in UTF-8. It splits one that is longer than a line into numbered pieces (RFC 2231 §3 and §4).
 func (b *headerBlock) param2231(name, value string) {
 	const charset = "utf-8''"
 	const perLine = 48
@@ -411,7 +412,7 @@ func (b *headerBlock) param2231(name, value string) {
 	}
 }
 
-// cost2231 is the length of a byte in an extended parameter.
+// cost2231 returns the encoded length of a byte in an extended parameter.
 func cost2231(c byte) int {
 	if isAttributeChar(c) {
 		return 1
@@ -428,7 +429,7 @@ func (b *headerBlock) byte2231(c byte) {
 	b.buf = append(b.buf, '%', upperHex[c>>4], upperHex[c&15])
 }
 
-// isAttributeChar says whether an extended parameter holds c unencoded. RFC 2231 §7 would allow more.
+// isAttributeChar says whether an extended parameter holds c unencoded. RFC 2231 §7 allows more characters.
 func isAttributeChar(c byte) bool {
 	return IsAlphanumeric(c) || c == '-' || c == '.' || c == '_'
 }

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/net/html/atom"
 )
 
-// PlainText returns what HTML says as plain text, for readers that do not show HTML and for filters that distrust mail
-// without text. Paragraphs, lists, quotations and rules keep their form, links are followed by their address, images
-// give their alternative text, and what is not shown is left out. It is empty where the HTML has no text.
+// PlainText returns the text of HTML, for readers that do not show HTML and for filters that distrust mail without text.
+// Paragraphs, lists, quotations and rules keep their form. The address follows the text of a link, and the alternative text
+// replaces an image. Hidden elements are left out. The result is empty if the HTML has no text.
 //
-// Elements are hidden by the attribute hidden or by their own style attribute: display, visibility, opacity, mso-hide, a size of
-// zero that is clipped, a font size of zero, a transparent colour. The rules of style sheets are not read. HTML that only Outlook
-// reads, in conditional comments, is a comment here too.
+// The attribute hidden or the element's own style attribute hides an element: display, visibility, opacity, mso-hide, a clipped
+// size of zero, a font size of zero, or a transparent colour. PlainText ignores style sheets. It also ignores conditional
+// comments, whose HTML only Outlook reads.
 //
-// The time and the length of the result are proportional to the input, whatever that is.
+// The time and the length of the result are proportional to the input.
 func PlainText(s string) string {
 	w := textWriter{out: make([]byte, 0, len(s)/2)}
 	z := html.NewTokenizer(strings.NewReader(s))
@@ -45,7 +45,7 @@ func PlainText(s string) string {
 	}
 }
 
-// attributes are those of a tag that matter to text.
+// attributes holds the attributes of a tag that affect the text.
 type attributes struct {
 	href, alt string
 	number    *int // of a list item, or the first of a list
@@ -97,7 +97,7 @@ const (
 	maxListDepth  = 8
 )
 
-// textWriter writes text in lines. White space is written when the word after it is, so that none is left at an end.
+// textWriter writes text in lines. It writes white space only before a word, so that no line ends in white space.
 type textWriter struct {
 	out    []byte
 	breaks int  // line breaks due before the next word
@@ -106,7 +106,7 @@ type textWriter struct {
 	joiner rune // joins the last word to the next if they touch, 0 for none
 
 	quotes int // open quotations
-	marks  int // of quotation on this line
+	marks  int // marks of quotation on this line
 	pre    int
 	lists  []list // that are open
 
@@ -114,8 +114,8 @@ type textWriter struct {
 	skip      atom.Atom // element that is left out, 0 for none
 	skipDepth int       // elements of that name that are open
 
-	href   string // of the open link, empty for none
-	linkAt int    // where its text began
+	href   string // address of the open link, empty for none
+	linkAt int    // place in out where the text of the link began
 }
 
 // list is an open list.
@@ -147,7 +147,7 @@ func isVoid(tag atom.Atom) bool {
 	}
 }
 
-// margin returns how many line breaks stand before and after an element: none, one for a line, two for a paragraph.
+// margin returns the number of line breaks before and after an element: 0, 1 for a line, or 2 for a paragraph.
 func margin(tag atom.Atom) int {
 	switch tag {
 	case atom.P, atom.H1, atom.H2, atom.H3, atom.H4, atom.H5, atom.H6, atom.Ul, atom.Ol, atom.Dl, atom.Table, atom.Blockquote,
@@ -162,7 +162,7 @@ func margin(tag atom.Atom) int {
 	}
 }
 
-// start takes in a start tag.
+// start handles a start tag.
 func (w *textWriter) start(tag atom.Atom, a attributes) {
 	if w.skip != 0 {
 		if tag == w.skip {
@@ -218,7 +218,7 @@ func (w *textWriter) start(tag atom.Atom, a attributes) {
 	}
 }
 
-// end takes in an end tag.
+// end handles an end tag.
 func (w *textWriter) end(tag atom.Atom) {
 	if w.skip != 0 {
 		if tag == w.skip {
@@ -255,7 +255,7 @@ func (w *textWriter) end(tag atom.Atom) {
 	}
 }
 
-// nested keeps the items of lists together: inside one nothing stands apart by more than a line.
+// nested limits line breaks inside a list to one, which keeps its items together.
 func (w *textWriter) nested(breaks int) int {
 	if len(w.lists) > 0 {
 		return min(breaks, 1)
@@ -263,7 +263,7 @@ func (w *textWriter) nested(breaks int) int {
 	return breaks
 }
 
-// breakLines makes line breaks due. What begins an item stays beside its mark.
+// breakLines makes n line breaks due before the next word. It does nothing right after the mark of a list item.
 func (w *textWriter) breakLines(n int) {
 	if n > 0 && !w.lead {
 		w.breaks = max(w.breaks, n)
@@ -287,7 +287,7 @@ func (w *textWriter) item(number *int) {
 	w.space, w.lead = true, true
 }
 
-// endLink writes the address behind the text of a link, unless it is that text.
+// endLink writes the address after the text of a link, unless both are the same.
 func (w *textWriter) endLink() {
 	href := w.href
 	w.href = ""
@@ -296,17 +296,17 @@ func (w *textWriter) endLink() {
 	case "http", "https":
 		rest = strings.TrimSuffix(strings.TrimPrefix(rest, "//"), "/")
 	case "mailto", "tel":
-	default: // a place in this page, a script, or nothing
+	default: // an anchor, a script, or nothing
 		return
 	}
-	// The text is read without what quotes, indents or ends a line.
+	// The comparison ignores white space around the text.
 	shown := string(bytes.TrimSpace(w.out[min(w.linkAt, len(w.out)):]))
 	switch {
 	case shown == "":
 	case strings.EqualFold(shown, href), strings.EqualFold(strings.TrimSuffix(shown, "/"), rest):
 		return
 	}
-	if strings.ContainsAny(href, " \t\r\n<>") { // browsers mend it, a reader of text would cut it
+	if strings.ContainsAny(href, " \t\r\n<>") { // readers of text would cut the address here
 		href = strings.NewReplacer(" ", "%20", "\t", "", "\r", "", "\n", "", "<", "%3C", ">", "%3E").Replace(href)
 	}
 	w.space = true
@@ -318,7 +318,7 @@ func (w *textWriter) endLink() {
 	w.space = true // or the next word would seem to be of the address
 }
 
-// content takes in the text between two tags.
+// content handles the text between two tags.
 func (w *textWriter) content(s []byte) {
 	if w.skip != 0 || w.looks.textHidden() {
 		return
@@ -362,7 +362,7 @@ func (w *textWriter) visibleWord(s []byte) {
 	}
 }
 
-// preformatted takes in text whose white space counts.
+// preformatted handles text and keeps its white space.
 func (w *textWriter) preformatted(s []byte) {
 	for first, rest := true, s; ; first = false {
 		line, after, more := bytes.Cut(rest, []byte("\n"))
@@ -377,7 +377,7 @@ func (w *textWriter) preformatted(s []byte) {
 	}
 }
 
-// word writes a word and the white space that is due before it.
+// word writes the white space that is due, and then a word.
 func (w *textWriter) word(s []byte) {
 	switch {
 	case len(w.out) == 0:
@@ -385,7 +385,7 @@ func (w *textWriter) word(s []byte) {
 	case w.breaks > 0:
 		for i := range w.breaks {
 			w.out = append(bytes.TrimRight(w.out, " "), '\n')
-			if i < w.breaks-1 { // an empty line between two quotations is in the outer one
+			if i < w.breaks-1 { // an empty line between two quotations belongs to the outer one
 				w.prefix(min(w.marks, w.quotes))
 			}
 		}
@@ -399,7 +399,7 @@ func (w *textWriter) word(s []byte) {
 	w.breaks, w.space, w.lead, w.joiner = 0, false, false, 0
 }
 
-// prefix marks a line as quoted.
+// prefix writes the marks of a quoted line.
 func (w *textWriter) prefix(depth int) {
 	w.marks = min(depth, maxQuoteDepth)
 	for range w.marks {
@@ -407,7 +407,7 @@ func (w *textWriter) prefix(depth int) {
 	}
 }
 
-// text returns what was written.
+// text ends an open link and returns the text.
 func (w *textWriter) text() string {
 	w.endLink()
 	if len(w.out) == 0 {

@@ -1,5 +1,5 @@
-// Package pgschema puts the tables of outbox into a schema of PostgreSQL by naming it in the text of statements. The search
-// path of the session is left alone: behind PgBouncer in transaction mode a session has none of its own.
+// Package pgschema puts the tables of outbox into a PostgreSQL schema. It writes the name of the schema into the text of each
+// statement and does not set the search path, because PgBouncer in transaction mode does not keep one for each session.
 package pgschema
 
 import (
@@ -11,11 +11,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxName is the length in bytes up to which PostgreSQL keeps a name as it is (NAMEDATALEN - 1).
+// maxName is the longest name in bytes that PostgreSQL does not truncate (NAMEDATALEN - 1).
 const maxName = 63
 
-// Check says why a name cannot be that of a schema, or nil. Any other name can, because it is quoted wherever it stands. Two dollar
-// signs would end the quotes of the functions that hold the name.
+// Check returns an error if name cannot be the name of the schema. Quoting makes every other name usable. Two dollar signs in a
+// row are refused because they would end the quoted bodies of functions that contain the name.
 func Check(name string) error {
 	switch {
 	case name == "":
@@ -33,17 +33,17 @@ func Check(name string) error {
 	}
 }
 
-// Quote returns a name as it stands in SQL.
+// Quote returns a name as a quoted identifier of SQL.
 func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// relations are the tables, the view and the functions of outbox. Names of indexes and constraints, which begin with that of
-// a table, and of triggers are not among them: they never take a schema.
+// relations matches the names of outbox's tables, view and functions. It does not match indexes, constraints and triggers, whose
+// names never take a schema.
 var relations = regexp.MustCompile(`\boutbox_(?:` +
 	`(?:actions|attempts|chores|clock|deliveries|dispatchers|feedback|messages|migrations|relays|routes|suppressions)\b|` +
 	`(?:expand_recipients|forget_messages|notify|refuse)\()`)
 
-// Qualify puts the name of a schema in front of everything of outbox's that a statement names. Without one the statement stays
-// as it is.
+// Qualify prefixes the names of outbox's tables, view and functions in a statement with the schema. It returns the statement
+// unchanged if schema is empty.
 func Qualify(statement, schema string) string {
 	if schema == "" {
 		return statement

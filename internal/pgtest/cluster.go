@@ -19,30 +19,30 @@ import (
 	"time"
 )
 
-// stopTimeout bounds how long a server may take to stop before it is killed.
+// stopTimeout is the time a server has to stop before it is killed.
 const stopTimeout = 30 * time.Second
 
-// Options say how a [Cluster] is run. The zero value is fast and may forget its last commits when the server fails.
+// Options configures a [Cluster]. With the zero value, the server is fast and may lose its last commits when it fails.
 type Options struct {
-	// Durable makes the server write through to the disk at each commit, as one in production does. Defaults to false:
-	// nothing waits for the disk, and a server that is stopped at once loses its last commits. A test that stops one so sets
-	// synchronous_commit in Settings.
+	// Durable makes the server write each commit to the disk, as in production. Defaults to false: commits do not wait for
+	// the disk, and an [Immediate] shutdown loses the last ones. A test with such a shutdown sets synchronous_commit in
+	// Settings.
 	Durable bool
-	// Settings are further settings of the server, by the names of postgresql.conf. They win over this package's own.
+	// Settings holds further settings of the server, by their names in postgresql.conf. They override those of this package.
 	Settings map[string]string
 }
 
-// ShutdownMode says how the server is taken down.
+// ShutdownMode is the way to take the server down.
 type ShutdownMode int
 
 const (
-	// Fast ends every connection, rolls back what was open and writes everything to disk.
+	// Fast ends every connection, rolls back open transactions and writes everything to disk.
 	Fast ShutdownMode = iota
-	// Immediate breaks off as a crash would: the next start recovers from the log.
+	// Immediate stops the server like a crash. The next start recovers from the log.
 	Immediate
 )
 
-// Cluster is a PostgreSQL server of one's own. Its methods may be called by several goroutines.
+// Cluster is a private PostgreSQL server. Its methods are safe for concurrent use.
 type Cluster struct {
 	programs string
 	dir      string
@@ -57,11 +57,11 @@ type Cluster struct {
 	server *server // nil while the server is down
 }
 
-// Start makes a new cluster and starts its server. It returns when the server accepts connections. When ctx ends before
-// that, nothing is left running. The caller must call [Cluster.Stop]; should the process die without doing so, the
-// server ends and its files are removed all the same.
+// Start makes a new cluster and starts its server. It returns when the server accepts connections. If ctx ends before
+// that, nothing keeps running. The caller must call [Cluster.Stop]. If the process dies first, the server still ends and
+// its files are removed.
 //
-// Run by root, the server belongs to the user postgres, or nobody, because PostgreSQL refuses to be run by root.
+// PostgreSQL refuses to run as root. When root calls Start, the server runs as the user postgres, or else as nobody.
 func Start(ctx context.Context, opts Options) (*Cluster, error) {
 	programs, err := findPrograms()
 	if err != nil {
@@ -90,7 +90,7 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 	return c, nil
 }
 
-// DSN returns the URL of an administrator's connection. It stays the same when the server is restarted.
+// DSN returns the URL of the server for its superuser. A restart does not change the URL.
 func (c *Cluster) DSN() string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -115,7 +115,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 	return c.up(ctx)
 }
 
-// Down takes the server down and returns when it has ended. The data stay.
+// Down takes the server down, keeps its data, and returns when the server has ended.
 func (c *Cluster) Down(mode ShutdownMode) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,7 +132,7 @@ func (c *Cluster) Restart(ctx context.Context, mode ShutdownMode) error {
 	return c.up(ctx)
 }
 
-// Stop ends the server and removes everything that belongs to it. Stopping twice does no harm.
+// Stop ends the server and removes its files. Further calls do nothing.
 func (c *Cluster) Stop() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,7 +141,7 @@ func (c *Cluster) Stop() error {
 	return errors.Join(err, os.RemoveAll(c.dir))
 }
 
-// down needs c.mu.
+// down takes the server down. The caller holds c.mu.
 func (c *Cluster) down(mode ShutdownMode) error {
 	if c.server == nil {
 		return nil
@@ -155,8 +155,8 @@ func (c *Cluster) down(mode ShutdownMode) error {
 	return err
 }
 
-// firstUp starts the server on a port that is free. Between the choice and the start somebody else may take the port;
-// then there is another choice.
+// firstUp starts the server on a free port. If another process takes the port before the server starts, firstUp chooses
+// another one.
 func (c *Cluster) firstUp(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -173,7 +173,7 @@ func (c *Cluster) firstUp(ctx context.Context) error {
 	return err
 }
 
-// up needs c.mu.
+// up starts the server. The caller holds c.mu.
 func (c *Cluster) up(ctx context.Context) error {
 	args := []string{"-D", c.dataDir(), "-c", "port=" + strconv.Itoa(c.port)}
 	for _, name := range slices.Sorted(maps.Keys(c.settings)) {
@@ -197,8 +197,8 @@ func (c *Cluster) up(ctx context.Context) error {
 	}
 }
 
-// initdb creates the files of the cluster. Connections need the password, so that other users of the machine cannot
-// become the database's superuser while tests run.
+// initdb creates the files of the cluster. Connections need a password, which keeps other users of the machine from
+// becoming superuser of the database.
 func (c *Cluster) initdb(ctx context.Context) error {
 	passwordFile := filepath.Join(c.dir, "password")
 	if err := os.WriteFile(passwordFile, []byte(c.password+"\n"), 0o600); err != nil {
@@ -218,10 +218,11 @@ func (c *Cluster) initdb(ctx context.Context) error {
 
 func (c *Cluster) dataDir() string { return filepath.Join(c.dir, "data") }
 
-// prepare lets cmd run as the owner of the cluster, away from the terminal's signals and the caller's settings.
+// prepare makes cmd run as the owner of the cluster. It shields cmd from the terminal's signals and from the PostgreSQL
+// settings in the caller's environment.
 func (c *Cluster) prepare(cmd *exec.Cmd) *exec.Cmd {
 	cmd.Dir = c.dir
-	cmd.Env = []string{"LC_ALL=C"} // this package reads the server's messages
+	cmd.Env = []string{"LC_ALL=C"} // in English, because this package reads the server's messages
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "PG") && !strings.HasPrefix(v, "LC_") && !strings.HasPrefix(v, "LANG") {
 			cmd.Env = append(cmd.Env, v)
@@ -232,7 +233,7 @@ func (c *Cluster) prepare(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// makeFolder makes the folder of the cluster where the owner of the server can reach it.
+// makeFolder makes the folder of the cluster in a place that the owner of the server can reach.
 func (c *Cluster) makeFolder() error {
 	var failed []error
 	for _, base := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
@@ -257,7 +258,7 @@ func serverSettings(opts Options) map[string]string {
 		"unix_socket_directories": "",
 		"max_connections":         "200",
 		"shared_buffers":          "64MB",
-		// A zone that nobody's code expects, so that a test notices code which leans on the server's.
+		// An unusual time zone makes tests fail if code depends on the server's zone.
 		"timezone": "Asia/Kathmandu",
 	}
 	if !opts.Durable {
@@ -267,8 +268,8 @@ func serverSettings(opts Options) map[string]string {
 	return s
 }
 
-// freePort finds a loopback port below the range from which systems take the ports of outgoing connections, so that it
-// stays free for the server while the server is restarted.
+// freePort finds a free loopback port below the range of ports for outgoing connections. Such a port stays free during a
+// restart.
 func freePort(ctx context.Context) (int, error) {
 	const lowest, highest, tries = 20000, 32000, 100
 	var listener net.ListenConfig

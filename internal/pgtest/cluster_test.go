@@ -34,7 +34,7 @@ func TestClusterKeepsItsDataOverRestarts(t *testing.T) {
 		if want := mode == Immediate; recovered != want {
 			t.Errorf("after mode %d: recovery %t, want %t", mode, recovered, want)
 		}
-		// A pooled connection of before the restart is dead: the new pool shows the data and nothing else.
+		// The connections of the old pool are dead after the restart; a new pool avoids their errors.
 		db = open(t, dbURL)
 		if n := query[int](t, db, "SELECT count(*) FROM things"); n != i+1 {
 			t.Errorf("after mode %d: %d rows, want %d", mode, n, i+1)
@@ -157,7 +157,7 @@ func TestServerDiesWithItsParent(t *testing.T) {
 	}
 	_ = cmd.Wait()
 
-	// Nobody reports the end of somebody else's processes: it is looked for until it is seen.
+	// The test is not the parent of these processes, so it polls for their end.
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

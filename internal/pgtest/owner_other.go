@@ -7,7 +7,7 @@ import (
 	"os/exec"
 )
 
-// owner has no meaning on this system, where no server is started.
+// owner is unused on this system, where no server is started.
 type owner struct{}
 
 func serverOwner() (*owner, error) {

@@ -13,13 +13,13 @@ import (
 	"syscall"
 )
 
-// owner is the user that a server runs as. Nil stands for the user of this process.
+// owner is the user that runs a server. Nil is the user of this process.
 type owner struct {
 	name     string
 	uid, gid int
 }
 
-// serverOwner chooses the user. Root, as whom PostgreSQL refuses to run, gives way to postgres or nobody.
+// serverOwner returns the user that runs the server. PostgreSQL refuses to run as root: then it is postgres or nobody.
 func serverOwner() (*owner, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil //nolint:nilnil // nil is this process's own user
@@ -53,7 +53,7 @@ func (o *owner) own(path string) error {
 	return os.Chown(path, o.uid, o.gid)
 }
 
-// canReach says why the owner cannot get to dir, if that is so: each folder on the way must be open to all.
+// canReach returns an error if the owner cannot reach dir. Each folder on the way must be open to all users.
 func (o *owner) canReach(dir string) error {
 	if o == nil {
 		return nil
@@ -76,8 +76,7 @@ func (o *owner) canReach(dir string) error {
 	}
 }
 
-// detach takes cmd out of the process group, so that an interrupt at the terminal reaches the tests and not the server
-// under them.
+// detach runs cmd in a process group of its own. An interrupt at the terminal then reaches the tests and not the server.
 func detach(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }

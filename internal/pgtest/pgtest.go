@@ -1,11 +1,11 @@
 // Package pgtest gives tests a real PostgreSQL.
 //
-// [DSN] hands a test an empty database of its own on the server that OUTBOX_TEST_POSTGRES names. The program
-// cmd/withpostgres, which `make test` uses, starts such a server for the time of a command. [StartForTest] gives a test
-// a whole server of its own, to be restarted or killed.
+// [DSN] creates an empty database for a test on the server in OUTBOX_TEST_POSTGRES. The program cmd/withpostgres starts
+// such a server for the duration of a command; `make test` uses it. [StartForTest] starts a server for one test, which
+// may restart or kill it.
 //
-// Servers are started from the PostgreSQL programs that are installed on the machine, in a temporary folder, on a
-// loopback port that was free, with a random password. They die with the process that started them.
+// Servers run the PostgreSQL programs that are installed on the machine. Each has a temporary folder, a free loopback
+// port and a random password, and ends with the process that started it.
 package pgtest
 
 import (
@@ -22,23 +22,22 @@ import (
 	"github.com/lib/pq"
 )
 
-// The environment variables that tests and their runner agree on.
+// The environment variables of tests and their runner.
 const (
-	// EnvServer holds the URL of an administrator's connection to a server on which tests may create databases.
+	// EnvServer is the URL of a server, for a user that may create databases.
 	EnvServer = "OUTBOX_TEST_POSTGRES"
-	// EnvRequired, set to 1, makes a test that finds no server fail instead of being skipped.
+	// EnvRequired, set to 1, makes tests fail if there is no server. By default they are skipped.
 	EnvRequired = "OUTBOX_TEST_POSTGRES_REQUIRED"
-	// EnvBouncer names the program of PgBouncer where it is not in the path.
+	// EnvBouncer is the path of the PgBouncer program. Defaults to the one in PATH.
 	EnvBouncer = "OUTBOX_TEST_PGBOUNCER"
 )
 
-// adminTimeout bounds what a test does on the administrator's connection. Creating a database copies files, which can
-// take a while on a busy machine.
+// adminTimeout is the limit for a statement on the administrator's connection. Creating a database copies files and can
+// be slow on a busy machine.
 const adminTimeout = time.Minute
 
-// DSN creates an empty database and returns the URL of a connection to it. The database is dropped when the test ends,
-// together with the connections that are still open. Without a server the test is skipped, or fails where
-// OUTBOX_TEST_POSTGRES_REQUIRED=1 says that there must be one.
+// DSN creates an empty database and returns its URL. When the test ends, DSN closes the remaining connections and drops
+// the database. Without a server it skips the test, or fails it if OUTBOX_TEST_POSTGRES_REQUIRED=1 is set.
 func DSN(tb testing.TB) string {
 	tb.Helper()
 	admin := os.Getenv(EnvServer)
@@ -53,8 +52,8 @@ func DSN(tb testing.TB) string {
 	return newDatabase(tb, admin)
 }
 
-// StartForTest starts a server for this test alone and stops it when the test ends. Where the PostgreSQL programs are not
-// installed the test is skipped, even if OUTBOX_TEST_POSTGRES names a server elsewhere, which a test must not take down.
+// StartForTest starts a server for this test alone and stops it when the test ends. It skips the test if the PostgreSQL
+// programs are not installed. It never uses the server in OUTBOX_TEST_POSTGRES, which a test must not take down.
 func StartForTest(tb testing.TB, opts Options) *Cluster {
 	tb.Helper()
 	if _, err := findPrograms(); err != nil {
@@ -90,7 +89,7 @@ func newDatabase(tb testing.TB, admin string) string {
 		tb.Fatalf("%s is not the URL of a PostgreSQL server: it must read postgres://user:password@host:port/database", EnvServer)
 	}
 	name := databaseName(tb.Name())
-	// template0 has no connections of its own, so that tests in other processes cannot get in each other's way.
+	// template0 never has connections, which would block CREATE DATABASE in tests of other processes.
 	if err := adminExec(admin, "CREATE DATABASE "+pq.QuoteIdentifier(name)+" TEMPLATE template0 ENCODING 'UTF8'"); err != nil {
 		tb.Fatalf("create a database for the test: %v", err)
 	}
@@ -103,7 +102,7 @@ func newDatabase(tb testing.TB, admin string) string {
 	return u.String()
 }
 
-// databaseName makes a name that is unique and says which test it belongs to, within PostgreSQL's 63 bytes.
+// databaseName makes a unique name of at most 63 bytes that contains the name of the test.
 func databaseName(test string) string {
 	clean := strings.Map(func(r rune) rune {
 		switch {
@@ -118,7 +117,7 @@ func databaseName(test string) string {
 	return "outbox_" + clean[:min(len(clean), 35)] + "_" + strings.ToLower(rand.Text()[:16])
 }
 
-// adminExec runs one statement on a connection that lives only as long as the statement.
+// adminExec runs one statement on a connection of its own and closes it.
 func adminExec(dsn, statement string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
 	defer cancel()

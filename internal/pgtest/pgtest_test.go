@@ -65,7 +65,7 @@ func TestDSNGivesAnEmptyDatabaseAndDropsIt(t *testing.T) {
 		if got := query[string](t, other, "SHOW server_encoding"); got != "UTF8" {
 			t.Errorf("encoding %s, want UTF8", got)
 		}
-		// Left open on purpose: the drop must not depend on tidy tests.
+		// The connection stays open on purpose: the drop must not depend on tests that close theirs.
 		if _, err := db.Conn(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// ErrNoPrograms is returned where the machine has no PostgreSQL server programs. Nothing was started.
+// ErrNoPrograms says that the machine has no PostgreSQL server programs. Nothing was started.
 var ErrNoPrograms = errors.New("the PostgreSQL server programs (initdb, postgres) are not installed; " +
 	"install your system's PostgreSQL server package, for example Debian's `postgresql`")
 
-// packagePatterns are the places where distributions keep the server programs outside PATH, versions side by side.
+// packagePatterns lists the folders outside PATH where distributions keep the server programs, one for each version.
 var packagePatterns = []string{
 	"/usr/lib/postgresql/*/bin", // Debian, Ubuntu
 	"/usr/pgsql-*/bin",          // Red Hat, from postgresql.org
@@ -24,15 +24,15 @@ var packagePatterns = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// findPrograms returns the folder of initdb and postgres: what pg_config names, else what is in PATH, else the newest
-// version that a package installed.
+// findPrograms returns the folder of initdb and postgres. It tries the folder that pg_config names, then PATH, then the
+// newest version that a package installed.
 func findPrograms() (string, error) {
 	var candidates []string
 	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil { //nolint:noctx // answers at once
 		candidates = append(candidates, strings.TrimSpace(string(out)))
 	}
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// A link in PATH stands for the folder in which the programs of one version lie together.
+		// A link in PATH may point to the folder with all programs of one version.
 		if target, err := filepath.EvalSymlinks(path); err == nil {
 			candidates = append(candidates, filepath.Dir(target))
 		}
@@ -66,7 +66,7 @@ func newestFirst(dirs []string) []string {
 	return slices.SortedStableFunc(slices.Values(dirs), func(a, b string) int { return version(b) - version(a) })
 }
 
-// version reads the first number in path: 15 in /usr/lib/postgresql/15/bin. Zero stands for none.
+// version returns the first number in path, such as 15 in /usr/lib/postgresql/15/bin, or 0 if there is none.
 func version(path string) int {
 	start := strings.IndexAny(path, "0123456789")
 	if start < 0 {

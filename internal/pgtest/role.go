@@ -9,8 +9,8 @@ import (
 	"github.com/lib/pq"
 )
 
-// Role makes a role that may do nothing but connect, and returns the URL dsn with that role in it, and its name. The role goes
-// when the test ends, and with it what it owns in this database.
+// Role creates a role that may only connect. It returns dsn with this role as its user, and the role's name. When the test ends,
+// Role drops the role and everything that it owns in this database.
 func Role(tb testing.TB, dsn string) (roleDSN, name string) {
 	tb.Helper()
 	u, err := url.Parse(dsn)

@@ -17,11 +17,11 @@ import (
 // server is one run of the postgres program.
 type server struct {
 	cmd    *exec.Cmd
-	ready  chan struct{} // closed when it accepts connections
+	ready  chan struct{} // closed when the server accepts connections
 	exited chan struct{} // closed when the process has ended and its output is read
 }
 
-// startServer starts cmd and reads its log, of which the last lines go to log.
+// startServer starts cmd, reads its log and keeps the last lines in log.
 func startServer(cmd *exec.Cmd, log *tail) (*server, error) {
 	out, in, err := os.Pipe()
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *server) read(out io.ReadCloser, log *tail) {
 	}
 }
 
-// stop sends sig and waits. A server that does not end in time is killed, which is an error.
+// stop sends sig and waits for the server to end. It kills the server after timeout and returns an error then.
 func (s *server) stop(sig os.Signal, timeout time.Duration) error {
 	if err := s.cmd.Process.Signal(sig); err != nil {
 		<-s.exited // it has ended by itself
@@ -87,15 +87,15 @@ func (s *server) stop(sig os.Signal, timeout time.Duration) error {
 	}
 }
 
-// guard is a process that waits for the end of this one. When that comes without [guard.dismiss], for example by
-// SIGKILL, it ends the server and removes its files.
+// guard is a process that waits for the end of this process. If this process ends without [guard.dismiss], for example by
+// SIGKILL, the guard ends the server and removes its files.
 type guard struct {
 	cmd  *exec.Cmd
-	life *os.File // the guard holds the other end and sees it close
+	life *os.File // a pipe; the guard holds the other end and sees it close
 }
 
-// guardScript gets the folder of the cluster as its first argument. The server is given ten seconds to end before its
-// files go.
+// guardScript takes the folder of the cluster as its first argument. It gives the server ten seconds to end before it
+// removes the files.
 const guardScript = `read -r _
 pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
 n=0
@@ -122,14 +122,14 @@ func startGuard(dir string) (*guard, error) {
 	return &guard{cmd: cmd, life: ours}, nil
 }
 
-// dismiss ends the guard without its doing anything.
+// dismiss ends the guard, which then touches neither the server nor its files.
 func (g *guard) dismiss() {
 	_ = g.cmd.Process.Signal(syscall.SIGKILL) // it may have ended before
 	_ = g.cmd.Wait()
 	g.life.Close()
 }
 
-// tail keeps the last lines that were written.
+// tail keeps the last lines written to it.
 type tail struct {
 	mu    sync.Mutex
 	lines []string
@@ -151,7 +151,7 @@ func (t *tail) reset() {
 	t.lines = nil
 }
 
-// String returns the lines that are kept.
+// String returns the lines in order.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,9 +1,9 @@
-// Command testsum runs go test and ends its output with what was skipped and why, which go test itself tells nobody:
+// Command testsum runs go test and then lists the skipped tests with their reasons, which go test itself does not show:
 //
 //	testsum -race ./...
 //
-// The arguments are those of go test. What passes is one line for each package; what fails is shown in full. It exits as
-// go test does.
+// The arguments are those of go test. The output has one line for each package that passes, and the full output of each
+// failure. The exit code is that of go test.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	// go test gets these signals too, from the terminal or from the program above, and ends; then so does this one.
+	// go test gets these signals, too, from the terminal or the parent process. This program ends after go test has ended.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code, err := run(context.WithoutCancel(ctx), os.Args[1:])
 	stop()

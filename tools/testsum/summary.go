@@ -19,13 +19,13 @@ type event struct {
 	Output     string
 }
 
-// name identifies a test, or a package where test is empty.
+// name identifies a test, or a package if test is empty.
 type name struct{ pkg, test string }
 
-// summary collects what the end of the output needs.
+// summary collects the results for the end of the output.
 type summary struct {
 	out             io.Writer
-	output          map[name][]string // of what has not ended yet
+	output          map[name][]string // lines of tests and packages that have not ended
 	passed          int
 	failed, skipped []string
 }
@@ -52,7 +52,7 @@ func summarise(events io.Reader, out io.Writer) error {
 func (s *summary) line(line []byte) {
 	var e event
 	if json.Unmarshal(line, &e) != nil {
-		s.out.Write(line) // not from the tests: something that go test says by itself
+		s.out.Write(line) // not an event: a message of go test itself
 		return
 	}
 	n := name{e.Package, e.Test}
@@ -86,7 +86,7 @@ func (s *summary) failedOne(n name) {
 		delete(s.output, n)
 		return
 	}
-	// Tests of this package that have not ended were cut off, by a panic or the time limit, and their output says why.
+	// A panic or the time limit cut off the tests that have not ended. Their output says why.
 	var cut []string
 	for other := range s.output {
 		if other.pkg == n.pkg && other.test != "" {
@@ -113,7 +113,7 @@ func (s *summary) skippedOne(n name) {
 	delete(s.output, n)
 }
 
-// print writes what n has said, or those lines of it that keep chooses.
+// print writes the lines of n's output that keep accepts, or all of them if keep is nil.
 func (s *summary) print(n name, keep func(string) bool) {
 	for _, line := range s.output[n] {
 		if keep == nil || keep(line) {
@@ -124,7 +124,7 @@ func (s *summary) print(n name, keep func(string) bool) {
 
 var logLine = regexp.MustCompile(`^\s+\S+\.go:\d+: (.*)`)
 
-// reason finds what a test gave to Skip.
+// reason finds the text that a test passed to Skip.
 func reason(output []string) string {
 	for _, line := range slices.Backward(output) {
 		if m := logLine.FindStringSubmatch(line); m != nil {

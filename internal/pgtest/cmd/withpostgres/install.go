@@ -11,11 +11,11 @@ import (
 	"strings"
 )
 
-// policyFile, where it exists, decides for Debian's packages whether a service may be started.
+// policyFile is the program that Debian's packages ask before they start a service. If it is missing, services may start.
 const policyFile = "/usr/sbin/policy-rc.d"
 
-// install installs a package of Debian and says whether it did. It does so as root alone, and without starting a service that
-// the package brings.
+// install installs a Debian package without starting its services. It returns false if the user is not root or the system has no
+// apt-get.
 func install(name string) (installed bool, err error) {
 	if os.Geteuid() != 0 {
 		return false, nil
@@ -40,8 +40,8 @@ func install(name string) (installed bool, err error) {
 	return true, nil
 }
 
-// tools are the Debian packages that check what this project writes or stand in for the world around it, each with a pattern of a
-// file that it holds. Tests that need them are skipped where they are missing.
+// tools lists the Debian packages that some tests need, each with a pattern for one of its files. These tests are skipped if the
+// package is missing.
 var tools = []struct{ name, file string }{
 	{"libfaketime", "/usr/lib/*/faketime/libfaketime.so.1"},
 	{"libsasl2-modules", "/usr/lib/*/sasl2/libplain.so"},
@@ -51,8 +51,8 @@ var tools = []struct{ name, file string }{
 	{"sasl2-bin", "/usr/sbin/saslpasswd2"},
 }
 
-// installTools installs what is missing of the tools, as root on Debian alone, and starts no service of theirs. It is no error
-// when that fails.
+// installTools installs the missing packages of tools without starting their services. It does nothing if the user is not root or
+// the system has no apt-get. A failure is only reported.
 func installTools() {
 	if os.Geteuid() != 0 {
 		return
@@ -97,8 +97,8 @@ func aptGet(args ...string) error {
 	return nil
 }
 
-// forbidServices writes a policy that keeps packages from starting services until the function that it returns is called. A policy that the
-// machine has already stays as it is.
+// forbidServices writes a policy that keeps packages from starting services. The function that it returns removes the policy
+// again. An existing policy stays unchanged.
 func forbidServices(policy string) (allow func() error, err error) {
 	file, err := os.OpenFile(policy, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755) //nolint:gosec // a program
 	if errors.Is(err, os.ErrExist) {

@@ -4,11 +4,12 @@
 //
 //	withpostgres -- go test ./...
 //
-// It starts a server of its own and names it in OUTBOX_TEST_POSTGRES, sets OUTBOX_TEST_POSTGRES_REQUIRED=1, hands on
-// the signals that it gets, stops the server when the command has ended and exits as the command did. A server that
-// OUTBOX_TEST_POSTGRES names already is used as it is. Where PostgreSQL is not installed and cannot be, the command runs
-// without a server. The tests behind PgBouncer need its program, which is installed likewise, and so are other programs that
-// check what this project writes. The last lines on standard error say which of these it was.
+// It starts a server, puts its URL into OUTBOX_TEST_POSTGRES and sets OUTBOX_TEST_POSTGRES_REQUIRED=1. It forwards signals
+// to the command, stops the server when the command has ended, and exits with the code of the command. If
+// OUTBOX_TEST_POSTGRES is set already, it uses that server.
+//
+// As root on Debian, it installs missing programs: PostgreSQL, PgBouncer, and others that some tests need. Without
+// PostgreSQL the command runs without a server. The last lines on standard error say which server the command had.
 package main
 
 import (
@@ -24,14 +25,14 @@ import (
 	"github.com/outboxmail/outbox/internal/pgtest"
 )
 
-// The exit codes for what happens before the command can run, as in a shell.
+// The exit codes for errors before the command runs, as in a shell.
 const (
 	exitFailed     = 1
 	exitUsage      = 2
 	exitNotStarted = 127
 )
 
-// startTimeout bounds the making and the start of a cluster on a busy machine.
+// startTimeout is the limit for making and starting a cluster, enough for a busy machine.
 const startTimeout = 2 * time.Minute
 
 func main() {
@@ -46,9 +47,9 @@ func main() {
 	os.Exit(run(args))
 }
 
-// run gives the command its server and returns the code to exit with.
+// run runs the command with a server and returns the exit code.
 func run(args []string) int {
-	// From here on a signal goes to the command, and ends this program only together with it.
+	// From here on, signals go to the command. This program ends when the command ends.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 
@@ -75,8 +76,8 @@ func run(args []string) int {
 	return code
 }
 
-// findBouncer makes sure that the tests find the program of PgBouncer, and says why they do not. That is no error: they are a
-// part of the tests that other systems may leave out.
+// findBouncer looks for the PgBouncer program and installs it if it can. It returns the reason if the program is missing. This is
+// not an error, because other systems may leave out the tests with PgBouncer.
 func findBouncer() (whyNot string) {
 	const program = "pgbouncer"
 	found := func() bool {
@@ -97,10 +98,10 @@ func findBouncer() (whyNot string) {
 	}
 }
 
-// server is what the tests get.
+// server is the PostgreSQL server of the tests.
 type server struct {
 	dsn, version string
-	whyNot       string // why there is none, where dsn is empty
+	whyNot       string // the reason if dsn is empty
 	stop         func()
 }
 
@@ -140,7 +141,7 @@ func findServer() (server, error) {
 	return s, nil
 }
 
-// start starts a cluster, after installing PostgreSQL where that is missing and possible.
+// start starts a cluster. It first installs PostgreSQL if that is missing and can be installed.
 func start(ctx context.Context) (*pgtest.Cluster, error) {
 	cluster, err := pgtest.Start(ctx, pgtest.Options{})
 	if !errors.Is(err, pgtest.ErrNoPrograms) {
@@ -158,8 +159,8 @@ func start(ctx context.Context) (*pgtest.Cluster, error) {
 	return pgtest.Start(ctx, pgtest.Options{})
 }
 
-// runCommand runs the command in a process group of its own, so that a signal reaches it exactly once, and with it the
-// processes that it started.
+// runCommand runs the command in a process group of its own. Each signal then reaches the command and its children exactly
+// once.
 func runCommand(args, env []string, signals <-chan os.Signal) int {
 	cmd := exec.Command(args[0], args[1:]...) //nolint:noctx // signals end it, not a deadline
 	cmd.Env = env
@@ -190,7 +191,7 @@ func runCommand(args, env []string, signals <-chan os.Signal) int {
 	return exitCode(cmd.ProcessState, err)
 }
 
-// exitCode is what a shell would report: the command's own code, or 128 and the number of the signal that ended it.
+// exitCode returns the code that a shell would report: the command's own, or 128 plus the number of the signal that ended it.
 func exitCode(state *os.ProcessState, err error) int {
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		const signalled = 128

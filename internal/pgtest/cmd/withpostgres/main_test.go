@@ -23,8 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// program returns the command withpostgres with these arguments. It starts a server of its own unless the test says
-// otherwise.
+// program returns the command withpostgres with these arguments. By default the command starts a server.
 func program(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
@@ -133,7 +132,7 @@ func TestBadUse(t *testing.T) {
 	}
 }
 
-// Where PgBouncer is missing and cannot be installed, the end says so and the command runs all the same.
+// If PgBouncer is missing and cannot be installed, the command still runs and the last lines say so.
 func TestNoBouncer(t *testing.T) {
 	c := pgtest.StartForTest(t, pgtest.Options{})
 	sh, err := exec.LookPath("sh")
