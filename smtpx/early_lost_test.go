@@ -115,7 +115,7 @@ func TestEarlyHeadRefusedBeforeTheDotIsAnswered(t *testing.T) {
 				}
 				return strings.Join(tc.replies, "\r\n"), len(sent), false
 			}}
-			client := open(t, "smtp://"+s.start(t)+"?tls=none&conns=1", func(c *smtpx.Config) { c.Timeouts.Dot = 300 * time.Millisecond })
+			client := open(t, "smtp://"+s.start(t)+"?tls=none&conns=1", func(c *smtpx.Config) { c.Timeouts.Dot = time.Second })
 			errs, _ := many(t, client, 40)
 			failed := 0
 			for i, err := range errs {
