@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -149,7 +150,7 @@ func TestDotRefusedOutOfTurnWithoutEarlyHead(t *testing.T) {
 		smtpx.TakeEarlyHeads(client)
 		_, err := client.Send(testContext(t), envelope("b@example.net"), message("x"))
 		var e *smtpx.Error
-		if !errors.As(err, &e) || e.Class == smtpx.ClassAmbiguous || fmt.Sprint(e.Reply.Code) != reply[:3] || srv.Count() != 0 {
+		if !errors.As(err, &e) || e.Class == smtpx.ClassAmbiguous || strconv.Itoa(e.Reply.Code) != reply[:3] || srv.Count() != 0 {
 			t.Errorf("%s: %v", reply, err)
 		}
 		if smtpx.EarlyHeads(client) != "taken" {

@@ -222,7 +222,7 @@ func TestLongStructuredFields(t *testing.T) {
 
 // TestRunsOfSpaces shows that two spaces between long words leave no line of white space only (RFC 5322 §3.2.2).
 func TestRunsOfSpaces(t *testing.T) {
-	long := func(c string, n int) string { return strings.Repeat(c, n) }
+	long := strings.Repeat
 	for _, value := range []string{
 		"é " + long("c", 65) + "@b.example  <" + long("b", 68) + "@b.example>",
 		"<" + long("d", 66) + "@e.example>  <" + long("d", 66) + "@e.example> é é",
