@@ -34,8 +34,8 @@ func (o *Outbox) sealed(ctx context.Context, msg *Message) (*draft, error) {
 // draft parses and renders a message at a certain time. An empty id makes a new one.
 func (o *Outbox) draft(ctx context.Context, msg *Message, id ID, now time.Time) (*draft, error) {
 	d := &draft{id: id}
-	var err error
-	if d.parsed, err = o.parse(msg, now); err != nil {
+	err := o.parse(&d.parsed, msg, now)
+	if err != nil {
 		return nil, err
 	}
 	if d.id == "" {
@@ -77,14 +77,19 @@ func (o *Outbox) newMessageID(id ID, author letter.Mailbox) string {
 
 // render makes the bytes of the message.
 func (o *Outbox) render(d *draft, date time.Time) (err error) {
-	d.body, err = d.letter.Render(letter.Stamp{Mark: string(d.id), MessageID: d.messageID, Date: date}, o.header)
+	stamp := letter.Stamp{Mark: string(d.id), MessageID: d.messageID, Date: date}
+	if d.raw != nil {
+		d.body, err = d.raw.Render(stamp)
+	} else {
+		d.body, err = d.content.Render(stamp, o.header)
+	}
 	switch {
 	case errors.Is(err, letter.ErrHeaderSize):
 		return invalid("Message", "%w", err)
 	case err != nil:
 		return invalid("Header", "%w", err)
 	}
-	d.letter = nil // the content is in the body now
+	d.raw, d.content = nil, letter.Content{} // the content is in the body now
 	if d.size = int64(len(d.body)); d.size > o.maxSize {
 		return o.tooLarge(d.size)
 	}

@@ -13,23 +13,22 @@ type parsed struct {
 	subject   string
 	author    letter.Mailbox // its domain ends a new Message-ID
 	messageID string         // of a message that came complete, empty for none
-	letter    interface {
-		Render(stamp letter.Stamp, limits letter.Limits) ([]byte, error)
-	}
+	content   letter.Content
+	raw       *letter.Raw // a message that came complete, instead of the content
 }
 
 // parse checks every value of a message, and reads its attachments.
-func (o *Outbox) parse(m *Message, now time.Time) (p parsed, err error) {
+func (o *Outbox) parse(p *parsed, m *Message, now time.Time) (err error) {
 	if m == nil {
-		return p, invalid("Message", "is nil")
+		return invalid("Message", "is nil")
 	}
 	if p.options, err = parseOptions(m, now); err != nil {
-		return p, err
+		return err
 	}
 	if m.Raw != nil {
-		return p, o.parseRaw(&p, m)
+		return o.parseRaw(p, m)
 	}
-	return p, o.parseContent(&p, m)
+	return o.parseContent(p, m)
 }
 
 // parseContent reads a message that was given by its fields.
@@ -41,7 +40,8 @@ func (o *Outbox) parseContent(p *parsed, m *Message) error {
 	if author == (Address{}) {
 		return invalid("From", "the message has no author")
 	}
-	c := &letter.Content{Subject: m.Subject}
+	c := &p.content
+	c.Subject = m.Subject
 	var err error
 	if c.From, err = letter.ParseAddress(author); err != nil {
 		return invalid("From", "%w", err)
@@ -79,7 +79,7 @@ func (o *Outbox) parseContent(p *parsed, m *Message) error {
 	if c.Fields, err = letter.JoinFields(written, c.Fields); err != nil {
 		return invalid("Header", "%w", err)
 	}
-	p.author, p.letter = c.From, c
+	p.author = c.From
 	return o.parseBody(c, m)
 }
 
@@ -153,7 +153,7 @@ func (o *Outbox) parseRaw(p *parsed, m *Message) error {
 	if p.sender, err = parseSender(m.EnvelopeFrom, sender.Addr); err != nil {
 		return err
 	}
-	p.subject, p.messageID, p.author, p.letter = raw.Subject, raw.MessageID, author, raw
+	p.subject, p.messageID, p.author, p.raw = raw.Subject, raw.MessageID, author, raw
 	return nil
 }
 

@@ -248,7 +248,7 @@ func decodeSubject(value string) string {
 // Render writes the message and keeps the order and the bytes of everything that a signature may cover. It writes Date and
 // Message-ID before the rest where they are missing. It leaves out Bcc, and Return-Path, which only the last server on
 // the way writes (RFC 5321 §4.4).
-func (m *Raw) Render(stamp Stamp, _ Limits) ([]byte, error) {
+func (m *Raw) Render(stamp Stamp) ([]byte, error) {
 	var head headerBlock
 	if !m.dated {
 		head.date(stamp.Date)

@@ -43,11 +43,13 @@ type Stamp struct {
 // or a word that no line can hold.
 func (c *Content) Render(stamp Stamp, limits Limits) ([]byte, error) {
 	root := c.tree(stamp.Mark)
-	w := struct { // in one piece of memory
-		head headerBlock
-		out  bytes.Buffer
-	}{head: headerBlock{buf: make([]byte, 0, 1024)}}
+	var w struct { // in one piece of memory
+		head  headerBlock
+		out   bytes.Buffer
+		first [1024]byte // as much of a header as most messages have
+	}
 	head, out := &w.head, &w.out
+	head.buf = w.first[:0]
 	c.header(head, stamp)
 	root.describe(head)
 	if len(head.buf) > limits.HeaderSize {
