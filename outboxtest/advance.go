@@ -56,7 +56,8 @@ func advance(ctx context.Context, db Queryer, d time.Duration) error {
 	if d < 0 {
 		return errors.New("time does not go back")
 	}
-	earlier, err := shift(ctx, db, d.Milliseconds()+1)
+	// Stored times are rounded up to the millisecond, and d may have a part of one, too.
+	earlier, err := shift(ctx, db, (d+time.Millisecond-1).Milliseconds()+1)
 	if err != nil {
 		return err
 	}
