@@ -18,7 +18,7 @@ const (
 	cleanBatch = 100
 	// cleanRest is the pause after each batch, about as long as a batch takes on SQLite. SQLite has one writer at a time, and others
 	// write in the pauses.
-	cleanRest = 10 * time.Millisecond
+	cleanRest = 25 * time.Millisecond
 )
 
 // Clean removes what the retention no longer keeps. It purges finished deliveries with their attempts and feedback, and every
