@@ -137,8 +137,18 @@ func Verbs(t *testing.T, db *sql.DB, inTx func(ctx context.Context, fn func(tx o
 		t.Errorf("%d deliveries are cancelled, want 1", n)
 	}
 	subject := ""
-	must(db.QueryRowContext(ctx, "SELECT subject FROM outbox_messages WHERE idempotency_key = 'k1'").Scan(&subject))
+	must(db.QueryRowContext(ctx, "SELECT subject FROM outbox_messages WHERE id = $1", first.ID.String()).Scan(&subject))
 	if want := mail("", "").Subject; subject != want {
 		t.Errorf("the subject is stored as %q, want %q", subject, want)
 	}
+
+	// The key of a message that was cancelled is free again.
+	must(inTx(ctx, func(tx outbox.Tx) error {
+		second, err := outbox.Enqueue(ctx, tx, mail("ann@example.org", "k1"))
+		if err == nil && (second.Duplicate || second.ID == first.ID) {
+			t.Errorf("the key belongs to a cancelled message: got %+v, want a new message", second)
+		}
+		return err
+	}))
+	stored(42, "after the key was used again")
 }
