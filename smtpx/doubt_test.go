@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -88,7 +89,9 @@ func TestEndDuringCommitIsNoDoubt(t *testing.T) {
 						if commits == 1 {
 							inHook <- struct{}{}
 							<-gone
-							time.Sleep(20 * time.Millisecond) // the end is on its way through the loopback
+							for !smtpx.Heard(client) { // the end is on its way through the loopback
+								runtime.Gosched()
+							}
 						}
 						return nil
 					})
@@ -281,7 +284,7 @@ func TestRefusalOfBDATIsAVerdict(t *testing.T) {
 func TestContextThatIsDoneEndsARepeatedJob(t *testing.T) {
 	hold := make(chan struct{})
 	defer close(hold)
-	done := make(chan struct{})
+	arrived, done := make(chan struct{}), make(chan struct{})
 	addr := script(t, func(c net.Conn, r *bufio.Reader, n int) {
 		if n > 1 {
 			<-hold // the second connection gets no greeting
@@ -298,6 +301,7 @@ func TestContextThatIsDoneEndsARepeatedJob(t *testing.T) {
 			case "DATA":
 				say(c, "354 go")
 				skipBody(r)
+				close(arrived)
 				<-done
 				say(c, "250 ok")
 				return "", true
@@ -311,7 +315,7 @@ func TestContextThatIsDoneEndsARepeatedJob(t *testing.T) {
 	env := envelope("a@example.net", "b@example.net")
 	env.Commit = func(context.Context) error {
 		go func() {
-			time.Sleep(20 * time.Millisecond) // the body has left by then
+			<-arrived // the whole body
 			cancel()
 			close(done)
 		}()

@@ -13,3 +13,15 @@ func EarlyHeads(c *Client) string {
 	defer c.relay.early.mu.Unlock()
 	return [...]string{"untried", "on trial", "taken", "refused"}[c.relay.early.state]
 }
+
+// Heard tells whether a connection of a client has something from its server that nobody has read yet: a reply or the end.
+func Heard(c *Client) bool {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	for conn := range c.pool.conns {
+		if len(conn.replies) > 0 {
+			return true
+		}
+	}
+	return false
+}
