@@ -68,7 +68,10 @@ var errReply = errors.New("malformed reply")
 // quotedError is an errReply that quotes the line.
 type quotedError struct{ line []byte }
 
+// Error quotes the line.
 func (e *quotedError) Error() string { return fmt.Sprintf("%v: %q", errReply, e.line) }
+
+// Unwrap returns errReply.
 func (e *quotedError) Unwrap() error { return errReply }
 
 // readReply reads one reply of one or several lines. Lines beyond maxReplyLine octets are cut short. An error wraps errReply

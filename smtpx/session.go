@@ -383,7 +383,10 @@ type plainError struct {
 	err  error
 }
 
+// Error returns the plain words.
 func (e *plainError) Error() string { return e.text }
+
+// Unwrap returns the error behind them.
 func (e *plainError) Unwrap() error { return e.err }
 
 // sizeLimit returns the limit in octets that the server announced (RFC 1870), 0 for none.

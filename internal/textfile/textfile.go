@@ -43,12 +43,14 @@ func TrimString(text string) (string, error) {
 // first Read.
 func NewReader(r io.Reader) io.Reader { return &reader{in: bufio.NewReader(r)} }
 
+// reader trims what in gives.
 type reader struct {
 	in    *bufio.Reader
 	begun bool
 	err   error
 }
 
+// Read gives the text behind the mark, or the error of a foreign encoding.
 func (r *reader) Read(p []byte) (int, error) {
 	if !r.begun {
 		r.begun = true

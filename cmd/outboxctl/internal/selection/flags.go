@@ -158,8 +158,10 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// badDurationError is the error of text that is neither a duration nor a time.
 type badDurationError struct{ text string }
 
+// Error quotes the text.
 func (e *badDurationError) Error() string {
 	return strconv.Quote(e.text) + " is neither a duration nor a time"
 }
