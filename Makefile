@@ -12,6 +12,8 @@ TEST_TIMEOUT = 20m
 RACE = -race $(foreach package,modernc.org/sqlite/lib modernc.org/libc/... modernc.org/memory/...,-gcflags=$(package)=-race=false)
 
 CAMPAIGN_TIMEOUT = 4h
+# How many changes of each target mutate tries in a campaign; 0 for all.
+MUTANTS = 100
 
 .PHONY: help build test check campaign bench lint fmt FORCE
 
@@ -28,10 +30,11 @@ test: bin/withpostgres bin/testsum ## run every test in its short form with the 
 
 check: lint test ## what a change must pass: lint and test
 
-campaign: bin/withpostgres bin/testsum ## run the long forms of the tests: hours of faults, kills and load; counts go to campaign.txt
+campaign: bin/withpostgres bin/testsum bin/mutate ## run the long forms of the tests: hours of faults, kills and load; counts go to campaign.txt
 	rm -f campaign.txt
 	OUTBOX_CAMPAIGN=1 OUTBOX_CAMPAIGN_REPORT=$(CURDIR)/campaign.txt $(TEST) $(RACE) -count 1 -timeout $(CAMPAIGN_TIMEOUT) ./...; \
 	code=$$?; cat campaign.txt; exit $$code
+	bin/withpostgres -- bin/mutate -n $(MUTANTS)
 
 bench: bin/withpostgres ## measure beside the peers as in docs/benchmarks.md, then run the benchmarks of the packages
 	cd bench && $(GO) run .
@@ -53,6 +56,9 @@ bin/golangci-lint: tools/go.mod tools/go.sum
 
 bin/testsum: FORCE
 	cd tools && $(GO) build -o ../$@ ./testsum
+
+bin/mutate: FORCE
+	cd tools && $(GO) build -o ../$@ ./mutate
 
 bin/withpostgres: FORCE
 	$(GO) build -o $@ ./internal/pgtest/cmd/withpostgres
