@@ -45,10 +45,6 @@ func (s *session) authenticate(ctx context.Context) (Reply, *Error) {
 	}
 	s.secrets.auth = true
 	defer func() { s.secrets.auth = false }()
-	s.secrets.add(s.relay.Password)
-	if s.relay.userIsSecret() {
-		s.secrets.add(s.relay.User)
-	}
 	var first *Error
 	for {
 		name, err := s.chooseMechanism()
@@ -135,6 +131,9 @@ func (s *session) fetchToken(ctx context.Context, refresh bool) *Error {
 		if errors.Is(a.err, ErrTokenRefused) {
 			e.Class, e.Hint = ClassConfig, "the source of the token refuses: consent, client secret or refresh token must be renewed"
 		}
+		if outage := (*tokenOutageError)(nil); errors.As(a.err, &outage) {
+			e.RetryAfter = outage.wait
+		}
 		return e
 	}
 	s.token = a.token
@@ -145,7 +144,7 @@ func (s *session) fetchToken(ctx context.Context, refresh bool) *Error {
 // chooseMechanism picks the best mechanism that both sides know. A pinned one is the only choice.
 func (s *session) chooseMechanism() (string, error) {
 	offered := strings.Fields(strings.ToUpper(s.ext["AUTH"]))
-	list := func() string { return printable(strings.Join(offered, ", ")) }
+	list := func() string { return printable(s.secrets.scrub(strings.Join(offered, ", "))) }
 	if len(offered) == 0 {
 		return "", errors.New("the server does not offer AUTH on this connection")
 	}

@@ -40,8 +40,10 @@ type relay struct {
 //
 // The parameters are tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns (connections at a time), rate
 // (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions not to use, separated by
-// commas), ca, cert and key (PEM files), local (an IP address to bind), and clear-auth. Any other parameter is an error.
-// Parameters set the fields of [Config]. Options are applied afterwards. No error of Open quotes a password.
+// commas), ca, cert and key (PEM files), local (an IP address to bind), and clear-auth. Tokens come from token-command, or from
+// an identity provider by client-id, client-secret or client-secret-file, refresh-token or refresh-token-file, service-account (a
+// file), tenant, scope and token-url; see [OAuth2]. Any other parameter is an error. Parameters set the fields of [Config]. Options
+// are applied afterwards. No error of Open quotes a secret.
 func Open(url string, opts ...Option) (*Client, error) {
 	config, err := parseURL(url)
 	if err != nil {
@@ -95,6 +97,9 @@ func newRelay(c Config) (*relay, error) {
 		if err := checkEHLO(r.EHLO, r.loopback); err != nil {
 			return nil, fmt.Errorf("relay: %w", err)
 		}
+	}
+	if err := r.setToken(); err != nil {
+		return nil, err
 	}
 	if err := r.checkLogin(); err != nil {
 		return nil, err

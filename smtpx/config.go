@@ -49,8 +49,13 @@ type Config struct {
 	// Token returns the token for OAUTHBEARER and XOAUTH2. If it is set, only these two mechanisms are used, unless Auth pins
 	// another. It is called before each dial and may take Timeouts.Token. If the server permanently refuses the token, it is
 	// called once more with refresh set. Its errors are of ClassUnreachable, or of ClassConfig if they wrap ErrTokenRefused.
-	// Defaults to nil. If Auth pins one of the two mechanisms and Token is nil, Password is the token.
-	Token func(ctx context.Context, refresh bool) (string, error)
+	// Defaults to a source made of OAuth2 or TokenCommand, of which one at most may be given, else to nil. If Auth pins one of the
+	// two mechanisms and there is no source, Password is the token.
+	Token TokenSource
+	// OAuth2 fetches tokens from an identity provider.
+	OAuth2 OAuth2
+	// TokenCommand is a shell command that prints a token; see CommandToken.
+	TokenCommand string
 	// Auth pins the mechanism: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, the latter two also with -PLUS, XOAUTH2,
 	// OAUTHBEARER, or EXTERNAL for a login by the client certificate without a password. Defaults to the strongest mechanism
 	// that the server offers, mechanisms listed in the profile first. EXTERNAL is never the default.

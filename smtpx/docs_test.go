@@ -81,6 +81,7 @@ func providersDocument(t *testing.T) []byte {
 		row("ports", strings.Join(ports, ", "), p.Ports.Source, p.Ports.Mark)
 		row("AUTH", strings.Join(p.Mechanisms.Value, ", "), p.Mechanisms.Source, p.Mechanisms.Mark)
 		row("user", p.User.Value, p.User.Source, p.User.Mark)
+		row("tokens from", strings.TrimSpace(p.OAuth.Value.TokenURL+" "+p.OAuth.Value.Scope), p.OAuth.Source, p.OAuth.Mark)
 		row("connections at a time", strconv.Itoa(p.Connections.Value), p.Connections.Source, p.Connections.Mark)
 		row("messages per connection", strconv.Itoa(p.Messages.Value), p.Messages.Source, p.Messages.Mark)
 		row("idle limit", p.Idle.Value, p.Idle.Source, p.Idle.Mark)

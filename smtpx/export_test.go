@@ -25,3 +25,6 @@ func Heard(c *Client) bool {
 	}
 	return false
 }
+
+// TokenOf returns the source of tokens that a client made.
+func TokenOf(c *Client) TokenSource { return c.relay.Token }

@@ -30,6 +30,8 @@ type Profile struct {
 	Mechanisms Fact[[]string] `json:"mechanisms,omitzero"`
 	// User tells in words what the user name is.
 	User Fact[string] `json:"user,omitzero"`
+	// OAuth tells where tokens come from.
+	OAuth Fact[OAuthEndpoint] `json:"oauth,omitzero"`
 
 	// Connections is the largest number of connections at a time.
 	Connections Fact[int] `json:"connections,omitzero"`

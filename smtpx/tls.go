@@ -1,6 +1,7 @@
 package smtpx
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
@@ -118,13 +119,16 @@ func (s *tlsSource) replace(change func(*tls.Config)) {
 	s.base = c
 }
 
+// withoutMark removes a byte order mark of UTF-8, which some editors write at the start of a file.
+func withoutMark(data []byte) []byte { return bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) }
+
 func readCA(path string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
+	if !pool.AppendCertsFromPEM(withoutMark(pem)) {
 		return nil, fmt.Errorf("%s holds no PEM certificate", path)
 	}
 	return pool, nil

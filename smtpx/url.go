@@ -31,6 +31,17 @@ var parameters = map[string]func(c *Config, value string) error{
 	"provider":   func(c *Config, v string) error { c.Provider = v; return nil },
 	"without":    func(c *Config, v string) error { c.Without = strings.Split(v, ","); return nil },
 	"local":      func(c *Config, v string) error { return setIP(&c.LocalAddr, v) },
+
+	"token-command":      func(c *Config, v string) error { c.TokenCommand = v; return nil },
+	"token-url":          func(c *Config, v string) error { c.OAuth2.TokenURL = v; return nil },
+	"tenant":             func(c *Config, v string) error { c.OAuth2.Tenant = v; return nil },
+	"client-id":          func(c *Config, v string) error { c.OAuth2.ClientID = v; return nil },
+	"client-secret":      func(c *Config, v string) error { c.OAuth2.ClientSecret = v; return nil },
+	"client-secret-file": func(c *Config, v string) error { c.OAuth2.ClientSecretFile = v; return nil },
+	"refresh-token":      func(c *Config, v string) error { c.OAuth2.RefreshToken = v; return nil },
+	"refresh-token-file": func(c *Config, v string) error { c.OAuth2.RefreshTokenFile = v; return nil },
+	"service-account":    func(c *Config, v string) error { c.OAuth2.ServiceAccountFile = v; return nil },
+	"scope":              func(c *Config, v string) error { c.OAuth2.Scope = v; return nil },
 }
 
 // parseURL reads a relay's URL. Its errors never quote the URL, which may hold a password.
