@@ -37,6 +37,7 @@ func helpTopics() []*cobra.Command {
 		{Use: "encryption", Short: "Messages that are encrypted at rest", Long: encryptionTopic},
 		{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesTopic},
 		{Use: "formatting", Short: "Tables, JSON, TSV, ids", Long: formattingTopic},
+		{Use: "relay", Short: "The URL of a relay and its parameters", Long: relayTopic},
 		{Use: "states", Short: "The states of a delivery", Long: statesTopic},
 	}
 }
@@ -45,6 +46,8 @@ const environmentTopic = `OUTBOX_DB              the database, unless --db is gi
 OUTBOX_SCHEMA          the PostgreSQL schema that holds the tables, unless --schema is given
 OUTBOX_RELAY           the relay, unless --relay is given
 OUTBOX_RELAY_PASSWORD  the relay's password, if the URL names a user and nothing else gives the password
+OUTBOX_RELAY_CLIENT_SECRET, OUTBOX_RELAY_REFRESH_TOKEN, OUTBOX_RELAY_TOKEN_COMMAND
+                       the secrets of a login by token, unless the URL gives them; see the topic relay
 OUTBOX_KEYS            the keys of encrypted messages, unless --key-file is given; see the topic encryption
 OUTBOX_FORCE_TTY       a number of columns: behave as on a terminal of that width
 NO_COLOR               set to any value: no colour, unless --color says otherwise
@@ -95,6 +98,42 @@ In a pipe, values are complete, separated by tabs, with RFC 3339 times and no he
 --json a,b  JSON with only these fields; --json without fields lists them all
 
 docs/cli-json.md describes the JSON. New fields may come at any time.`
+
+const relayTopic = `smtp://user@host:587      STARTTLS, required unless tls says otherwise
+smtps://user@host:465     TLS from the first byte
+
+Without a port the provider's is taken, else 587 or 465. Parameters follow a "?" and are separated by "&". Special
+characters are percent-encoded. An unknown parameter is an error.
+
+Protection
+  tls=MODE            required, starttls, implicit, opportunistic (TLS if it is offered) or none
+  ca=FILE             PEM certificates of authorities to trust instead of the system's
+  cert=FILE, key=FILE the client's own certificate
+  clear-auth=true     allow AUTH without TLS
+
+Login by password
+  password-file=FILE, password-command=CMD, or OUTBOX_RELAY_PASSWORD
+  auth=MECHANISM      plain, login, cram-md5, scram-sha-1, scram-sha-256, xoauth2, oauthbearer or external
+
+Login by token (OAUTHBEARER, XOAUTH2)
+  token-command=CMD   a shell command that prints a token, or OUTBOX_RELAY_TOKEN_COMMAND
+  client-id=ID        the application at the identity provider
+  client-secret=, client-secret-file=FILE, or OUTBOX_RELAY_CLIENT_SECRET
+  refresh-token=, refresh-token-file=FILE, or OUTBOX_RELAY_REFRESH_TOKEN
+  tenant=ID           the directory of Microsoft Entra
+  service-account=FILE  the JSON key of a Google service account
+  token-url=URL, scope=SCOPE  unless the provider's are known
+
+Connections
+  conns=N             connections at a time
+  rate=N              messages a second, or with a unit: 600/m, 2000/h
+  messages=N, age=TIME, idle=TIME  limits of one connection
+  ehlo=NAME           the name of this host
+  local=IP            the local address
+
+Behaviour
+  provider=NAME       the profile to use; docs/providers.md lists them
+  without=A,B         ESMTP extensions not to use, such as chunking and pipelining`
 
 const statesTopic = `Each recipient of a message has its own delivery. It is in one of these states:
 

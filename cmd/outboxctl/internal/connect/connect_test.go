@@ -2,6 +2,8 @@ package connect
 
 import (
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/schema"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
 func TestParse(t *testing.T) {
@@ -191,5 +194,44 @@ func TestSecretParametersOfTheURL(t *testing.T) {
 	s = secret{file: "f"}
 	if _, err = s.takeFrom(parse("smtp://app@relay.example.com?password-file=g")); err == nil {
 		t.Error("a password file given twice is accepted")
+	}
+}
+
+func TestTokensFromTheEnvironment(t *testing.T) {
+	srv := smtptest.New(t, smtptest.Config{User: "app", Password: "t0ken", Mechanisms: []string{"XOAUTH2", "PLAIN"}})
+	asked := ""
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm()
+		asked = r.PostForm.Get("client_secret") + " " + r.PostForm.Get("refresh_token")
+		_, _ = io.WriteString(w, `{"access_token":"t0ken"}`)
+	}))
+	defer idp.Close()
+	endpoint := "&scope=s&client-id=id&token-url=" + url.QueryEscape(idp.URL)
+	for _, tt := range []struct {
+		name, params, user string
+		env                map[string]string
+		mechanism, asked   string
+	}{
+		{"command", "", "app", map[string]string{EnvTokenCommand: "echo t0ken", EnvRelayPassword: "other"}, "XOAUTH2", ""},
+		{"command in the URL", "&token-command=echo+t0ken", "app", map[string]string{EnvTokenCommand: "echo wrong", EnvRelayPassword: "other"}, "XOAUTH2", ""},
+		{"password in the URL", "", "app:t0ken", map[string]string{EnvTokenCommand: "echo wrong"}, "PLAIN", ""},
+		{"secret", endpoint, "app", map[string]string{EnvClientSecret: "s1", EnvTokenCommand: "echo wrong"}, "XOAUTH2", "s1 "},
+		{"secret and refresh token", endpoint, "app", map[string]string{EnvClientSecret: "s2", EnvRefreshToken: "r2"}, "XOAUTH2", "s2 r2"},
+		{"refresh token in the URL", endpoint + "&refresh-token=r3", "app", map[string]string{EnvRefreshToken: "r2"}, "XOAUTH2", " r3"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asked = ""
+			user, password, _ := strings.Cut(tt.user, ":")
+			raw := srv.URLFor(user, password, "ehlo=a.example.com") + tt.params
+			relay, err := (&RelayFlags{url: raw}).Open(t.Context(), func(name string) string { return tt.env[name] }, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer relay.Client.Close()
+			report, err := relay.Client.Probe(t.Context())
+			if err != nil || report.Mechanism != tt.mechanism || asked != tt.asked {
+				t.Errorf("by %s, %v; asked with %q", report.Mechanism, err, asked)
+			}
+		})
 	}
 }

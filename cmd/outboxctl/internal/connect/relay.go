@@ -16,9 +16,15 @@ import (
 const (
 	EnvRelay         = "OUTBOX_RELAY"
 	EnvRelayPassword = "OUTBOX_RELAY_PASSWORD" //nolint:gosec // the name of a variable
+
+	// EnvClientSecret, EnvRefreshToken and EnvTokenCommand are used only if the URL does not give them in another way.
+	EnvClientSecret = "OUTBOX_RELAY_CLIENT_SECRET" //nolint:gosec // the name of a variable
+	EnvRefreshToken = "OUTBOX_RELAY_REFRESH_TOKEN" //nolint:gosec // the name of a variable
+	EnvTokenCommand = "OUTBOX_RELAY_TOKEN_COMMAND" //nolint:gosec // the name of a variable
 )
 
-const relayForms = "use smtp://user@host:587 or smtps://user@host:465, and OUTBOX_RELAY_PASSWORD for the password"
+const relayForms = "use smtp://user@host:587 or smtps://user@host:465, and OUTBOX_RELAY_PASSWORD for the password; " +
+	"outboxctl help relay lists the parameters"
 
 // RelayFlags holds the flags that name a relay and the source of its password.
 type RelayFlags struct {
@@ -60,7 +66,11 @@ func (f *RelayFlags) Open(ctx context.Context, getenv func(string) string, stder
 			return nil, err
 		}
 	}
-	password, err := secret.read(ctx, getenv(EnvRelayPassword), stderr)
+	fallback := getenv(EnvRelayPassword)
+	if secret.token || secret.hasUser && getenv(EnvTokenCommand) != "" {
+		fallback = ""
+	}
+	password, err := secret.read(ctx, fallback, stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -68,11 +78,32 @@ func (f *RelayFlags) Open(ctx context.Context, getenv func(string) string, stder
 	if password != "" {
 		opts = append(opts, smtpx.Password(password))
 	}
+	opts = append(opts, tokenFrom(getenv))
 	client, err := smtpx.Open(raw, opts...)
 	if err != nil {
 		return nil, &exit.Error{Err: err, Hint: relayForms, Code: exit.Usage}
 	}
 	return &Relay{Name: name, Client: client}, nil
+}
+
+// tokenFrom completes the source of tokens of a relay from the environment. The token command of the environment replaces
+// OUTBOX_RELAY_PASSWORD, and no other password.
+func tokenFrom(getenv func(string) string) smtpx.Option {
+	return func(c *smtpx.Config) {
+		o := &c.OAuth2
+		switch {
+		case c.TokenCommand != "" || o.ServiceAccountFile != "":
+		case o.ClientID != "":
+			if o.ClientSecret == "" && o.ClientSecretFile == "" {
+				o.ClientSecret = getenv(EnvClientSecret)
+			}
+			if o.RefreshToken == "" && o.RefreshTokenFile == "" {
+				o.RefreshToken = getenv(EnvRefreshToken)
+			}
+		case c.User != "" && c.Password == "":
+			c.TokenCommand = getenv(EnvTokenCommand)
+		}
+	}
 }
 
 // relayName turns a host into a name of at most 63 bytes. It replaces each character that a name must not contain by '-'.
@@ -96,6 +127,7 @@ type secret struct {
 	file, command string
 	hasUser       bool // the URL names a user
 	inURL         bool // the URL holds a password
+	token         bool // the URL tells where tokens come from
 }
 
 // takeFrom moves the parameters password-file and password-command from a relay's URL into s and returns the URL without
@@ -109,6 +141,7 @@ func (s *secret) takeFrom(u *url.URL) (string, error) {
 	if err != nil {
 		return u.String(), nil //nolint:nilerr // smtpx refuses it
 	}
+	s.token = query.Has("token-command") || query.Has("client-id") || query.Has("service-account")
 	var taken bool
 	for name, to := range map[string]*string{"password-file": &s.file, "password-command": &s.command} {
 		if !query.Has(name) {
