@@ -60,7 +60,7 @@ func (c *Client) Probe(ctx context.Context) (Report, error) {
 }
 
 func (s *session) report() Report {
-	r := Report{Host: s.relay.addr, Banner: s.banner, EHLO: s.name, Mechanism: s.mech, Steps: s.steps}
+	r := Report{Host: s.relay.addr, Banner: s.scrub(s.banner), EHLO: s.name, Mechanism: s.mech, Steps: s.steps}
 	if s.raw != nil {
 		r.Remote = s.raw.RemoteAddr().String()
 	}
@@ -71,7 +71,7 @@ func (s *session) report() Report {
 		if args != "" {
 			keyword += " " + args
 		}
-		r.Extensions = append(r.Extensions, keyword)
+		r.Extensions = append(r.Extensions, s.secrets.scrub(keyword))
 	}
 	slices.Sort(r.Extensions)
 	return r

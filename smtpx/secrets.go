@@ -17,6 +17,8 @@ const (
 	// secretWord is the length of the shortest secret that is hidden in later replies. A shorter secret may occur in a reply by
 	// chance.
 	secretWord = 4
+	// secretEdge is the length of the shortest part of a secret that is hidden at the start or the end of a line.
+	secretEdge = 10
 	// secretField is the length of the shortest field of a response that is a secret by itself, such as a digest.
 	secretField = 16
 )
@@ -35,6 +37,28 @@ func (s *secrets) add(text string) {
 	s.note(base64.RawURLEncoding.EncodeToString([]byte(text)))
 	s.note(url.QueryEscape(text))
 	s.note(hex.EncodeToString([]byte(text)))
+	s.addInside(text, base64.RawStdEncoding)
+	s.addInside(text, base64.RawURLEncoding)
+}
+
+// addInside notes how a secret looks within a longer text in base64. That depends on what stands before it, modulo 3. The first
+// and the last character may belong to the neighbours as well.
+func (s *secrets) addInside(text string, encoding *base64.Encoding) {
+	if len(text) < secretWord {
+		return
+	}
+	for before := range 3 {
+		form := encoding.EncodeToString(append(make([]byte, before), text...))
+		if before > 0 {
+			form = form[before+1:]
+		}
+		if (before+len(text))%3 != 0 {
+			form = form[:len(form)-1]
+		}
+		if len(form) >= secretPart {
+			s.note(form)
+		}
+	}
 }
 
 // sent notes a response of a mechanism, its line, and the fields of it that do not name the user.
@@ -76,6 +100,14 @@ func (s *secrets) scrub(text string) string {
 	}
 	low := lower(text)
 	var hide []bool
+	mark := func(from, n int) {
+		if hide == nil {
+			hide = make([]bool, len(text))
+		}
+		for k := range n {
+			hide[from+k] = true
+		}
+	}
 	for _, secret := range s.all {
 		step := len(secret)
 		if s.auth {
@@ -86,17 +118,21 @@ func (s *secrets) scrub(text string) string {
 		for at := range len(secret) - step + 1 {
 			part := secret[at : at+step]
 			for from := strings.Index(low, part); from >= 0; {
-				if hide == nil {
-					hide = make([]bool, len(text))
-				}
-				for k := range step {
-					hide[from+k] = true
-				}
+				mark(from, step)
 				next := strings.Index(low[from+1:], part)
 				if next < 0 {
 					break
 				}
 				from += 1 + next
+			}
+		}
+		// A line that is cut, or that continues another, holds a part of the secret at its edge.
+		for n := min(len(secret)-1, len(low)); n >= secretEdge; n-- {
+			if strings.HasSuffix(low, secret[:n]) {
+				mark(len(low)-n, n)
+			}
+			if strings.HasPrefix(low, secret[len(secret)-n:]) {
+				mark(0, n)
 			}
 		}
 	}

@@ -44,6 +44,11 @@ type Step struct {
 // tells which steps it completed.
 func openSession(ctx context.Context, r *relay) (*session, *Error) {
 	s := &session{relay: r, number: int(r.dialled.Add(1))}
+	// A server may repeat in its greeting what it was told on another connection.
+	s.secrets.add(r.Password)
+	if r.userIsSecret() {
+		s.secrets.add(r.User)
+	}
 	if r.usesToken() {
 		// Fetched before the dial: the source of the token may be slow, and a server does not wait for long.
 		if err := s.fetchToken(ctx, false); err != nil {

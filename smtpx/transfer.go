@@ -233,7 +233,7 @@ func (c *conn) accepted(t *transaction, r Reply) {
 		return
 	}
 	if t.job.res.ProviderID == "" {
-		t.job.res.ProviderID = c.relay.profile.MessageID(r)
+		t.job.res.ProviderID = c.relay.profile.MessageID(c.scrub(r))
 	}
 	if c.carried++; c.carried > 1 {
 		c.relay.early.count()
