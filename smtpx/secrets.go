@@ -87,6 +87,31 @@ func lower(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 }
 
+// mask tells which octets of a text are to be hidden. It is nil for none.
+type mask []bool
+
+// mark hides n octets of a text.
+func (m *mask) mark(text string, from, n int) {
+	if *m == nil {
+		*m = make(mask, len(text))
+	}
+	for k := range n {
+		(*m)[from+k] = true
+	}
+}
+
+// markEdges hides parts of a secret at the start and the end of a text: a line may be cut, or continue another.
+func (m *mask) markEdges(text, secret string) {
+	for n := min(len(secret)-1, len(text)); n >= secretEdge; n-- {
+		if strings.HasSuffix(text, secret[:n]) {
+			m.mark(text, len(text)-n, n)
+		}
+		if strings.HasPrefix(text, secret[len(secret)-n:]) {
+			m.mark(text, 0, n)
+		}
+	}
+}
+
 // scrub replaces the secrets in a text.
 func (s *secrets) scrub(text string) string {
 	if len(s.all) == 0 || text == "" {
@@ -99,15 +124,7 @@ func (s *secrets) scrub(text string) string {
 		return text
 	}
 	low := lower(text)
-	var hide []bool
-	mark := func(from, n int) {
-		if hide == nil {
-			hide = make([]bool, len(text))
-		}
-		for k := range n {
-			hide[from+k] = true
-		}
-	}
+	var hide mask
 	for _, secret := range s.all {
 		step := len(secret)
 		if s.auth {
@@ -118,7 +135,7 @@ func (s *secrets) scrub(text string) string {
 		for at := range len(secret) - step + 1 {
 			part := secret[at : at+step]
 			for from := strings.Index(low, part); from >= 0; {
-				mark(from, step)
+				hide.mark(low, from, step)
 				next := strings.Index(low[from+1:], part)
 				if next < 0 {
 					break
@@ -126,15 +143,7 @@ func (s *secrets) scrub(text string) string {
 				from += 1 + next
 			}
 		}
-		// A line that is cut, or that continues another, holds a part of the secret at its edge.
-		for n := min(len(secret)-1, len(low)); n >= secretEdge; n-- {
-			if strings.HasSuffix(low, secret[:n]) {
-				mark(len(low)-n, n)
-			}
-			if strings.HasPrefix(low, secret[len(secret)-n:]) {
-				mark(0, n)
-			}
-		}
+		hide.markEdges(low, secret)
 	}
 	if hide == nil {
 		return text
