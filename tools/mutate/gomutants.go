@@ -97,16 +97,30 @@ func (f *goFile) offset(p token.Pos) int     { return f.fset.Position(p).Offset 
 func (f *goFile) text(n ast.Node) string     { return f.src[f.offset(n.Pos()):f.offset(n.End())] }
 func (f *goFile) span(n ast.Node) (int, int) { return f.offset(n.Pos()), f.offset(n.End()) }
 
-func (f *goFile) add(kind string, at token.Pos, built, shown edit) {
-	f.mutants = append(f.mutants, &mutant{
+// add adds a mutant. Its pieces take the place of n in the form that is switched; without pieces there is no such form.
+func (f *goFile) add(kind string, at token.Pos, built, shown edit, n ast.Node, pieces ...piece) {
+	m := &mutant{
 		file: f.name, line: f.fset.Position(at).Line, in: f.in, kind: kind, built: built, shown: shown, src: f.src, code: f.code,
-	})
+	}
+	if len(pieces) > 0 {
+		start, end := f.span(n)
+		m.switched = &switched{start, end, pieces}
+	}
+	f.mutants = append(f.mutants, m)
 }
+
+// kept is a piece of the source, and verbatim one that is not in the source.
+func (f *goFile) kept(n ast.Node) piece {
+	start, end := f.span(n)
+	return piece{start: start, end: end}
+}
+
+func verbatim(text string) piece { return piece{text: text} }
 
 // replace adds a mutant that replaces a node, in the same way for the compiler and for the reader.
 func (f *goFile) replace(kind string, n ast.Node, text string) {
 	start, end := f.span(n)
-	f.add(kind, n.Pos(), edit{start, end, text}, edit{start, end, text})
+	f.add(kind, n.Pos(), edit{start, end, text}, edit{start, end, text}, n)
 }
 
 var opposite = map[token.Token]token.Token{
@@ -131,12 +145,14 @@ func (f *goFile) condition(cond ast.Expr) {
 			shown = f.text(c.X)
 		}
 	}
-	f.add("condition negated", cond.Pos(), edit{start, end, "!(" + f.text(cond) + ")"}, edit{start, end, shown})
+	f.add("condition negated", cond.Pos(), edit{start, end, "!(" + f.text(cond) + ")"}, edit{start, end, shown},
+		cond, verbatim("ON != ("), f.kept(cond), verbatim(")"))
 }
 
 func (f *goFile) never(cond ast.Expr) {
 	start, end := f.span(cond)
-	f.add("branch never taken", cond.Pos(), edit{start, end, "false && (" + f.text(cond) + ")"}, edit{start, end, "false"})
+	f.add("branch never taken", cond.Pos(), edit{start, end, "false && (" + f.text(cond) + ")"}, edit{start, end, "false"},
+		cond, verbatim("!ON && ("), f.kept(cond), verbatim(")"))
 }
 
 // cases removes the cases of a switch, and the values of cases that have several.
@@ -152,7 +168,7 @@ func (f *goFile) cases(body *ast.BlockStmt, conditions bool) {
 				f.never(value)
 			case len(c.List) > 1:
 				start, end := f.without(i, len(c.List), func(i int) ast.Node { return c.List[i] })
-				f.add("value of a case removed", value.Pos(), edit{start, end, ""}, edit{start, end, ""})
+				f.add("value of a case removed", value.Pos(), edit{start, end, ""}, edit{start, end, ""}, value)
 			}
 		}
 		if !conditions && c.List != nil {
@@ -175,7 +191,9 @@ func (f *goFile) binary(e *ast.BinaryExpr, stack []ast.Node) {
 	if op, ok := boundaries[e.Op]; ok {
 		start := f.offset(e.OpPos)
 		change := edit{start, start + len(e.Op.String()), op}
-		f.add("boundary moved", e.OpPos, change, change)
+		f.add("boundary moved", e.OpPos, change, change, e,
+			verbatim("(ON && ("), f.kept(e.X), verbatim(" "+op+" "), f.kept(e.Y),
+			verbatim(") || !ON && ("), f.kept(e.X), verbatim(" "+e.Op.String()+" "), f.kept(e.Y), verbatim("))"))
 		return
 	}
 	if e.Op != token.LAND && e.Op != token.LOR {
@@ -188,13 +206,14 @@ func (f *goFile) binary(e *ast.BinaryExpr, stack []ast.Node) {
 	}
 	operands := chain(e, e.Op)
 	for i, operand := range operands {
-		built := "(true || (" + f.text(operand) + "))"
+		built, instead := "(true || (", "(ON || ("
 		if e.Op == token.LOR {
-			built = "(false && (" + f.text(operand) + "))"
+			built, instead = "(false && (", "(!ON && ("
 		}
 		start, end := f.span(operand)
 		from, to := f.without(i, len(operands), func(i int) ast.Node { return operands[i] })
-		f.add("term removed", operand.Pos(), edit{start, end, built}, edit{from, to, ""})
+		f.add("term removed", operand.Pos(), edit{start, end, built + f.text(operand) + "))"}, edit{from, to, ""},
+			operand, verbatim(instead), f.kept(operand), verbatim("))"))
 	}
 }
 
@@ -211,7 +230,10 @@ func (f *goFile) extreme(call *ast.CallExpr) {
 		return
 	}
 	for _, arg := range call.Args {
-		f.replace("bound removed", call, f.text(arg))
+		start, end := f.span(call)
+		change := edit{start, end, f.text(arg)}
+		f.add("bound removed", call.Pos(), change, change,
+			call, verbatim("mutatePick(ON, "), f.kept(call), verbatim(", "), f.kept(arg), verbatim(")"))
 	}
 }
 
@@ -240,7 +262,8 @@ func (f *goFile) statements(list []ast.Stmt) {
 			continue
 		}
 		start, end := f.span(s)
-		f.add("statement removed", s.Pos(), edit{start, end, "if false { " + f.text(s) + " }"}, edit{start, end, ""})
+		f.add("statement removed", s.Pos(), edit{start, end, "if false { " + f.text(s) + " }"}, edit{start, end, ""},
+			s, verbatim("if !ON { "), f.kept(s), verbatim(" }"))
 	}
 }
 
@@ -294,7 +317,8 @@ func (f *goFile) returned(r *ast.ReturnStmt, stack []ast.Node) {
 		return
 	}
 	start, end := f.span(last)
-	f.add("error not returned", last.Pos(), edit{start, end, "map[bool]error{false: " + f.text(last) + "}[true]"}, edit{start, end, "nil"})
+	f.add("error not returned", last.Pos(), edit{start, end, "map[bool]error{false: " + f.text(last) + "}[true]"}, edit{start, end, "nil"},
+		last, verbatim("mutatePick(ON, error("), f.kept(last), verbatim("), nil)"))
 }
 
 func isNil(e ast.Expr) bool {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"go/parser"
 	"go/token"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -14,6 +16,9 @@ func changes(t *testing.T, file, src string) []string {
 	ms, err := mutantsOf(file, src)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if strings.HasSuffix(file, ".go") {
+		allSwitched(t, ms)
 	}
 	var list []string
 	for _, m := range ms {
@@ -26,6 +31,59 @@ func changes(t *testing.T, file, src string) []string {
 		}
 	}
 	return list
+}
+
+// allSwitched writes a file with all its mutants, and checks that it is Go and that no line has moved.
+func allSwitched(t *testing.T, ms []*mutant) string {
+	t.Helper()
+	b := &batch{number: map[*mutant]string{}}
+	ms = slices.DeleteFunc(slices.Clone(ms), func(m *mutant) bool { return m.switched == nil })
+	for i, m := range ms {
+		b.number[m] = strconv.Itoa(i + 1)
+	}
+	if len(ms) == 0 {
+		return ""
+	}
+	text := b.render(ms)
+	if _, err := parser.ParseFile(token.NewFileSet(), ms[0].file, text, 0); err != nil {
+		t.Errorf("all mutants together are no Go: %v\n%s", err, text)
+	}
+	for i := range ms {
+		if !strings.Contains(text, fmt.Sprintf("mutateOn(%q)", strconv.Itoa(i+1))) {
+			t.Errorf("the mutant is missing: %s", ms[i].diff())
+		}
+	}
+	return text
+}
+
+func TestSwitched(t *testing.T) {
+	t.Parallel()
+	const src = `package p
+
+func f() (int, error) {
+	if n < max(a, b) && c {
+		g()
+	}
+	return 1, errX
+}
+`
+	ms, err := mutantsOf("x.go", src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `package p
+
+func f() (int, error) {
+	if !mutateOn("1") && ((mutateOn("2") || ((mutateOn("4") && (n <= mutatePick(mutateOn("5"), mutatePick(mutateOn("6"), max(a, b), b), a)) ||` +
+		` !mutateOn("4") && (n < mutatePick(mutateOn("5"), mutatePick(mutateOn("6"), max(a, b), b), a))))) && (mutateOn("3") || (c))) {
+		if !mutateOn("7") { g() }
+	}
+	return 1, mutatePick(mutateOn("8"), error(errX), nil)
+}
+`
+	if got := allSwitched(t, ms); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
 }
 
 func TestGoMutants(t *testing.T) {

@@ -218,6 +218,9 @@ func try(ctx context.Context, o options, works []work, errs *os.File) (err error
 	p := newProgress(errs, total)
 	defer p.close()
 	for _, w := range works {
+		if err := r.prepare(ctx, w.untried(o, results)); err != nil {
+			return err
+		}
 		for _, m := range w.mutants {
 			p.begin(m)
 			res, known := results.known(w.target.Name, m)
@@ -225,7 +228,7 @@ func try(ctx context.Context, o options, works []work, errs *os.File) (err error
 				p.total--
 				continue
 			}
-			if !known || o.survivors && res.Outcome == survived {
+			if again(o, res, known) {
 				tests, err := w.target.tests(o.root, m)
 				if err != nil {
 					return err
@@ -243,4 +246,20 @@ func try(ctx context.Context, o options, works []work, errs *os.File) (err error
 		}
 	}
 	return nil
+}
+
+// again tells whether a mutant with an earlier result is to be tried.
+func again(o options, res result, known bool) bool {
+	if o.survivors {
+		return known && res.Outcome == survived
+	}
+	return !known
+}
+
+// untried returns the mutants that have to be tried.
+func (w *work) untried(o options, results *results) []*mutant {
+	return slices.DeleteFunc(slices.Clone(w.mutants), func(m *mutant) bool {
+		res, known := results.known(w.target.Name, m)
+		return !again(o, res, known)
+	})
 }

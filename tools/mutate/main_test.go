@@ -229,8 +229,8 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// Every mutant of this module has a key of its own.
-func TestKeys(t *testing.T) {
+// Every mutant of this module has a key of its own, and all mutants of a file can stand in it together.
+func TestThisModule(t *testing.T) {
 	t.Parallel()
 	targets, err := readTargets("targets.toml")
 	if err != nil {
@@ -245,6 +245,15 @@ func TestKeys(t *testing.T) {
 		ms, err := target.mutants("../..")
 		if err != nil {
 			t.Fatal(err)
+		}
+		files := make(map[string][]*mutant)
+		for _, m := range ms {
+			if strings.HasSuffix(m.file, ".go") {
+				files[m.file] = append(files[m.file], m)
+			}
+		}
+		for _, ms := range files {
+			allSwitched(t, ms)
 		}
 		for _, m := range ms {
 			if other := seen[m.key()]; other != nil && (other.file != m.file || other.built != m.built) {

@@ -25,9 +25,10 @@ type mutant struct {
 	// built is what the compiler or the database gets. It keeps every name and parameter in use, as in
 	// "(true || (term)) && other", so that the mutant is valid. shown is what a reader sees: "other".
 	built, shown edit
-	src          string // of the file
-	code         string // hash of what `in` names, without comments and layout
-	nth          int    // counts equal changes in the same `in`
+	switched     *switched // nil if there is no such form
+	src          string    // of the file
+	code         string    // hash of what `in` names, without comments and layout
+	nth          int       // counts equal changes in the same `in`
 }
 
 // key identifies the mutant by its content. It stays the same when other parts of the file change.

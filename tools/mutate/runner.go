@@ -39,10 +39,18 @@ type runner struct {
 	least     time.Duration            // the shortest time limit of a test
 	baseline  map[string]time.Duration // of tests without a mutant
 	original  map[string]string        // test binaries without a mutant
+	prepared  []*batch
 }
 
 func newRunner(root, dir string, least time.Duration) *runner {
 	return &runner{root: root, dir: dir, least: least, baseline: map[string]time.Duration{}, original: map[string]string{}}
+}
+
+// prepare builds the mutants together that can be. The tests without a mutant are run anew for them.
+func (r *runner) prepare(ctx context.Context, ms []*mutant) (err error) {
+	r.baseline, r.original = map[string]time.Duration{}, map[string]string{}
+	r.prepared, err = r.batches(ctx, ms)
+	return err
 }
 
 // try runs the tests of a mutant until one fails.
@@ -54,18 +62,24 @@ func (r *runner) try(ctx context.Context, m *mutant, tests []test) (result, erro
 		return res, err
 	}
 	defer os.RemoveAll(dir)
-	overlay, err := r.overlay(dir, m)
-	if err != nil {
-		return res, err
-	}
 	built := make(map[string]string)
+	overlay := ""
 	for _, t := range tests {
-		limit, err := r.limit(ctx, t)
+		limit, err := r.limit(ctx, m, t)
 		if err != nil {
 			return res, err
 		}
-		binary, ok := built[t.pkg]
-		if !ok {
+		binary, env := built[t.pkg], []string(nil)
+		if b := r.batch(m); b != nil {
+			if binary, env, err = b.with(ctx, m, t.pkg, dir); err != nil {
+				return res, errors.Join(ctx.Err(), err)
+			}
+		} else if binary == "" {
+			if overlay == "" {
+				if overlay, err = r.overlay(dir, map[string]string{m.file: m.built.apply(m.src)}); err != nil {
+					return res, err
+				}
+			}
 			binary = filepath.Join(dir, fmt.Sprintf("%d.test", len(built)))
 			if output, err := r.build(ctx, t.pkg, binary, overlay); err != nil {
 				if ctx.Err() != nil {
@@ -76,7 +90,7 @@ func (r *runner) try(ctx context.Context, m *mutant, tests []test) (result, erro
 			}
 			built[t.pkg] = binary
 		}
-		ok, output := r.run(ctx, t, binary, limit)
+		ok, output := r.run(ctx, t, binary, env, limit)
 		if ctx.Err() != nil {
 			return res, ctx.Err()
 		}
@@ -89,18 +103,40 @@ func (r *runner) try(ctx context.Context, m *mutant, tests []test) (result, erro
 	return res, nil
 }
 
-// overlay writes the changed file and the JSON that makes the compiler read it.
-func (r *runner) overlay(dir string, m *mutant) (string, error) {
-	changed := filepath.Join(dir, "changed"+filepath.Ext(m.file))
-	if err := os.WriteFile(changed, []byte(m.built.apply(m.src)), 0o600); err != nil {
-		return "", err
+// batch returns the batch that has the mutant, or nil.
+func (r *runner) batch(m *mutant) *batch {
+	for _, b := range r.prepared {
+		if b.holds(m) {
+			return b
+		}
 	}
-	text, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(r.root, filepath.FromSlash(m.file)): changed}})
+	return nil
+}
+
+// overlay writes changed files, by their names in the module, and the JSON that makes the compiler read them.
+func (r *runner) overlay(dir string, files map[string]string) (string, error) {
+	replace := make(map[string]string)
+	for name, text := range files {
+		changed := filepath.Join(dir, fmt.Sprintf("%d%s", len(replace), filepath.Ext(name)))
+		if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		replace[filepath.Join(r.root, filepath.FromSlash(name))] = changed
+	}
+	text, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return "", err
 	}
 	file := filepath.Join(dir, "overlay.json")
 	return file, os.WriteFile(file, text, 0o600)
+}
+
+// compile compiles a package without its tests, and lists all errors.
+func (r *runner) compile(ctx context.Context, pkg, overlay string) (output string, err error) {
+	cmd := exec.CommandContext(ctx, "go", "build", "-gcflags=-e", "-overlay", overlay, pkg)
+	cmd.Dir = r.root
+	text, err := cmd.CombinedOutput()
+	return string(text), err
 }
 
 // build compiles the tests of a package. go vet stays out: a condition "false && x" is what it complains of.
@@ -116,12 +152,13 @@ func (r *runner) build(ctx context.Context, pkg, binary, overlay string) (output
 }
 
 // run runs a test binary in the directory of its package, as go test does.
-func (r *runner) run(ctx context.Context, t test, binary string, limit time.Duration) (ok bool, output string) {
+func (r *runner) run(ctx context.Context, t test, binary string, env []string, limit time.Duration) (ok bool, output string) {
 	// The limit of the binary names the tests that hang. The other one is for a binary that does not heed it.
 	ctx, cancel := context.WithTimeout(ctx, limit+10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, append([]string{"-test.failfast", "-test.timeout", limit.String()}, t.flags...)...)
 	cmd.Dir = filepath.Join(r.root, filepath.FromSlash(t.pkg))
+	cmd.Env = append(os.Environ(), env...)
 	cmd.WaitDelay = time.Second // children that outlive the test keep its output open
 	text, err := cmd.CombinedOutput()
 	if errors.Is(err, exec.ErrWaitDelay) {
@@ -135,19 +172,15 @@ func (r *runner) run(ctx context.Context, t test, binary string, limit time.Dura
 
 // limit is how long a test may take: five times what it takes without a mutant. The first call for a test finds that out, and
 // fails if the test does.
-func (r *runner) limit(ctx context.Context, t test) (time.Duration, error) {
+func (r *runner) limit(ctx context.Context, m *mutant, t test) (time.Duration, error) {
 	took, ok := r.baseline[t.String()]
 	if !ok {
-		binary, ok := r.original[t.pkg]
-		if !ok {
-			binary = filepath.Join(r.dir, fmt.Sprintf("original%d.test", len(r.original)))
-			if output, err := r.build(ctx, t.pkg, binary, ""); err != nil {
-				return 0, errors.Join(ctx.Err(), fmt.Errorf("the tests of %s do not compile: %s", t.pkg, output))
-			}
-			r.original[t.pkg] = binary
+		binary, err := r.without(ctx, m, t.pkg)
+		if err != nil {
+			return 0, errors.Join(ctx.Err(), err)
 		}
 		started := time.Now()
-		if ok, output := r.run(ctx, t, binary, 10*time.Minute); !ok {
+		if ok, output := r.run(ctx, t, binary, nil, 10*time.Minute); !ok {
 			return 0, errors.Join(ctx.Err(), fmt.Errorf("%s fails without a mutant:\n%s", t, tail(output, 20)))
 		} else if strings.Contains(output, "testing: warning: no tests to run") {
 			return 0, fmt.Errorf("%s matches no test", t)
@@ -156,6 +189,22 @@ func (r *runner) limit(ctx context.Context, t test) (time.Duration, error) {
 		r.baseline[t.String()] = took
 	}
 	return max(r.least, 5*took), nil
+}
+
+// without returns the test binary of a package without a mutant.
+func (r *runner) without(ctx context.Context, m *mutant, pkg string) (string, error) {
+	if b := r.batch(m); b != nil {
+		return b.binary(ctx, pkg)
+	}
+	if binary, ok := r.original[pkg]; ok {
+		return binary, nil
+	}
+	binary := filepath.Join(r.dir, fmt.Sprintf("original%d.test", len(r.original)))
+	if output, err := r.build(ctx, pkg, binary, ""); err != nil {
+		return "", &buildError{pkg, output}
+	}
+	r.original[pkg] = binary
+	return binary, nil
 }
 
 var (
