@@ -22,10 +22,14 @@ type Client struct {
 // relay is a checked and completed configuration, with the properties that the server has shown since.
 type relay struct {
 	Config
-	addr     string // host:port
+	network  string // tcp or unix
+	addr     string // host:port, or the path of a socket
+	direct   bool   // the client itself looks up the name and dials
 	loopback bool   // credentials and "localhost" may be said in clear
 	tls      *tlsSource
 	profile  *Profile
+
+	proxySecret string // the proxy's password
 
 	early       earlyHeads
 	disbelieved falseOffers
@@ -37,13 +41,14 @@ type relay struct {
 //
 //	smtp://user:password@host:587?tls=…    STARTTLS, required unless tls says otherwise
 //	smtps://user:password@host:465         TLS from the first byte
+//	smtp+unix:///run/smtp.sock             a Unix socket, in clear unless tls says otherwise
 //
 // The parameters are tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns (connections at a time), rate
 // (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions not to use, separated by
-// commas), ca, cert and key (PEM files), local (an IP address to bind), and clear-auth. Tokens come from token-command, or from
-// an identity provider by client-id, client-secret or client-secret-file, refresh-token or refresh-token-file, service-account (a
-// file), tenant, scope and token-url; see [OAuth2]. Any other parameter is an error. Parameters set the fields of [Config]. Options
-// are applied afterwards. No error of Open quotes a secret.
+// commas), ca, cert and key (PEM files), local (an IP address to bind), proxy (a URL), and clear-auth. Tokens come from
+// token-command, or from an identity provider by client-id, client-secret or client-secret-file, refresh-token or
+// refresh-token-file, service-account (a file), tenant, scope and token-url; see [OAuth2]. Any other parameter is an error.
+// Parameters set the fields of [Config]. Options are applied afterwards. No error of Open quotes a secret.
 func Open(url string, opts ...Option) (*Client, error) {
 	config, err := parseURL(url)
 	if err != nil {
@@ -60,6 +65,9 @@ func Open(url string, opts ...Option) (*Client, error) {
 }
 
 func newRelay(c Config) (*relay, error) {
+	if c.Socket != "" {
+		c.Host, c.TLS = cmp.Or(c.Host, "localhost"), cmp.Or(c.TLS, TLSNone)
+	}
 	host, err := relayHost(c.Host)
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
@@ -92,7 +100,13 @@ func newRelay(c Config) (*relay, error) {
 	if r.Port < 1 || r.Port > 65535 {
 		return nil, errors.New("relay: the port must be from 1 to 65535")
 	}
-	r.addr = net.JoinHostPort(r.Host, strconv.Itoa(r.Port))
+	r.network, r.addr = "tcp", net.JoinHostPort(r.Host, strconv.Itoa(r.Port))
+	if r.Socket != "" {
+		r.network, r.addr, r.loopback = "unix", r.Socket, true
+	}
+	if err := r.setDial(); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
 	if r.EHLO != "" {
 		if err := checkEHLO(r.EHLO, r.loopback); err != nil {
 			return nil, fmt.Errorf("relay: %w", err)
@@ -115,14 +129,32 @@ func newRelay(c Config) (*relay, error) {
 	if r.tls, err = newTLSSource(&r.Config); err != nil {
 		return nil, err
 	}
+	return r, nil
+}
+
+// setDial chooses the way to the relay.
+func (r *relay) setDial() error {
+	if r.Socket != "" && (r.Proxy != "" || r.LocalAddr != nil) {
+		return errors.New("a socket takes no proxy and no local address")
+	}
 	if r.Dial == nil {
 		d := &net.Dialer{Resolver: r.Resolver}
 		if r.LocalAddr != nil {
 			d.LocalAddr = &net.TCPAddr{IP: r.LocalAddr}
 		}
 		r.Dial = d.DialContext
+		r.direct = r.Proxy == "" && r.Socket == ""
 	}
-	return r, nil
+	if r.Proxy == "" {
+		return nil
+	}
+	p, err := parseProxy(r.Proxy, r.Dial)
+	if err != nil {
+		return err
+	}
+	r.Dial, r.proxySecret = p.connect, p.password
+	r.loopback = r.loopback && loopbackHost(p.host) // what is loopback for a proxy elsewhere is not so here
+	return nil
 }
 
 // checkLogin checks the fields that AUTH needs.
@@ -188,7 +220,7 @@ func (r *relay) limits() {
 
 // Send transfers one message to the recipients of env and returns when the outcome of each is known.
 //
-// body is the complete message in the format of RFC 5322 with CRLF line endings. Send does not change it, and it must not change
+// data is the complete message in the format of RFC 5322 with CRLF line endings. Send does not change it, and it must not change
 // while Send runs. A bare CR, a bare LF or a NUL anywhere is refused with [ClassMessage] before anything is sent. Send stuffs
 // dots and adds a missing CRLF at the end. A header outside ASCII must be UTF-8. A header or local part outside ASCII needs a
 // server that offers SMTPUTF8 (RFC 6531). Without the offer the message or the recipient fails permanently.
@@ -202,9 +234,14 @@ func (r *relay) limits() {
 //
 // Calls are served in order. If a kept connection is dead before anything of the message was sent, Send uses the next connection
 // without an error.
-func (c *Client) Send(ctx context.Context, env Envelope, body []byte) (Result, error) {
+func (c *Client) Send(ctx context.Context, env Envelope, data []byte) (Result, error) {
+	return c.sendBody(ctx, env, func() (body, error) { return checkBody(data) })
+}
+
+// sendBody sends what check returns, unless there is an error.
+func (c *Client) sendBody(ctx context.Context, env Envelope, check func() (body, error)) (Result, error) {
 	start := time.Now()
-	j, err := newJob(ctx, env, body)
+	j, err := newJob(ctx, env, check)
 	result, sendErr := c.send(j, err)
 	if f := c.relay.Observer.Message; f != nil {
 		f(j.report(c.relay.addr, start, sendErr))

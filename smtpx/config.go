@@ -43,6 +43,9 @@ type Config struct {
 	// Host and Port of the relay. Port defaults to 587, with smtps to 465.
 	Host string
 	Port int
+	// Socket is the path of a Unix socket to use instead of Host and Port. TLS defaults to TLSNone then, and Host to localhost: the
+	// name that TLS verifies.
+	Socket string
 	// User and Password are the credentials. No User means no AUTH.
 	User     string
 	Password string
@@ -110,6 +113,10 @@ type Config struct {
 	// Dial opens the transport, through a proxy for example. Defaults to a net.Dialer with Resolver and LocalAddr, which tries
 	// the addresses of both families (RFC 8305).
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Proxy is the URL of a proxy: socks5://host:1080, http://host:3128 or https://host, with user:password@ before the host if
+	// the proxy wants a login. It resolves the relay's name. TLS is verified for the relay. Defaults to a direct connection.
+	// Proxy variables of the environment are not used.
+	Proxy string
 	// Resolver looks up names for the default Dial. Defaults to net.DefaultResolver.
 	Resolver *net.Resolver
 	// LocalAddr is the local IP address that the default Dial binds. Defaults to the system's choice.

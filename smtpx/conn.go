@@ -372,7 +372,11 @@ func (c *conn) cut() {
 
 // sever closes the transport and drops what it has not sent yet. Any goroutine may call it.
 func (c *conn) sever() {
-	if t, ok := c.raw.(*net.TCPConn); ok {
+	raw := c.raw
+	if t, ok := raw.(*tls.Conn); ok { // to a proxy
+		raw = t.NetConn()
+	}
+	if t, ok := raw.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
 	_ = c.raw.Close()

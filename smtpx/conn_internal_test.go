@@ -33,7 +33,7 @@ func TestNewConnectionThatEndsAtOnceIsAVerdict(t *testing.T) {
 				}
 				client.pool.open = 1
 				c := newConn(s, client.pool)
-				j, failed := newJob(context.Background(), Envelope{From: "a@example.com", To: []string{"b@example.net"}}, []byte("A: b\r\n"))
+				j, failed := newJob(context.Background(), Envelope{From: "a@example.com", To: []string{"b@example.net"}}, func() (body, error) { return checkBody([]byte("A: b\r\n")) })
 				if failed != nil {
 					t.Fatal(failed)
 				}

@@ -175,6 +175,9 @@ func (j *job) headSize() int {
 	n := verbs + len(j.from.text) + 3*len(j.env.DSN.ID)
 	for _, i := range j.todo {
 		n += rcpt + len(j.to[i].text)
+		if i < len(j.env.DSN.Original) {
+			n += len(" ORCPT=") + len(appendOriginal(nil, j.env.DSN.Original[i]))
+		}
 	}
 	return n
 }

@@ -44,6 +44,10 @@ type DSN struct {
 	Return DSNReturn
 	// Notify are the occasions. NotifyNever must stand alone. Defaults to the server's choice.
 	Notify []DSNNotify
+	// Original are the addresses that the recipients of Envelope.To had at first, in their order, "" for an unknown one
+	// (ORCPT). A notification names them. An entry is an address, or TYPE;ADDRESS. TYPE defaults to rfc822, for an address
+	// outside ASCII to utf-8 (RFC 6533). At most 500 characters in the encoding of RFC 3461 §4. Defaults to none.
+	Original []string
 }
 
 // DSNReturn is how much of a message a notification holds.

@@ -31,17 +31,46 @@ func TestDSN(t *testing.T) {
 	}
 	_, client := newRelay(t, smtptest.Config{})
 	for name, dsn := range map[string]smtpx.DSN{
-		"CRLF in the id":  {ID: "a\r\nRSET"},
-		"long id":         {ID: strings.Repeat("x", 101)},
-		"return":          {Return: "SOME SIZE=1"},
-		"notify":          {Notify: []smtpx.DSNNotify{"ALWAYS"}},
-		"never and delay": {Notify: []smtpx.DSNNotify{smtpx.NotifyNever, smtpx.NotifyDelay}},
+		"CRLF in the id":     {ID: "a\r\nRSET"},
+		"long id":            {ID: strings.Repeat("x", 101)},
+		"return":             {Return: "SOME SIZE=1"},
+		"original with CRLF": {Original: []string{"a@example.net\r\nRSET"}},
+		"long original":      {Original: []string{strings.Repeat("+", 200) + "@example.net"}},
+		"too many originals": {Original: []string{"", "a@example.net"}},
+		"original, no type":  {Original: []string{";a@example.net"}},
+		"original, not so":   {Original: []string{"rfc822;\u00fc@example.net"}},
+		"notify":             {Notify: []smtpx.DSNNotify{"ALWAYS"}},
+		"never and delay":    {Notify: []smtpx.DSNNotify{smtpx.NotifyNever, smtpx.NotifyDelay}},
 	} {
 		env := envelope("b@example.net")
 		env.DSN = dsn
 		_, err := client.Send(testContext(t), env, message("x"))
 		if e := asError(t, err, smtpx.StageMail, smtpx.ClassMessage); !strings.Contains(e.Error(), "DSN") {
 			t.Errorf("%s: %v", name, e)
+		}
+	}
+}
+
+// The original recipients go with their recipients, also when the message is sent in parts.
+func TestOriginalRecipients(t *testing.T) {
+	env := envelope("b@example.net", "c@example.net", "d@example.net", "e@example.net", "f@example.net")
+	env.DSN.Original = []string{"Alias+1=x@Example.com", "", "x400;/PN=Smith", "\u00fc+\\@b\u00fccher.example", `"a;b"@example.com`}
+	srv, client := newRelay(t, smtptest.Config{Extensions: []string{"DSN", "PIPELINING"}, MaxRecipients: 2})
+	if _, err := client.Send(testContext(t), env, message("x")); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, m := range srv.Messages() {
+		for i, to := range m.To {
+			got[to] = m.RcptParams[i]
+		}
+	}
+	for to, want := range map[string]string{
+		"b@example.net": "ORCPT=rfc822;Alias+2B1+3Dx@Example.com", "c@example.net": "", "d@example.net": "ORCPT=x400;/PN+3DSmith",
+		"e@example.net": `ORCPT=utf-8;\x{FC}\x{2B}\x{5C}@b\x{FC}cher.example`, "f@example.net": `ORCPT=rfc822;"a;b"@example.com`,
+	} {
+		if got[to] != want {
+			t.Errorf("%s has %q, want %q", to, got[to], want)
 		}
 	}
 }

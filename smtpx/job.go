@@ -92,7 +92,7 @@ const (
 )
 
 // newJob checks the message and the addresses. On an error it still returns a job that can be finished.
-func newJob(ctx context.Context, env Envelope, data []byte) (*job, *Error) {
+func newJob(ctx context.Context, env Envelope, check func() (body, error)) (*job, *Error) {
 	j := &job{ctx: ctx, env: env, done: make(chan struct{})}
 	j.res.Outcomes = make([]Outcome, len(env.To))
 	for i, to := range env.To {
@@ -102,10 +102,12 @@ func newJob(ctx context.Context, env Envelope, data []byte) (*job, *Error) {
 		return j, &Error{Stage: StageRcpt, Class: ClassMessage, Err: errors.New("no recipients")}
 	}
 	var err error
-	if j.body, err = checkBody(data); err != nil {
+	if j.body, err = check(); errors.Is(err, errSource) {
+		return j, notSent(StageData, err)
+	} else if err != nil {
 		return j, &Error{Stage: StageData, Class: ClassMessage, Err: err}
 	}
-	if err = env.DSN.check(); err != nil {
+	if err = env.DSN.check(len(env.To)); err != nil {
 		return j, &Error{Stage: StageMail, Class: ClassMessage, Err: err}
 	}
 	if env.From != "" {

@@ -69,7 +69,7 @@ func (c *conn) falseOffer(t *transaction, stage Stage, r Reply) bool {
 		keywords = []string{"PIPELINING"}
 	case stage == StageData || !dialogueFault(r):
 		return false
-	case r.Code != 555 && !names("param", "option", "argument", "size", "body", "envid", "notify", "ret="):
+	case r.Code != 555 && !names("param", "option", "argument", "size", "body", "envid", "notify", "ret=", "orcpt"):
 		return false
 	case stage == StageRcpt:
 		keywords = []string{"DSN"}
@@ -102,8 +102,7 @@ func (c *conn) sends(t *transaction, keyword string) bool {
 	case "8BITMIME":
 		return t.job.body.bit8
 	case "DSN":
-		d := t.job.env.DSN
-		return d.ID != "" || d.Return != "" || len(d.Notify) > 0
+		return t.job.env.DSN.asks()
 	}
 	return true
 }

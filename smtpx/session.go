@@ -46,6 +46,7 @@ func openSession(ctx context.Context, r *relay) (*session, *Error) {
 	s := &session{relay: r, number: int(r.dialled.Add(1))}
 	// A server may repeat in its greeting what it was told on another connection.
 	s.secrets.add(r.Password)
+	s.secrets.add(r.proxySecret)
 	if r.userIsSecret() {
 		s.secrets.add(r.User)
 	}
@@ -118,9 +119,13 @@ func (s *session) dial(ctx context.Context) *Error {
 func (s *session) connect(ctx context.Context) *Error {
 	ctx, cancel := context.WithTimeout(ctx, s.relay.Timeouts.Dial)
 	defer cancel()
-	raw, err := s.relay.Dial(ctx, "tcp", s.relay.addr)
+	raw, err := s.relay.Dial(ctx, s.relay.network, s.relay.addr)
 	if err != nil {
-		return &Error{Stage: StageDial, Class: ClassUnreachable, Err: err}
+		e := &Error{Stage: StageDial, Class: ClassUnreachable, Err: err}
+		if refused := (*proxyError)(nil); errors.As(err, &refused) && refused.refused {
+			e.Class, e.Hint = ClassConfig, "the proxy refuses: check its user and password, and that it allows this relay's port"
+		}
+		return e
 	}
 	s.raw = raw
 	s.attach(raw)

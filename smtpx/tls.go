@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -94,7 +95,7 @@ func (s *tlsSource) refreshCertificate() error {
 	if certChanged.Equal(s.certRead) && keyChanged.Equal(s.keyRead) {
 		return nil
 	}
-	pair, err := tls.LoadX509KeyPair(s.certFile, s.keyFile)
+	pair, err := readPair(s.certFile, s.keyFile)
 	if err != nil {
 		return fmt.Errorf("cert: %w", err)
 	}
@@ -123,13 +124,43 @@ func (s *tlsSource) replace(change func(*tls.Config)) {
 func withoutMark(data []byte) []byte { return bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) }
 
 func readCA(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
+	rest, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(withoutMark(pem)) {
+	rest = withoutMark(rest)
+	begun := bytes.Count(rest, []byte("-----BEGIN CERTIFICATE-----"))
+	pool, n := x509.NewCertPool(), 0
+	for block, after := pem.Decode(rest); block != nil; block, after = pem.Decode(rest) {
+		rest = after
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		n++
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: certificate %d: %w", path, n, err)
+		}
+		pool.AddCert(cert)
+	}
+	switch {
+	case begun > n: // pem.Decode passes over a block that it cannot read
+		return nil, fmt.Errorf("%s: only %d of %d certificates can be read", path, n, begun)
+	case n == 0:
 		return nil, fmt.Errorf("%s holds no PEM certificate", path)
 	}
 	return pool, nil
+}
+
+// readPair reads the client's certificate and its key.
+func readPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := os.ReadFile(certFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(withoutMark(cert), withoutMark(key))
 }

@@ -263,7 +263,7 @@ func (c *conn) appendRcpt(buf []byte, t *transaction, i int) []byte {
 	buf = append(buf, t.job.to[i].text...)
 	buf = append(buf, '>')
 	if c.offers("DSN") {
-		buf = t.job.env.DSN.appendRcpt(buf)
+		buf = t.job.env.DSN.appendRcpt(buf, i)
 	}
 	return append(buf, "\r\n"...)
 }

@@ -13,21 +13,8 @@ import (
 // the dot, it returns that transaction (RFC 2920 §3.1).
 func (c *conn) transferData(t *transaction) (next *transaction) {
 	j := t.job
-	body := j.body.dotReader()
-	for {
-		c.buf = body.appendBlock(c.buf[:0], blockSize)
-		if body.done() {
-			break
-		}
-		if _, err := c.write(j.ctx, c.buf); err != nil {
-			c.lost(t, StageData, err)
-			return nil
-		}
-		if c.interrupted(t) {
-			return nil
-		}
-	}
-	if !c.mayEnd(t) {
+	c.buf = c.buf[:0]
+	if !c.sendBody(t, false) {
 		return nil
 	}
 	dot := len(c.buf)
@@ -43,6 +30,37 @@ func (c *conn) transferData(t *transaction) (next *transaction) {
 		c.relay.early.refuse() // the head behind the dot may be the reason
 	}
 	return next
+}
+
+// sendBody writes the body behind what c.buf holds, except for the last block, which it leaves in c.buf. It returns false if the
+// message must not be ended.
+func (c *conn) sendBody(t *transaction, plain bool) bool {
+	giveUp := func(err error) bool {
+		c.cut() // the server waits for the rest, and must not take it for complete
+		t.abandon(notSent(StageData, err))
+		return false
+	}
+	b, err := t.job.body.blocks(plain)
+	if err != nil {
+		return giveUp(err)
+	}
+	defer b.close()
+	for limit := len(c.buf) + blockSize; ; limit = blockSize {
+		if c.buf, err = b.appendBlock(c.buf, limit); err != nil {
+			return giveUp(err)
+		}
+		if b.done() {
+			return c.mayEnd(t)
+		}
+		if _, err := c.write(t.job.ctx, c.buf); err != nil {
+			c.lost(t, StageData, err)
+			return false
+		}
+		if c.interrupted(t) {
+			return false
+		}
+		c.buf = c.buf[:0]
+	}
 }
 
 // mayEnd tells whether the write that ends the body may begin. It returns false if the context is done, or the server spoke or
@@ -62,26 +80,7 @@ func (c *conn) transferChunk(t *transaction) {
 	c.buf = appendChunkHead(c.buf[:0], &j.body)
 	c.logFlight(c.buf)
 	c.logBody(j.body.size())
-	rest := j.body.data
-	first := min(len(rest), blockSize)
-	c.buf = append(c.buf, rest[:first]...)
-	rest = rest[first:]
-	for len(rest) > 0 {
-		if _, err := c.write(j.ctx, c.buf); err != nil {
-			c.lost(t, StageData, err)
-			return
-		}
-		if c.interrupted(t) {
-			return
-		}
-		n := min(len(rest), blockSize)
-		c.buf = append(c.buf[:0], rest[:n]...)
-		rest = rest[n:]
-	}
-	if j.body.open {
-		c.buf = append(c.buf, "\r\n"...)
-	}
-	if !c.mayEnd(t) {
+	if !c.sendBody(t, true) {
 		return
 	}
 	n, err := c.write(context.Background(), c.buf)

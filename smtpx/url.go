@@ -30,6 +30,7 @@ var parameters = map[string]func(c *Config, value string) error{
 	"age":        func(c *Config, v string) error { return setDuration(&c.MaxAge, v) },
 	"provider":   func(c *Config, v string) error { c.Provider = v; return nil },
 	"without":    func(c *Config, v string) error { c.Without = strings.Split(v, ","); return nil },
+	"proxy":      func(c *Config, v string) error { c.Proxy = v; return nil },
 	"local":      func(c *Config, v string) error { return setIP(&c.LocalAddr, v) },
 
 	"token-command":      func(c *Config, v string) error { c.TokenCommand = v; return nil },
@@ -53,20 +54,9 @@ func parseURL(raw string) (Config, error) {
 		return c, errors.New("relay URL cannot be parsed: want smtp://user:password@host:port, the port a number, " +
 			"special characters percent-encoded")
 	}
-	switch u.Scheme {
-	case "smtp":
-	case "smtps":
-		c.TLS = TLSImplicit
-	default:
-		return c, errors.New("relay URL: the scheme must be smtp or smtps")
+	if err := c.takeHost(u); err != nil {
+		return c, fmt.Errorf("relay URL: %w", err)
 	}
-	if u.Opaque != "" || u.Hostname() == "" {
-		return c, errors.New("relay URL: the host is missing")
-	}
-	if (u.Path != "" && u.Path != "/") || u.Fragment != "" {
-		return c, errors.New("relay URL: there must be nothing after the host but ?parameters")
-	}
-	c.Host = u.Hostname()
 	if p := u.Port(); p != "" {
 		n, err := strconv.ParseUint(p, 10, 16)
 		if err != nil || n == 0 {
@@ -109,6 +99,31 @@ func parseURL(raw string) (Config, error) {
 		}
 	}
 	return c, nil
+}
+
+// takeHost reads the scheme and the host, or the path of a socket.
+func (c *Config) takeHost(u *url.URL) error {
+	switch u.Scheme {
+	case "smtp":
+	case "smtps":
+		c.TLS = TLSImplicit
+	case "smtp+unix":
+		if u.Opaque != "" || u.Host != "" || len(u.Path) < 2 || u.Fragment != "" {
+			return errors.New("smtp+unix wants the path of a socket: smtp+unix:///run/smtp.sock?parameters")
+		}
+		c.Socket, c.Host = u.Path, "localhost"
+		return nil
+	default:
+		return errors.New("the scheme must be smtp, smtps or smtp+unix")
+	}
+	if u.Opaque != "" || u.Hostname() == "" {
+		return errors.New("the host is missing")
+	}
+	if (u.Path != "" && u.Path != "/") || u.Fragment != "" {
+		return errors.New("there must be nothing after the host but ?parameters")
+	}
+	c.Host = u.Hostname()
+	return nil
 }
 
 func setBool(to *bool, value string) error {
@@ -171,11 +186,14 @@ func (r *relay) redacted() string {
 	if r.TLS == TLSImplicit {
 		u.Scheme = "smtps"
 	}
+	if r.Socket != "" {
+		u = url.URL{Scheme: "smtp+unix", Path: r.Socket}
+	}
 	if r.User != "" && !r.userIsSecret() {
 		u.User = url.User(r.User)
 	}
 	q := url.Values{}
-	if r.TLS != TLSImplicit && r.TLS != TLSStartTLS {
+	if r.Socket == "" && r.TLS != TLSImplicit && r.TLS != TLSStartTLS || r.Socket != "" && r.TLS != TLSNone {
 		q.Set("tls", string(r.TLS))
 	}
 	if r.EHLO != "" {

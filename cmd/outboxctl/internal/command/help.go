@@ -101,6 +101,7 @@ docs/cli-json.md describes the JSON. New fields may come at any time.`
 
 const relayTopic = `smtp://user@host:587      STARTTLS, required unless tls says otherwise
 smtps://user@host:465     TLS from the first byte
+smtp+unix:///run/smtp.sock  a Unix socket, in clear unless tls says otherwise
 
 Without a port the provider's is taken, else 587 or 465. Parameters follow a "?" and are separated by "&". Special
 characters are percent-encoded. An unknown parameter is an error.
@@ -130,6 +131,7 @@ Connections
   messages=N, age=TIME, idle=TIME  limits of one connection
   ehlo=NAME           the name of this host
   local=IP            the local address
+  proxy=URL           socks5://user:password@host:1080, http://host:3128 or https://host
 
 Behaviour
   provider=NAME       the profile to use; docs/providers.md lists them

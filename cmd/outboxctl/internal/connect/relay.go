@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/url"
@@ -42,7 +43,7 @@ func (f *RelayFlags) Add(cmd *cobra.Command) {
 
 // Relay is the client of a relay with its name.
 type Relay struct {
-	// Name names the relay in the database and in logs. It is made of the host.
+	// Name names the relay in the database and in logs. It is made of the host, or of the path of a socket.
 	Name   string
 	Client *smtpx.Client
 }
@@ -61,7 +62,7 @@ func (f *RelayFlags) Open(ctx context.Context, getenv func(string) string, stder
 	// smtpx.Open refuses a URL that cannot be parsed. Its error does not quote the URL.
 	name := "relay"
 	if u, err := url.Parse(raw); err == nil {
-		name = relayName(u.Hostname())
+		name = relayName(cmp.Or(u.Hostname(), strings.Trim(u.Path, "/")))
 		if raw, err = secret.takeFrom(u); err != nil {
 			return nil, err
 		}
