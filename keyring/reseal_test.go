@@ -79,3 +79,47 @@ func TestReseal(t *testing.T) {
 		t.Errorf("without keys: %v", err)
 	}
 }
+
+// What cannot be read leaves the row as it was, whichever value it is.
+func TestResealIsAllOrNothing(t *testing.T) {
+	older, newer, other := ring(t, "k1"), ring(t, "k2", "k1"), ring(t, "k3")
+	body, err := older.SealBody(idA, []byte("From: a@b\r\n\r\nhi\r\n"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject, err := other.SealSubject(idA, "Reset")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadata, err := other.SealMetadata(idA, `{"user":"ann"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		row  Row
+		want error // nil for any
+	}{
+		"the subject has a key that is lost":   {Row{KeyID: "k1", Body: body, Subject: subject}, ErrNoKey},
+		"the subject is broken":                {Row{KeyID: "k1", Body: body, Subject: subjectMark + "!"}, ErrEnvelope},
+		"the metadata have a key that is lost": {Row{KeyID: "k1", Body: body, Metadata: metadata}, ErrNoKey},
+		"the metadata are no JSON":             {Row{KeyID: "k1", Body: body, Metadata: "{"}, nil},
+		"the body has a key that is lost":      {Row{KeyID: "k1", Body: append([]byte(sealMagic), "\x01\x00\x02k3"...)}, ErrNoKey},
+	} {
+		test.row.ID = idA
+		next, err := newer.Reseal(test.row, false)
+		if err == nil || test.want != nil && !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+		if !bytes.Equal(next.Body, test.row.Body) || next.Subject != test.row.Subject || next.Metadata != test.row.Metadata || next.KeyID != test.row.KeyID {
+			t.Errorf("%s: the row has changed to %+v", name, next)
+		}
+	}
+	if _, err := (*Ring)(nil).Reseal(Row{ID: idA, Body: []byte("x")}, true); !errors.Is(err, ErrNoKey) {
+		t.Errorf("a plain body without keys: %v", err)
+	}
+	// Without a key id nothing is sealed, whatever it looks like.
+	plain := Row{ID: idA, Subject: subject, Metadata: metadata}
+	if next, err := newer.Reseal(plain, true); err != nil || next.Subject != subject || next.Metadata != metadata || next.KeyID != "" {
+		t.Errorf("a plain row that looks sealed becomes %+v (%v)", next, err)
+	}
+}

@@ -146,6 +146,7 @@ func TestKeyRings(t *testing.T) {
 	for name, text := range map[string]string{
 		"lines": "# the current key first\n" + one + "\n\n  " + two + " # until January\r\n", "commas": one + "," + two,
 		"mark": "\ufeff" + one + "\r\n" + two + "\r\n", "mark and comment": "\ufeff# keys\n" + one + "\n" + two,
+		"carriage returns": one + "\r" + two, "tabs": one + "\t" + two,
 		"spaces": one + " " + two, "no padding": strings.TrimRight(one, "=") + "\n" + strings.TrimRight(two, "="),
 	} {
 		r, err := Parse(text)
@@ -161,6 +162,19 @@ func TestKeyRings(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	for _, id := range []string{"azAZ09", strings.Repeat("k", maxKeyID), ".-_"} {
+		if r, err := Parse(Key{ID: id, Secret: testKey("k1").Secret}.Text()); err != nil || r.Current() != id {
+			t.Errorf("the name %s: %v, %v", id, r, err)
+		}
+	}
+	for _, c := range "`{@[/:" { // beside the letters and digits
+		if _, err := New(Key{ID: "k" + string(c), Secret: testKey("k1").Secret}); err == nil {
+			t.Errorf("%q is allowed in a name", c)
+		}
+	}
+	if r, err := Parse(one + strings.Repeat("#", maxKeyFile-len(one))); err != nil || r.Current() != "2026-11" {
+		t.Errorf("as long as is allowed: %v, %v", r, err)
+	}
 	secret := strings.SplitN(one, ":", 2)[1]
 	for name, test := range map[string]struct{ text, want string }{
 		"empty":          {"", "there is no key"},
@@ -168,6 +182,10 @@ func TestKeyRings(t *testing.T) {
 		"no name":        {secret, "NAME:SECRET"},
 		"empty name":     {":" + secret, "1 to 63 bytes"},
 		"odd name":       {secret + ":" + secret, "may contain only"},
+		"all is odd":     {"k!:hush!", "may contain only"},
+		"long name":      {strings.Repeat("k", maxKeyID+1) + ":" + secret, "1 to 63 bytes"},
+		"tabs":           {"\tk!:" + secret + "\t", "may contain only"},
+		"odd padding":    {"k:" + secret[:42] + "p", "not base64"}, // the last character has bits that mean nothing
 		"twice":          {one + "\n" + one, "twice"},
 		"short":          {"k:aHVzaA==", "4 bytes, not 32"},
 		"no base64":      {"k:hush!" + secret[5:], "not base64"},
@@ -196,6 +214,19 @@ func TestKeyRings(t *testing.T) {
 	}
 	if _, err := ReadFile(path + "s"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+	for name, want := range map[string]string{filepath.Dir(path): "key ring", path: path} {
+		if name == path {
+			if err := os.WriteFile(path, []byte("k:hush"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := ReadFile(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the file %s: %v, want %q", name, err, want)
+		}
+	}
+	if none := (*Ring)(nil); none.Current() != "" || none.IDs() != nil || none.String() != "no keys" {
+		t.Errorf("no key ring: %q, %q, %q", none.Current(), none.IDs(), none)
 	}
 	if k, err := NewKey("new"); err != nil || bytes.Equal(k.Secret, make([]byte, keySize)) {
 		t.Errorf("a new key: %v", err)
@@ -228,6 +259,12 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		if strings.Contains(log.String(), secret) {
 			t.Errorf("%q is printed:\n%s", secret, &log)
 		}
+	}
+	if got := fmt.Sprintf("%v %+v %d %v %#v", k, k, k, r, r); got != "key z key z key z keys z keys z" {
+		t.Errorf("what is printed is %q", got)
+	}
+	if text, err := json.Marshal(Key{ID: `a"b`}); err == nil {
+		t.Errorf("a name that is none becomes %s", text)
 	}
 	if !strings.Contains(log.String(), "key z") {
 		t.Error("the name is not printed")
