@@ -79,7 +79,9 @@ func (f *goFile) node(n ast.Node, stack []ast.Node) {
 	case *ast.TypeSwitchStmt:
 		f.cases(n.Body, false)
 	case *ast.BlockStmt:
-		f.statements(n.List)
+		if len(n.List) > 1 || !deferred(stack) { // else the defer goes
+			f.statements(n.List)
+		}
 	case *ast.CaseClause:
 		f.statements(n.Body)
 	case *ast.CommClause:
@@ -153,6 +155,17 @@ func (f *goFile) never(cond ast.Expr) {
 	start, end := f.span(cond)
 	f.add("branch never taken", cond.Pos(), edit{start, end, "false && (" + f.text(cond) + ")"}, edit{start, end, "false"},
 		cond, verbatim("!ON && ("), f.kept(cond), verbatim(")"))
+}
+
+// deferred tells whether the innermost function is a literal that is deferred.
+func deferred(stack []ast.Node) bool {
+	n := len(stack)
+	if n < 3 {
+		return false
+	}
+	_, literal := stack[n-1].(*ast.FuncLit)
+	_, deferred := stack[n-3].(*ast.DeferStmt)
+	return literal && deferred
 }
 
 // cases removes the cases of a switch, and the values of cases that have several.
@@ -246,7 +259,7 @@ func (f *goFile) statements(list []ast.Stmt) {
 				continue
 			}
 		case *ast.AssignStmt:
-			if s.Tok == token.DEFINE || len(s.Lhs) == 1 && isBlank(s.Lhs[0]) {
+			if _, called := s.Rhs[0].(*ast.CallExpr); s.Tok == token.DEFINE || !called && isBlank(s.Lhs[0]) {
 				continue
 			}
 		case *ast.BranchStmt:
@@ -309,6 +322,9 @@ func (f *goFile) returned(r *ast.ReturnStmt, stack []ast.Node) {
 	}
 	for i, e := range r.Results {
 		if id, ok := types[i].(*ast.Ident); ok && id.Name == "bool" {
+			if lit, ok := e.(*ast.Ident); ok && (lit.Name == "true" || lit.Name == "false") && len(types) > 1 {
+				continue // beside an error nobody looks at it
+			}
 			f.condition(e)
 		}
 	}

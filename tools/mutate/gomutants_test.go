@@ -122,7 +122,12 @@ func TestGoMutants(t *testing.T) {
 			"statement removed: for i := 0; i < n; i++ { continue } => for i := 0; i < n; i++ { }",
 		}},
 		{`defer b()`, []string{"statement removed: defer b() => "}},
+		{`defer func() { b() }()`, []string{"statement removed: defer func() { b() }() => "}},
+		{`_ = func() (bool, error) { return false, errX }`, []string{
+			"error not returned: _ = func() (bool, error) { return false, errX } => _ = func() (bool, error) { return false, nil }",
+		}},
 		{`c <- 1`, []string{"statement removed: c <- 1 => "}},
+		{`_ = b()`, []string{"statement removed: _ = b() => "}},
 		{`n++`, []string{"statement removed: n++ => "}},
 		{`x = max(x, n)`, []string{
 			"statement removed: x = max(x, n) => ",

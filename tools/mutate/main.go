@@ -6,13 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"hash/fnv"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -57,7 +56,7 @@ func parse(args []string, errs io.Writer) (options, error) {
 	set.Uint64Var(&o.seed, "seed", 1, "the seed of the draw; the draw of a smaller -n is the beginning of a larger one")
 	set.BoolVar(&o.resume, "resume", false, "keep the results of the run before, and try the rest")
 	set.BoolVar(&o.survivors, "survivors", false, "keep the results of the run before, and try its survivors anew")
-	set.StringVar(&o.at, "at", "", "only mutants of a `place`: a file, file:line, or the beginning of a key")
+	set.StringVar(&o.at, "at", "", "only mutants of these `places`, with commas between them: a file, file:line, or the beginning of a key")
 	set.BoolVar(&o.list, "list", false, "list the mutants, and try none")
 	set.BoolVar(&o.entries, "entries", false, "write survivors as entries for the file of equivalent mutants")
 	set.DurationVar(&o.least, "least", 30*time.Second, "the shortest time limit of a test; five times its usual time, if that is longer")
@@ -149,21 +148,25 @@ func plan(o options) ([]work, []equivalent, error) {
 		all = append(all, ms...)
 		open, same := sortOut(ms, listed)
 		w := work{target: t, tally: &tally{target: t.Name, all: len(ms), same: len(same)}}
-		w.mutants = draw(o, t.Name, open)
+		w.mutants = draw(o, open)
 		works = append(works, w)
 	}
 	return works, stale(listed, all), nil
 }
 
-// draw takes the mutants of a place, shuffles them by the seed, and takes the first n.
-func draw(o options, target string, ms []*mutant) []*mutant {
+// draw takes the mutants of a place, orders them by chance, and takes the first n. The place of each depends on the seed and on its
+// key alone, so that new code leaves most of a draw as it was.
+func draw(o options, ms []*mutant) []*mutant {
 	ms = slices.DeleteFunc(slices.Clone(ms), func(m *mutant) bool {
-		return o.at != "" && o.at != m.file && o.at != m.place() && !strings.HasPrefix(m.key(), o.at)
+		return o.at != "" && !slices.ContainsFunc(strings.Split(o.at, ","), func(at string) bool {
+			return at == m.file || at == m.place() || strings.HasPrefix(m.key(), at)
+		})
 	})
-	h := fnv.New64a()
-	io.WriteString(h, target)
-	r := rand.New(rand.NewPCG(o.seed, h.Sum64()))
-	r.Shuffle(len(ms), func(i, j int) { ms[i], ms[j] = ms[j], ms[i] })
+	place := make(map[*mutant]string, len(ms))
+	for _, m := range ms {
+		place[m] = hash(strconv.FormatUint(o.seed, 10), m.key())
+	}
+	slices.SortFunc(ms, func(a, b *mutant) int { return strings.Compare(place[a], place[b]) })
 	if o.n > 0 && o.n < len(ms) {
 		ms = ms[:o.n]
 	}

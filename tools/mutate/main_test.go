@@ -178,7 +178,7 @@ func TestDraw(t *testing.T) {
 	}
 	keys := func(o options) string {
 		var list []string
-		for _, m := range draw(o, "guard", ms) {
+		for _, m := range draw(o, ms) {
 			list = append(list, m.key())
 		}
 		return strings.Join(list, " ")
@@ -192,6 +192,9 @@ func TestDraw(t *testing.T) {
 	}
 	if got := keys(options{at: "guard/guard.go:11"}); got != "31966f1bb116" {
 		t.Errorf("line 11 has %q", got)
+	}
+	if got := strings.Fields(keys(options{at: "guard/guard.go:19,31966"})); len(got) != 2 {
+		t.Errorf("two places have %q", got)
 	}
 	if got := keys(options{at: "31966"}); got != "31966f1bb116" {
 		t.Errorf("the key 31966… is %q", got)
