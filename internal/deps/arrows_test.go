@@ -38,6 +38,7 @@ var arrows = []arrow{
 	{from: "internal/pgtest/cmd/...", may: []string{"internal/pgtest"}},
 	{from: "internal/letter", may: []string{"internal/textfile"}},
 	{from: "internal/...", may: nil},
+	{from: "docs/model", may: nil},
 
 	// The programs. What tests need is none of their business: no outboxtest, no storetest, no internal/pgtest.
 	{from: "cmd/outboxctl/...", may: []string{

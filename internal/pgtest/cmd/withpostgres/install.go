@@ -49,6 +49,7 @@ var tools = []struct{ name, file string }{
 	{"python3-dkim", "/usr/lib/python3/dist-packages/dkim/__init__.py"},
 	{"python3-psycopg2", "/usr/lib/python3/dist-packages/psycopg2/__init__.py"},
 	{"sasl2-bin", "/usr/sbin/saslpasswd2"},
+	{"spin", "/usr/bin/spin"},
 }
 
 // installTools installs the missing packages of tools without starting their services. It does nothing if the user is not root or
