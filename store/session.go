@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql/driver"
+	"strings"
 	"time"
 
 	"github.com/outboxmail/outbox/internal/sqlstate"
@@ -18,6 +19,18 @@ func outdated(err error) bool {
 	switch sqlstate.Of(err) {
 	case sqlstate.ReadOnlyTransaction, sqlstate.FeatureNotSupported, sqlstate.AdminShutdown, sqlstate.CrashShutdown, sqlstate.CannotConnectNow:
 		return true
+	default:
+		return false
+	}
+}
+
+// readOnly reports whether the server refused to write.
+func readOnly(err error) bool {
+	switch sqlstate.Of(err) {
+	case sqlstate.ReadOnlyTransaction:
+		return true
+	case sqlstate.FeatureNotSupported: // to begin with READ WRITE
+		return strings.Contains(err.Error(), "recovery")
 	default:
 		return false
 	}

@@ -75,19 +75,24 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 		programs: programs, owner: owner, password: rand.Text(),
 		settings: serverSettings(opts), log: &tail{},
 	}
+	return c, c.make(ctx, c.initdb)
+}
+
+// make makes the folder, lets fill put the data into it and starts the server. On an error nothing is left.
+func (c *Cluster) make(ctx context.Context, fill func(ctx context.Context) error) (err error) {
 	if err := c.makeFolder(); err != nil {
-		return nil, err
+		return err
 	}
 	if c.guard, err = startGuard(c.dir); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(c.dir))
+		return errors.Join(err, os.RemoveAll(c.dir))
 	}
-	if err := c.initdb(ctx); err != nil {
-		return nil, errors.Join(err, c.Stop())
+	if err := fill(ctx); err != nil {
+		return errors.Join(err, c.Stop())
 	}
 	if err := c.firstUp(ctx); err != nil {
-		return nil, errors.Join(err, c.Stop())
+		return errors.Join(err, c.Stop())
 	}
-	return c, nil
+	return nil
 }
 
 // DSN returns the URL of the server for its superuser. A restart does not change the URL.

@@ -59,7 +59,8 @@ func (s *server) read(out io.ReadCloser, log *tail) {
 		if line != "" {
 			log.add(line)
 		}
-		if !isReady && strings.Contains(line, "ready to accept connections") {
+		if !isReady && (strings.Contains(line, "ready to accept connections") ||
+			strings.Contains(line, "ready to accept read-only connections")) {
 			isReady = true
 			close(s.ready)
 		}

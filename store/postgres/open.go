@@ -22,6 +22,9 @@ const (
 	idleTime  = 5 * time.Minute
 )
 
+// sessionLife is how long a session is used. A session that only reads learns no other way that its server is no primary any more.
+const sessionLife = 10 * time.Minute
+
 // errDSN replaces the errors of the parsers. They quote the text that they could not read, which may be a password.
 var errDSN = errors.New("open PostgreSQL: the DSN cannot be read: give postgres://user:password@host:port/database?sslmode=… " +
 	"with %-encoding in the password, or key=value pairs as libpq takes them")
@@ -38,18 +41,24 @@ var errDSN = errors.New("open PostgreSQL: the DSN cannot be read: give postgres:
 //     PgBouncer in transaction mode.
 //   - sslmode is prefer for this host (loopback or a Unix socket) and require for any other.
 //
-// The pool keeps 16 idle connections for five minutes. If you open a pool for a dispatcher yourself, let it keep as
-// many as the dispatcher uses at once. The default of database/sql is two.
+// The pool keeps 16 idle connections for five minutes, and no connection for longer than ten. If you open a pool for a dispatcher
+// yourself, let it keep as many as the dispatcher uses at once. The default of database/sql is two.
+//
+// The pool follows a failover. Once a statement fails because its server only reads, no open connection is used again: the next
+// statements connect anew and reach the server that the name in the DSN leads to by then. This also holds for the application's own
+// transactions on this pool. A transaction begins in the mode that the server sets: with default_transaction_read_only it does not
+// write. Give several hosts and target_session_attrs=read-write in the DSN if no name or proxy follows the primary.
 func Open(dsn string) (*sql.DB, error) {
 	cfg, err := config(dsn)
 	if err != nil {
 		return nil, err
 	}
-	connector, err := pq.NewConnectorConfig(cfg)
+	inner, err := pq.NewConnectorConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open PostgreSQL: %w", err)
 	}
-	db := sql.OpenDB(connector)
+	db := sql.OpenDB(&connector{Connector: inner})
+	db.SetConnMaxLifetime(sessionLife)
 	db.SetMaxIdleConns(idleConns)
 	db.SetConnMaxIdleTime(idleTime)
 	return db, nil

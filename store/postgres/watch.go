@@ -20,13 +20,18 @@ import (
 // therefore folds the notifications of a transaction into one.
 const Channel = "outbox"
 
+// listenLife is how long a watcher listens on one connection. Then it connects anew, because the server may be no primary any more: a
+// connection that only listens would never learn of it.
+const listenLife = time.Minute
+
 // WatchOption changes what [Watch] listens for.
 type WatchOption func(*watcher) error
 
 // watcher listens for the notifications of one outbox.
 type watcher struct {
 	dsn    string
-	schema string // "" until it is asked for
+	schema string        // "" until it is asked for
+	life   time.Duration // of a connection
 }
 
 // Schema names the schema that holds the tables, as store.Schema does. Defaults to the schema that the search path
@@ -40,14 +45,14 @@ func Schema(name string) WatchOption {
 
 // Watch returns a function that calls wake after each commit of a transaction that enqueued. The function runs until
 // ctx ends and then returns nil. It also calls wake once when it is connected, because it may have missed commits
-// before. Messages of other outboxes in the database do not wake it. If the connection is lost or cannot be made, it
-// returns the error. It may then be called again.
+// before. It connects anew every minute and so follows a failover. Messages of other outboxes in the database do not wake it. If the
+// connection is lost or cannot be made, it returns the error. It may then be called again.
 //
 // The function needs the trigger that store.EnableNotify makes. It opens a connection of its own, which must lead to
 // the server itself and not to PgBouncer in transaction mode. The DSN is read as by [Open].
 func Watch(dsn string, opts ...WatchOption) func(ctx context.Context, wake func()) error {
 	return func(ctx context.Context, wake func()) error {
-		w := watcher{dsn: dsn}
+		w := watcher{dsn: dsn, life: listenLife}
 		for _, opt := range opts {
 			if err := opt(&w); err != nil {
 				return fmt.Errorf("watch PostgreSQL: %w", err)
@@ -61,11 +66,21 @@ func Watch(dsn string, opts ...WatchOption) func(ctx context.Context, wake func(
 	}
 }
 
-func (w *watcher) watch(parent context.Context, wake func()) error {
+// watch listens on one connection after the other.
+func (w *watcher) watch(ctx context.Context, wake func()) error {
 	complete, err := completeDSN(w.dsn)
 	if err != nil {
 		return err
 	}
+	for {
+		if err := w.listen(ctx, complete, wake); err != nil {
+			return err
+		}
+	}
+}
+
+// listen listens until the life of the connection ends, and then returns nil.
+func (w *watcher) listen(parent context.Context, complete string, wake func()) (err error) {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel() // closes the connection
 	if w.schema == "" {
@@ -90,7 +105,10 @@ func (w *watcher) watch(parent context.Context, wake func()) error {
 	close(ready)
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
-	if err := listener.Listen(Channel); err == nil { // it waits for the connection
+	end := time.AfterFunc(w.life, func() { _ = listener.Close() })
+	defer end.Stop()
+	refused := listener.Listen(Channel) // it waits for the connection
+	if refused == nil {
 		wake()
 	} else {
 		_ = listener.Close()
@@ -100,10 +118,16 @@ func (w *watcher) watch(parent context.Context, wake func()) error {
 			wake()
 		}
 	}
-	if lost == nil {
+	switch {
+	case parent.Err() != nil:
 		return parent.Err()
+	case lost != nil:
+		return fmt.Errorf("watch PostgreSQL: %w", lost)
+	case refused != nil && !errors.Is(refused, net.ErrClosed): // a standby refuses to listen
+		return fmt.Errorf("watch PostgreSQL: %w", refused)
+	default:
+		return nil
 	}
-	return fmt.Errorf("watch PostgreSQL: %w", lost)
 }
 
 // home returns the schema in which the search path finds the tables. It is empty before the tables are made. Every
