@@ -22,12 +22,12 @@ import (
 // cable is a TCP connection to a database that a test can cut.
 type cable struct {
 	listener net.Listener
-	target   string
 	wg       sync.WaitGroup
 
-	mu    sync.Mutex
-	cut   bool
-	conns map[net.Conn]struct{}
+	mu     sync.Mutex
+	target string
+	cut    bool
+	conns  map[net.Conn]struct{}
 }
 
 // newCable listens in front of the server of a postgres:// URL and returns the URL that leads through it.
@@ -58,7 +58,7 @@ func (c *cable) accept() {
 		if err != nil {
 			return
 		}
-		far, err := net.Dial("tcp", c.target)
+		far, err := net.Dial("tcp", c.destination())
 		if err != nil || !c.add(near, far) {
 			_ = near.Close()
 			if far != nil {
@@ -74,6 +74,19 @@ func (c *cable) accept() {
 			})
 		}
 	}
+}
+
+func (c *cable) destination() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.target
+}
+
+// move leads new connections to another server, as a changed name does. Those that are open stay.
+func (c *cable) move(address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.target = address
 }
 
 func (c *cable) add(conns ...net.Conn) bool {

@@ -1,0 +1,172 @@
+package dispatcher_test
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/pgtest"
+	"github.com/outboxmail/outbox/schema"
+	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/store"
+	"github.com/outboxmail/outbox/store/postgres"
+)
+
+// failover is a primary, a standby that confirms every commit, and a name that leads to one of them.
+type failover struct {
+	*killing
+	cable            *cable
+	primary, standby *pgtest.Cluster
+	dispatchers      []*dispatcher.Dispatcher
+}
+
+// The primary fails over to its standby while an application enqueues and two dispatchers deliver, one over lib/pq and one over
+// pgx/stdlib. The name moves to the new primary. The sessions that lead to the old one survive, and only read. Health says so. Everything
+// goes on by itself, nothing is lost, and nothing goes twice without a doubt.
+func TestThePrimaryFailsOver(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	app := employ(t, orders{Name: "app-0", Database: f.database, Pace: 20 * time.Millisecond})
+	rounds, strikes := 1, []func(){f.readsOnly}
+	if campaign() {
+		rounds, strikes = 7, []func(){f.readsOnly, f.crashes, f.restartsAsAStandby}
+	}
+	var longest time.Duration
+	failovers := 0
+	for range rounds {
+		for _, strike := range strikes {
+			if f.standby == nil {
+				f.follow()
+			}
+			f.progress()
+			strike()
+			longest = max(longest, f.progress())
+			failovers++
+		}
+	}
+	f.retire(app)
+	f.drain()
+	f.audit(fmt.Sprintf("the primary failed over %d times, and 20 more messages had arrived after %v at the latest", failovers,
+		longest.Round(time.Millisecond)))
+}
+
+func newFailover(t *testing.T) *failover {
+	t.Helper()
+	f := &failover{primary: pgtest.StartForTest(t, pgtest.Options{Settings: map[string]string{"synchronous_commit": "on"}})}
+	c, through := newCable(t, f.primary.DSN())
+	f.cable, f.killing = c, newKillingOn(t, through)
+	f.follow()
+	pgx, err := sql.Open("pgx", through)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pgx.Close() })
+	other, err := store.New(pgx, schema.Postgres)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, q := range map[string]dispatcher.Queue{"pq": f.testQueue, "pgx": other} {
+		client, err := smtpx.Open(f.relay.URL(), func(c *smtpx.Config) { c.EHLO = name + ".example.com" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+		d := newDispatcher(t, dispatcher.Config{Queue: q, Name: name, Lease: campaignLease, Poll: 50 * time.Millisecond}, client)
+		f.dispatchers = append(f.dispatchers, d)
+		start(t, d)
+	}
+	return f
+}
+
+// follow starts a standby of the primary. From now on no commit is confirmed before the standby has it.
+func (f *failover) follow() {
+	f.t.Helper()
+	f.standby = f.primary.StandbyForTest(f.t)
+	f.on(f.primary, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+}
+
+// on runs statements as the administrator of a server.
+func (f *failover) on(c *pgtest.Cluster, statements ...string) {
+	f.t.Helper()
+	db, err := postgres.Open(c.DSN())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for _, statement := range statements {
+		if _, err := db.ExecContext(f.t.Context(), statement); err != nil {
+			f.t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
+
+// caughtUp waits until the standby has everything that the primary has committed.
+func (f *failover) caughtUp() {
+	f.t.Helper()
+	db, err := postgres.Open(f.primary.DSN())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	f.await("the standby has caught up", func() (bool, error) {
+		var is bool
+		err := db.QueryRowContext(f.t.Context(), `SELECT pg_current_wal_lsn() = (SELECT replay_lsn FROM pg_stat_replication LIMIT 1)
+AND NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')`).Scan(&is)
+		return is, err
+	})
+}
+
+// promote makes the standby the primary and moves the name to it.
+func (f *failover) promote() {
+	f.t.Helper()
+	if err := f.standby.Promote(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.cable.move(f.standby.Address())
+	f.primary, f.standby = f.standby, nil
+}
+
+// told waits until both dispatchers say that the server only reads.
+func (f *failover) told() {
+	f.t.Helper()
+	for _, d := range f.dispatchers {
+		f.await("Health says that the server only reads", func() (bool, error) {
+			h := d.Health()
+			return !h.Ready && strings.Contains(strings.Join(h.Reasons, "; "), store.ErrReadOnly.Error()), nil
+		})
+	}
+}
+
+// readsOnly tells the primary to write no more. No session is closed.
+func (f *failover) readsOnly() {
+	f.t.Helper()
+	f.on(f.primary, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+	f.told()
+	f.caughtUp()
+	f.promote()
+}
+
+// crashes kills the primary.
+func (f *failover) crashes() {
+	f.t.Helper()
+	if err := f.primary.Down(pgtest.Immediate); err != nil {
+		f.t.Fatal(err)
+	}
+	f.promote()
+}
+
+// restartsAsAStandby makes the old primary come back at once as a server that only reads, and for a while the name leads to it.
+func (f *failover) restartsAsAStandby() {
+	f.t.Helper()
+	if err := errors.Join(f.primary.Down(pgtest.Fast), f.primary.Demote(), f.primary.Up(f.t.Context())); err != nil {
+		f.t.Fatal(err)
+	}
+	f.told()
+	f.promote()
+}
