@@ -138,7 +138,7 @@ func (f *failover) told() {
 	for _, d := range f.dispatchers {
 		f.await("Health says that the server only reads", func() (bool, error) {
 			h := d.Health()
-			return !h.Ready && strings.Contains(strings.Join(h.Reasons, "; "), store.ErrReadOnly.Error()), nil
+			return strings.Contains(strings.Join(h.Reasons, "; "), store.ErrReadOnly.Error()), nil
 		})
 	}
 }

@@ -94,9 +94,12 @@ func (e *engine) claimWorks(ctx context.Context, err error) {
 		e.failing.Store(nil)
 		e.log.InfoContext(ctx, "the queue answers again")
 		e.queueFault(ctx, "claim", nil)
-	case err != nil && !failing:
+	case err != nil:
 		words := err.Error()
 		e.failing.Store(&words)
+		if failing { // told already; Health has the latest words
+			return
+		}
 		e.log.ErrorContext(ctx, "cannot claim; will try again", "error", err)
 		e.queueFault(ctx, "claim", err)
 	}

@@ -20,7 +20,7 @@ import (
 //   - a lane for each relay, with a goroutine for each message that it sends at once; in Run also one that brings the relay back
 //     after an outage
 //   - the ledger's: fencing, settling and renewing
-//   - in Run also the reaper, the cleaner, the heartbeat and the watcher
+//   - in Run also the reaper, the cleaner, the heartbeat, the watcher and the inspector
 type engine struct {
 	*Dispatcher
 	drain        bool // Flush: stop when nothing is due
@@ -43,6 +43,7 @@ type engine struct {
 	lastLook atomic.Int64 // when the claimer last looked at the queue, in Unix nanoseconds
 	failing  atomic.Pointer[string]
 	stalled  atomic.Pointer[[]string] // what supervise found
+	findings findings                 // of the inspections
 }
 
 func newEngine(d *Dispatcher, drain bool) *engine {
@@ -80,6 +81,9 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	if !e.drain {
 		others.Go(func() { e.reap(ctx) })
 		others.Go(func() { e.supervise(ctx) })
+		if q, ok := e.cfg.Queue.(Inspector); ok {
+			others.Go(func() { e.inspect(ctx, q) })
+		}
 		if e.cfg.Watch != nil {
 			others.Go(func() { e.watch(ctx) })
 		}

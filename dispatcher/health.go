@@ -68,6 +68,8 @@ func (d *Dispatcher) Health() Health {
 		h.Ready = false
 		h.Reasons = append(h.Reasons, "the queue does not answer: "+*words)
 	}
+	reasons, usable := e.findings.reasons()
+	h.Reasons, h.Ready = append(h.Reasons, reasons...), h.Ready && usable
 	if words := e.stalled.Load(); words != nil {
 		h.Reasons = append(h.Reasons, *words...)
 	}

@@ -39,6 +39,7 @@ type Store struct {
 	actor   string
 	schema  string         // of PostgreSQL; "" means the search path
 	outbox  *outbox.Outbox // enqueues the messages of the store itself
+	file    file           // of SQLite
 	claims  sync.Map       // *atomic.Uint64 by relay and routes: the number of claims, for the turns of the priorities
 }
 

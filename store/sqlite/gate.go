@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,7 +26,8 @@ var gates sync.Map // canonical path → *gate
 // gate is the queue for one file.
 type gate struct {
 	*semaphore.Weighted
-	wal atomic.Bool // set by the first connection, which has turned the journal to WAL
+	wal     atomic.Bool // set by the first connection, which has turned the journal to WAL
+	tenants tenants
 }
 
 // gateOf returns the gate of a file. Every name of the file leads to the same gate.
@@ -65,6 +67,9 @@ type sqliteConn interface {
 
 // Connect implements driver.Connector.
 func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	if err := c.gate.tenants.admit(ctx, c.path, c.wait); err != nil {
+		return nil, err
+	}
 	if !c.gate.wal.Load() { // the first connection to a file writes: it turns the journal to WAL
 		if err := enter(ctx, c.gate, c.wait); err != nil {
 			return nil, err
@@ -80,7 +85,11 @@ func (c *gatedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("the SQLite driver's connection is a %T, which lacks a method", conn), conn.Close())
 	}
-	return &gatedConn{sqliteConn: inner, gate: c.gate, wait: c.wait}, nil
+	gated := &gatedConn{sqliteConn: inner, gate: c.gate, wait: c.wait, path: c.path}
+	if err := c.gate.tenants.enter(gated, c.path); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return gated, nil
 }
 
 // explain names the file in an error of connecting. The driver says only what is wrong with the file.
@@ -118,6 +127,12 @@ type gatedConn struct {
 	wait   time.Duration
 	inside bool // holds the gate
 	kept   statements
+	path   string
+	id     os.FileInfo // of the file that it has open
+
+	mu     sync.Mutex // guards idle and closed; the rest belongs to the user of the connection
+	idle   bool       // in its pool
+	closed bool
 }
 
 func (c *gatedConn) enter(ctx context.Context) error {
@@ -203,16 +218,6 @@ func (c *gatedConn) ExecContext(ctx context.Context, query string, args []driver
 		defer c.leave()
 		return c.exec(ctx, query, args)
 	}
-}
-
-// IsValid implements driver.Validator. A connection that returns to the pool inside a transaction is closed, because
-// nothing can end the transaction any more. Closing rolls back and releases the gate.
-func (c *gatedConn) IsValid() bool { return !c.inside && c.sqliteConn.IsValid() }
-
-// Close implements driver.Conn.
-func (c *gatedConn) Close() error {
-	defer c.leave()
-	return errors.Join(c.kept.close(), c.sqliteConn.Close())
 }
 
 // closes reports whether a script that begins a transaction also ends it.
