@@ -1,21 +1,26 @@
 package dispatcher_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/postgres"
+	"github.com/outboxmail/outbox/store/sqlite"
 )
 
 // failover is a primary, a standby that confirms every commit, and a name that leads to one of them.
@@ -169,4 +174,81 @@ func (f *failover) restartsAsAStandby() {
 	}
 	f.told()
 	f.promote()
+}
+
+// An SQLite file is replaced by a copy of it, and removed and put back, while a dispatcher has it open. Health says so, the log and the
+// Observer once. The work goes on by itself in the file that is there, and nothing is sent twice.
+func TestTheFileIsReplaced(t *testing.T) {
+	t.Parallel()
+	k := newKilling(t, "sqlite")
+	var (
+		log    logBook
+		mu     sync.Mutex
+		events []string
+	)
+	d := newDispatcher(t, dispatcher.Config{
+		Queue: k.testQueue, Lease: campaignLease, Poll: 50 * time.Millisecond, Logger: log.logger(), Watch: sqlite.Watch(k.db),
+		Observer: dispatcher.Observer{Queue: func(_ context.Context, call string, err error) {
+			if call == "inspect" && err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				events = append(events, err.Error())
+			}
+		}},
+	}, openRelay(t, k.relay))
+	defer start(t, d)()
+	says := func(text string) {
+		t.Helper()
+		k.await("Health says "+text, func() (bool, error) {
+			return strings.Contains(strings.Join(d.Health().Reasons, "; "), text), nil
+		})
+	}
+	finished := store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateUncertain}}
+	rounds := 1
+	if campaign() {
+		rounds = 50
+	}
+	for i := range rounds {
+		before := k.relay.Count()
+		k.place(20)
+		k.progressFrom(before, 20)
+		k.awaitNone("everything is recorded", finished)
+		copied := fmt.Sprintf("%s.copy-%d", k.database, i)
+		k.exec("VACUUM INTO '" + copied + "'")
+		if err := os.Rename(copied, k.database); err != nil {
+			t.Fatal(err)
+		}
+		says("was replaced while it was open")
+		before = k.relay.Count()
+		k.place(20)
+		k.progressFrom(before, 20)
+		k.awaitNone("everything is recorded", finished)
+
+		if err := os.Rename(k.database, k.database+".away"); err != nil {
+			t.Fatal(err)
+		}
+		says("the database cannot be used: the SQLite file " + k.database + " is gone")
+		if d.Health().Ready {
+			t.Error("the dispatcher is ready without a database")
+		}
+		if err := k.tryPlace(); err == nil {
+			t.Error("an application enqueues without a database")
+		}
+		if err := os.Rename(k.database+".away", k.database); err != nil {
+			t.Fatal(err)
+		}
+		k.await("the dispatcher is ready again", func() (bool, error) { return d.Health().Ready, nil })
+	}
+	k.drain()
+	k.audit(fmt.Sprintf("the file was replaced %d times, and removed and put back %[1]d times", rounds))
+	mu.Lock()
+	defer mu.Unlock()
+	if len(events) != 2*rounds {
+		t.Errorf("%d events, want %d: %q", len(events), 2*rounds, events)
+	}
+	for _, text := range []string{"the database is another one than before", "the database cannot be used"} {
+		if n := strings.Count(log.String(), text+`"`) + strings.Count(log.String(), text+";"); n != rounds {
+			t.Errorf("the log says %d times that %s: %s", n, text, &log)
+		}
+	}
 }

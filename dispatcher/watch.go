@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/outboxmail/outbox/queue"
 )
 
 // watch calls Config.Watch until ctx ends, and calls it again after an error. Polling goes on meanwhile, so nothing is missed.
@@ -23,7 +25,9 @@ func (e *engine) watch(ctx context.Context) {
 			policy.Reset()
 		}
 		wait := policy.NextBackOff()
-		e.log.WarnContext(ctx, "cannot watch the queue; polling instead", "error", err, "again_in", wait)
+		if !errors.Is(err, queue.ErrChanged) { // of which the inspection tells
+			e.log.WarnContext(ctx, "cannot watch the queue; polling instead", "error", err, "again_in", wait)
+		}
 		e.Wake() // the queue may have changed while the watch ended
 		select {
 		case <-ctx.Done():

@@ -129,6 +129,7 @@ type gatedConn struct {
 	kept   statements
 	path   string
 	id     os.FileInfo // of the file that it has open
+	era    int64       // of the tenants when it was made
 
 	mu     sync.Mutex // guards idle and closed; the rest belongs to the user of the connection
 	idle   bool       // in its pool

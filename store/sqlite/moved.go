@@ -9,30 +9,37 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	sqlite "modernc.org/sqlite"
 
 	"github.com/outboxmail/outbox/store"
 )
 
 // A connection keeps its file open, whatever happens to the name of the file. If the file is replaced, removed or renamed, the
-// connection goes on writing to the old one, and its commits are lost with it. Each connection therefore compares its file with the
-// one at the path before it is used.
+// connection goes on writing to the old one, and its commits are lost with it. The connections therefore compare their file with the one
+// at the path while they are used, ten times a second.
 //
 // SQLite finds the files -wal and -shm by their names. A new connection would take those of the old file for its own and damage the
-// new one. The last old connection would delete those of the new one when it closes. So no new connection is made before all old ones
-// of this process are closed.
+// new one. So no new connection is made before all old ones of this process are closed. The last of them moves what the -wal holds into
+// the old file, and removes the -wal and -shm if they are still those of the old file. SQLite itself would do neither.
 
 // tenants are the connections of this process to the file of a gate.
 type tenants struct {
 	mu    sync.Mutex
 	known bool        // the file was open before: it is not created again
 	id    os.FileInfo // of the file that they have open
-	wal   os.FileInfo // of the -wal that belongs to it
+	wal   os.FileInfo // of the -wal and the -shm that belong to it
+	shm   os.FileInfo
 	conns map[*gatedConn]struct{}
 	left  chan struct{} // closed when one has left
+
+	era    atomic.Int64 // counts the files: a connection of an earlier era has an old one open
+	looked atomic.Int64 // when somebody last looked at the file, in Unix nanoseconds
 }
+
+// lookEvery is the time between two looks at the file while connections are used. A look costs as much as a short query. A test sets it
+// to zero.
+var lookEvery = 100 * time.Millisecond
 
 // identify returns the identity of the file at path. It is loaded at once, as it would be later on Windows.
 func identify(path string) (os.FileInfo, error) {
@@ -44,12 +51,12 @@ func identify(path string) (os.FileInfo, error) {
 	return info, nil
 }
 
-// walOf is the path of the -wal. SQLite follows links before it adds the ending.
-func walOf(path string) string {
+// beside is the path of the -wal or the -shm. SQLite follows links before it adds the ending.
+func beside(path, ending string) string {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
-	return path + "-wal"
+	return path + ending
 }
 
 // differs reports whether another file, or none, is at the path.
@@ -90,6 +97,7 @@ func (t *tenants) ask(path string) (left <-chan struct{}, err error) {
 		t.mu.Unlock()
 		return nil, &store.MovedError{Path: path, Gone: true}
 	case len(t.conns) > 0 && differs(path, t.id):
+		t.era.Add(1)
 		idle := make([]*gatedConn, 0, len(t.conns))
 		for c := range t.conns {
 			idle = append(idle, c)
@@ -103,10 +111,10 @@ func (t *tenants) ask(path string) (left <-chan struct{}, err error) {
 			c.closeIdle()
 		}
 		return left, nil
-	case len(t.conns) == 0 && t.wal != nil && differs(path, t.id) && !differs(walOf(path), t.wal):
+	case len(t.conns) == 0 && t.wal != nil && differs(path, t.id) && !differs(beside(path, "-wal"), t.wal):
 		t.mu.Unlock()
-		return nil, fmt.Errorf("%w: another program has the old file open, and %s belongs to it: stop that program, then remove the file",
-			&store.MovedError{Path: path}, walOf(path))
+		return nil, fmt.Errorf("%w: another program uses the old file, and %s belongs to it: stop that program, then remove %[2]s",
+			&store.MovedError{Path: path}, beside(path, "-wal"))
 	default:
 		t.mu.Unlock()
 		return nil, nil
@@ -122,14 +130,13 @@ func (t *tenants) enter(c *gatedConn, path string) error {
 		return &store.MovedError{Path: path, Gone: err != nil}
 	}
 	t.known, t.id = true, id
-	if wal, err := identify(walOf(path)); err == nil {
-		t.wal = wal
-	}
+	t.wal, _ = identify(beside(path, "-wal"))
+	t.shm, _ = identify(beside(path, "-shm"))
 	if t.conns == nil {
 		t.conns = make(map[*gatedConn]struct{})
 	}
 	t.conns[c] = struct{}{}
-	c.id = id
+	c.id, c.era = id, t.era.Load()
 	return nil
 }
 
@@ -144,15 +151,40 @@ func (t *tenants) leave(c *gatedConn) {
 	}
 }
 
-// keepsWAL reports whether the -wal at the path belongs to another file. It must not be deleted then.
-func (t *tenants) keepsWAL(path string) bool {
+// last reports whether the connection is the only one left.
+func (t *tenants) last(c *gatedConn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.wal == nil || differs(walOf(path), t.wal)
+	_, ok := t.conns[c]
+	return ok && len(t.conns) == 1
 }
 
-// moved reports whether the file of the connection is not at its path any more.
-func (c *gatedConn) moved() bool { return differs(c.path, c.id) }
+// clear removes the files beside the old one, if they are still at their paths.
+func (t *tenants) clear(path string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var failed error
+	for ending, id := range map[string]os.FileInfo{"-wal": t.wal, "-shm": t.shm} {
+		if name := beside(path, ending); id != nil && !differs(name, id) {
+			failed = errors.Join(failed, os.Remove(name))
+		}
+	}
+	return failed
+}
+
+// outdated reports whether the file of the connection is known to have moved. It looks at the file now and then.
+func (c *gatedConn) outdated() bool {
+	t := &c.gate.tenants
+	if c.era != t.era.Load() {
+		return true
+	}
+	now, looked := time.Now().UnixNano(), t.looked.Load()
+	if now-looked < int64(lookEvery) || !t.looked.CompareAndSwap(looked, now) || !differs(c.path, c.id) {
+		return false
+	}
+	t.era.CompareAndSwap(c.era, c.era+1)
+	return true
+}
 
 // ResetSession implements driver.SessionResetter. A connection whose file has moved is not used again.
 func (c *gatedConn) ResetSession(ctx context.Context) error {
@@ -160,7 +192,7 @@ func (c *gatedConn) ResetSession(ctx context.Context) error {
 	c.idle = false
 	closed := c.closed
 	c.mu.Unlock()
-	if closed || c.moved() {
+	if closed || c.outdated() {
 		return driver.ErrBadConn
 	}
 	return c.sqliteConn.ResetSession(ctx)
@@ -169,7 +201,7 @@ func (c *gatedConn) ResetSession(ctx context.Context) error {
 // IsValid implements driver.Validator. The pool asks when a connection returns. A connection that returns inside a transaction is closed,
 // because nothing can end the transaction any more. Closing rolls back and releases the gate.
 func (c *gatedConn) IsValid() bool {
-	if c.inside || !c.sqliteConn.IsValid() || c.moved() {
+	if c.inside || c.era != c.gate.tenants.era.Load() || !c.sqliteConn.IsValid() {
 		return false
 	}
 	c.mu.Lock()
@@ -203,11 +235,28 @@ func (c *gatedConn) shut() error {
 	defer c.gate.tenants.leave(c)
 	defer c.leave()
 	err := c.kept.close()
-	if c.id != nil && c.moved() && c.gate.tenants.keepsWAL(c.path) {
-		if files, ok := c.sqliteConn.(sqlite.FileControl); ok {
-			_, persist := files.FileControlPersistWAL("main", 1)
-			err = errors.Join(err, persist)
-		}
+	whole := c.id != nil && differs(c.path, c.id) && c.gate.tenants.last(c) && c.checkpoint()
+	err = errors.Join(err, c.sqliteConn.Close())
+	if whole {
+		err = errors.Join(err, c.gate.tenants.clear(c.path))
 	}
-	return errors.Join(err, c.sqliteConn.Close())
+	return err
+}
+
+// checkpoint moves what the -wal holds into the file. It returns false if another process is in the way.
+func (c *gatedConn) checkpoint() bool {
+	if _, err := c.sqliteConn.ExecContext(context.Background(), "PRAGMA busy_timeout = 100", nil); err != nil {
+		return false
+	}
+	rows, err := c.sqliteConn.QueryContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)", nil)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = rows.Close() }()
+	row := make([]driver.Value, len(rows.Columns()))
+	if rows.Next(row) != nil || len(row) == 0 {
+		return false
+	}
+	busy, ok := row[0].(int64)
+	return ok && busy == 0
 }
