@@ -9,7 +9,6 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/sqlstate"
-	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -19,32 +18,6 @@ var ErrNotFound = errors.New("no such message")
 // ErrReadOnly says that the database server only reads: it is a standby, or it was told so by default_transaction_read_only. The call
 // changed nothing. The sessions of the pool were dropped, so the next call reaches the primary if the host name or the proxy leads to it.
 var ErrReadOnly = errors.New("the database server only reads: it is a standby, or default_transaction_read_only is on")
-
-// MovedError says that an SQLite file is not at its path any more, or that another file is. What was committed to the old file before stays
-// there.
-type MovedError struct {
-	// Path is the path of the file.
-	Path string
-	// Gone is true if there is no file at the path, and false if there is another one.
-	Gone bool
-}
-
-// Error says what happened and what follows.
-func (e *MovedError) Error() string {
-	if e.Gone {
-		return fmt.Sprintf("the SQLite file %s is gone: it was removed or renamed while it was open: put it back; nothing is sent until then", e.Path)
-	}
-	return fmt.Sprintf("the SQLite file %s was replaced while it was open: the new file is used from now on, and what was committed to the old one "+
-		"meanwhile is not in it", e.Path)
-}
-
-// Unwrap returns [queue.ErrChanged] if another file is at the path.
-func (e *MovedError) Unwrap() error {
-	if e.Gone {
-		return nil
-	}
-	return queue.ErrChanged
-}
 
 // AmbiguousError says that a shortened name stands for more than one message.
 type AmbiguousError struct {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -21,7 +22,7 @@ type file struct {
 // finds, it drops the idle connections of the pool, which lead to the same server or file.
 //
 // On PostgreSQL it returns [ErrReadOnly] while the server only reads. On SQLite it compares the file at the path with the one that it
-// found there at the call before. For another file it returns a [*MovedError] once. While there is no file it returns one at every call.
+// found there at the call before. For another file it returns a [*queue.MovedError] once. While there is no file it returns one each time.
 func (s *Store) Inspect(ctx context.Context) error {
 	if s.dialect == schema.Postgres {
 		return s.inspectServer(ctx)
@@ -57,7 +58,7 @@ func (s *Store) inspectFile(ctx context.Context) error {
 	now, err := os.Stat(s.file.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.closeIdle(ctx)
-		return &MovedError{Path: s.file.path, Gone: true}
+		return &queue.MovedError{Path: s.file.path, Gone: true}
 	}
 	if err != nil {
 		return s.failed(ctx, err, "inspect")
@@ -69,5 +70,5 @@ func (s *Store) inspectFile(ctx context.Context) error {
 		return nil
 	}
 	s.closeIdle(ctx)
-	return &MovedError{Path: s.file.path}
+	return &queue.MovedError{Path: s.file.path}
 }

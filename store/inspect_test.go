@@ -21,7 +21,9 @@ func TestInspectAFile(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(path string) (*sql.DB, error){
 		"sqlite.Open": func(path string) (*sql.DB, error) { return sqlite.Open(path) },
-		"sql.Open":    func(path string) (*sql.DB, error) { return sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)&mode=rw") },
+		"sql.Open": func(path string) (*sql.DB, error) {
+			return sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)&mode=rw")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -47,7 +49,7 @@ func TestInspectAFile(t *testing.T) {
 			}
 			well := func(err error) bool { return err == nil }
 			gone := func(err error) bool {
-				var moved *store.MovedError
+				var moved *queue.MovedError
 				return errors.As(err, &moved) && moved.Gone && !errors.Is(err, queue.ErrChanged)
 			}
 			inspect(well)

@@ -100,7 +100,7 @@ func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 		s.readOnly = opts.ReadOnly
 		return &transaction{Tx: tx, session: s}, nil
 	}
-	tx, err := s.Begin() //nolint:staticcheck // it is the one that leaves the mode to the server
+	tx, err := s.Begin() // it is the one that leaves the mode to the server
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lib/pq"
-
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/store/postgres"
 )
@@ -78,8 +76,9 @@ func TestThePoolDropsWhatOnlyReads(t *testing.T) {
 				if err != nil {
 					return err
 				}
+				defer func() { _ = stmt.Close() }()
 				_, err = stmt.ExecContext(ctx, 1)
-				return errors.Join(err, stmt.Close())
+				return err
 			})
 		},
 		"transaction": func(ctx context.Context, db *sql.DB) error {
@@ -100,14 +99,15 @@ func TestThePoolDropsWhatOnlyReads(t *testing.T) {
 		},
 		"copy": func(ctx context.Context, db *sql.DB) error {
 			return inTransaction(ctx, db, nil, func(tx *sql.Tx) error {
-				stmt, err := tx.PrepareContext(ctx, pq.CopyIn("things", "n"))
+				stmt, err := tx.PrepareContext(ctx, `COPY things (n) FROM STDIN`)
 				if err != nil {
 					return err
 				}
+				defer func() { _ = stmt.Close() }()
 				if _, err = stmt.ExecContext(ctx, 1); err == nil {
 					_, err = stmt.ExecContext(ctx)
 				}
-				return errors.Join(err, stmt.Close())
+				return err
 			})
 		},
 	} {

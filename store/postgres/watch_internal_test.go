@@ -51,5 +51,7 @@ func TestWatchConnectsAnew(t *testing.T) {
 	}
 	<-wakes
 	cancel()
-	<-done
+	if err := <-done; ctx.Err() == nil {
+		t.Error(err)
+	}
 }

@@ -6,13 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/outboxmail/outbox/store"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // A connection keeps its file open, whatever happens to the name of the file. If the file is replaced, removed or renamed, the
@@ -73,52 +75,50 @@ func (t *tenants) admit(ctx context.Context, path string, wait time.Duration) er
 	limit := time.NewTimer(wait)
 	defer limit.Stop()
 	for {
-		left, err := t.ask(path)
-		if left == nil {
+		left, err := t.evict(path) //nolint:contextcheck // closing takes no context
+		if left == nil || err != nil {
 			return err
 		}
 		select {
 		case <-left:
 		case <-limit.C:
-			return fmt.Errorf("%w: connections to the old file are still in use after %v", &store.MovedError{Path: path}, wait)
+			return fmt.Errorf("%w: connections to the old file are still in use after %v", &queue.MovedError{Path: path}, wait)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// ask says whether a new connection may be made. If old ones must leave first, it closes those that are idle and returns a channel
-// that is closed when one has left.
-func (t *tenants) ask(path string) (left <-chan struct{}, err error) {
+// evict closes the idle connections to an old file. While any are left it returns a channel that is closed when one has gone. It
+// returns nil if a new connection may be made, and an error if none may.
+func (t *tenants) evict(path string) (<-chan struct{}, error) {
 	t.mu.Lock()
-	_, err = os.Stat(path)
-	switch {
-	case t.known && errors.Is(err, fs.ErrNotExist):
-		t.mu.Unlock()
-		return nil, &store.MovedError{Path: path, Gone: true}
-	case len(t.conns) > 0 && differs(path, t.id):
-		t.era.Add(1)
-		idle := make([]*gatedConn, 0, len(t.conns))
-		for c := range t.conns {
-			idle = append(idle, c)
-		}
-		if t.left == nil {
-			t.left = make(chan struct{})
-		}
-		left := t.left
-		t.mu.Unlock()
-		for _, c := range idle {
-			c.closeIdle()
-		}
-		return left, nil
-	case len(t.conns) == 0 && t.wal != nil && differs(path, t.id) && !differs(beside(path, "-wal"), t.wal):
-		t.mu.Unlock()
-		return nil, fmt.Errorf("%w: another program uses the old file, and %s belongs to it: stop that program, then remove %[2]s",
-			&store.MovedError{Path: path}, beside(path, "-wal"))
-	default:
-		t.mu.Unlock()
-		return nil, nil
+	defer t.mu.Unlock()
+	if _, err := os.Stat(path); t.known && errors.Is(err, fs.ErrNotExist) {
+		return nil, &queue.MovedError{Path: path, Gone: true}
 	}
+	if !t.known || !differs(path, t.id) {
+		return nil, nil //nolint:nilnil // it may be made
+	}
+	if len(t.conns) == 0 {
+		if t.wal == nil || differs(beside(path, "-wal"), t.wal) {
+			return nil, nil //nolint:nilnil // as above
+		}
+		return nil, fmt.Errorf("%w: another program uses the old file, and %s belongs to it: stop that program, then remove %[2]s",
+			&queue.MovedError{Path: path}, beside(path, "-wal"))
+	}
+	t.era.Add(1)
+	old := slices.Collect(maps.Keys(t.conns))
+	if t.left == nil {
+		t.left = make(chan struct{})
+	}
+	left := t.left
+	t.mu.Unlock()
+	for _, c := range old { // each takes the lock when it leaves
+		c.closeIdle()
+	}
+	t.mu.Lock()
+	return left, nil
 }
 
 // enter adds a connection that was just made.
@@ -127,7 +127,7 @@ func (t *tenants) enter(c *gatedConn, path string) error {
 	defer t.mu.Unlock()
 	id, err := identify(path)
 	if err != nil || len(t.conns) > 0 && !os.SameFile(id, t.id) {
-		return &store.MovedError{Path: path, Gone: err != nil}
+		return &queue.MovedError{Path: path, Gone: err != nil}
 	}
 	t.known, t.id = true, id
 	t.wal, _ = identify(beside(path, "-wal"))

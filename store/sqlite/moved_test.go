@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox/queue"
-	"github.com/outboxmail/outbox/store"
 	"github.com/outboxmail/outbox/store/sqlite"
 )
 
@@ -183,7 +182,7 @@ func TestAFileThatIsGone(t *testing.T) {
 	move(t, path, path+".away")
 	for range 3 {
 		_, err := db.ExecContext(t.Context(), "INSERT INTO things VALUES (3)")
-		var moved *store.MovedError
+		var moved *queue.MovedError
 		if !errors.As(err, &moved) || !moved.Gone || moved.Path != path {
 			t.Fatalf("without its file: %v", err)
 		}

@@ -55,10 +55,10 @@ func RelaxedSync() Option { return func(s *settings) { s.synchronous = "NORMAL" 
 // The pool keeps eight idle connections for a minute. Open does not touch the file. If the file is no SQLite
 // database, the first statement fails with an error that names the file.
 //
-// If the file is replaced, removed or renamed while it is open, the pool notices within 100 ms. The connections to the old file are
-// closed when they return, and the new file is opened only after the last of them: the -wal and -shm of the one must not meet the other. While
-// there is no file, every call fails with a [*store.MovedError]; none is created. This holds for this process alone. Stop the other
-// programs that use the file before you replace it.
+// If the file is replaced, removed or renamed while it is open, the pool notices within 100 ms. The connections to the old
+// file are closed when they return. The new file is opened after the last of them, because the -wal and -shm of the one
+// must not meet the other. While there is no file, every call fails with a [*queue.MovedError]; no file is created. This
+// holds for this process alone. Stop the other programs that use the file before you replace it.
 //
 // The path is a file name and not a DSN. It must not lie on a network file system, where WAL does not work. Databases
 // in memory are refused, because each connection would see its own.

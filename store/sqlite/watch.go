@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/outboxmail/outbox/store"
+	"github.com/outboxmail/outbox/queue"
 )
 
 // The pauses between two looks of a watcher: lookOften while the file changes, lookSeldom once it has been unchanged
@@ -30,7 +30,7 @@ const lookAtFile = 250 * time.Millisecond
 // The function holds one connection of the pool all the time. The pool must therefore allow at least two, or
 // everybody else would wait for ever. It refuses a pool that SetMaxOpenConns(1) limits to one.
 //
-// If the file is replaced, removed or renamed, the function returns a [*store.MovedError].
+// If the file is replaced, removed or renamed, the function returns a [*queue.MovedError].
 func Watch(db *sql.DB) func(ctx context.Context, wake func()) error {
 	return func(ctx context.Context, wake func()) error {
 		err := watch(ctx, db, wake)
@@ -83,7 +83,7 @@ func watch(ctx context.Context, db *sql.DB, wake func()) error {
 				looked = now
 				if differs(path, id) {
 					_, err := os.Stat(path)
-					return fmt.Errorf("watch the SQLite file: %w", &store.MovedError{Path: path, Gone: err != nil})
+					return fmt.Errorf("watch the SQLite file: %w", &queue.MovedError{Path: path, Gone: err != nil})
 				}
 			}
 			if version != last {
