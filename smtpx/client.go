@@ -44,8 +44,8 @@ type relay struct {
 //	smtp+unix:///run/smtp.sock             a Unix socket, in clear unless tls says otherwise
 //
 // The parameters are tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns (connections at a time), rate
-// (14, 0.5, 600/m), messages and age (limits of one connection), idle, provider, without (extensions not to use, separated by
-// commas), ca, cert and key (PEM files), local (an IP address to bind), proxy (a URL), and clear-auth. Tokens come from
+// (14, 0.5, 600/m), dials (new connections, a rate as well), messages and age (limits of one connection), idle, provider, without
+// (extensions not to use, separated by commas), ca, cert and key (PEM files), local (an IP address to bind), proxy (a URL), and clear-auth. Tokens come from
 // token-command, or from an identity provider by client-id, client-secret or client-secret-file, refresh-token or
 // refresh-token-file, service-account (a file), tenant, scope and token-url; see [OAuth2]. Any other parameter is an error.
 // Parameters set the fields of [Config]. Options are applied afterwards. No error of Open quotes a secret.
@@ -118,7 +118,7 @@ func newRelay(c Config) (*relay, error) {
 	if err := r.checkLogin(); err != nil {
 		return nil, err
 	}
-	if r.Connections < 0 || r.MaxMessages < 0 || r.Rate < 0 || r.Idle < 0 || r.MaxAge < 0 {
+	if r.Connections < 0 || r.MaxMessages < 0 || r.Rate < 0 || r.DialRate < 0 || r.Idle < 0 || r.MaxAge < 0 {
 		return nil, errors.New("relay: limits must not be negative")
 	}
 	if err := checkWithout(r.Without); err != nil {
@@ -210,6 +210,9 @@ func (r *relay) limits() {
 	r.Connections = cmp.Or(r.Connections, within(4, r.profile.Connections))
 	r.MaxMessages = cmp.Or(r.MaxMessages, within(100, r.profile.Messages))
 	r.MaxAge = cmp.Or(r.MaxAge, 5*time.Minute)
+	if f := r.profile.Dials; r.DialRate == 0 && f.Sure() {
+		_ = setRate(&r.DialRate, f.Value) // a test reads all values
+	}
 	if r.Idle == 0 {
 		r.Idle = 30 * time.Second
 		if limit := r.profile.IdleLimit(); limit > 0 {

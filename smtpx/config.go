@@ -86,6 +86,8 @@ type Config struct {
 	Connections int
 	// Rate is the most messages per second, fractions included. Defaults to no limit.
 	Rate float64
+	// DialRate is the most new connections per second, fractions included. Defaults to the profile's, else to no limit.
+	DialRate float64
 	// MaxMessages is the number of messages after which a connection is replaced. Defaults to 100, or the profile's limit if
 	// that is lower.
 	MaxMessages int

@@ -83,6 +83,7 @@ func providersDocument(t *testing.T) []byte {
 		row("user", p.User.Value, p.User.Source, p.User.Mark)
 		row("tokens from", strings.TrimSpace(p.OAuth.Value.TokenURL+" "+p.OAuth.Value.Scope), p.OAuth.Source, p.OAuth.Mark)
 		row("connections at a time", strconv.Itoa(p.Connections.Value), p.Connections.Source, p.Connections.Mark)
+		row("new connections", p.Dials.Value, p.Dials.Source, p.Dials.Mark)
 		row("messages per connection", strconv.Itoa(p.Messages.Value), p.Messages.Source, p.Messages.Mark)
 		row("idle limit", p.Idle.Value, p.Idle.Source, p.Idle.Mark)
 		row("recipients per message", strconv.Itoa(p.Recipients.Value), p.Recipients.Source, p.Recipients.Mark)

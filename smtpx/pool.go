@@ -30,7 +30,8 @@ type pool struct {
 
 	failures int         // dials that failed in a row
 	redialAt time.Time   // while other connections are open, no dial before this
-	redial   *time.Timer // calls grow at redialAt
+	redial   *time.Timer // calls grow at redialAt or nextDial
+	nextDial time.Time   // no dial before this, by the rate
 
 	closing chan struct{} // closed by close
 	wg      sync.WaitGroup
@@ -100,7 +101,12 @@ func (p *pool) release(c *conn) {
 func (p *pool) grow() {
 	for !p.closed && len(p.waiting) > p.dialing && p.open < p.maxConnections() && (p.lastDialOK || p.dialing == 0) {
 		if p.open > 0 && time.Now().Before(p.redialAt) {
+			p.growIn(time.Until(p.redialAt))
 			return // the open connections serve the queue meanwhile
+		}
+		if wait := p.dialPause(); wait > 0 {
+			p.growIn(wait)
+			return
 		}
 		p.open++
 		p.dialing++
@@ -181,14 +187,7 @@ func (p *pool) dialFailed(err *Error) {
 	if p.open > 0 && !p.closed {
 		pause := min(time.Second<<min(p.failures-1, 6), time.Minute)
 		p.redialAt = time.Now().Add(pause)
-		if p.redial != nil {
-			p.redial.Stop()
-		}
-		p.redial = time.AfterFunc(pause, func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.grow()
-		})
+		p.growIn(pause)
 		return
 	}
 	if p.closed {
@@ -200,6 +199,18 @@ func (p *pool) dialFailed(err *Error) {
 		close(j.done)
 	}
 	p.waiting = nil
+}
+
+// growIn calls grow after a pause. The caller holds mu.
+func (p *pool) growIn(pause time.Duration) {
+	if p.redial != nil {
+		p.redial.Stop()
+	}
+	p.redial = time.AfterFunc(pause, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.grow()
+	})
 }
 
 // take gives a connection its next job: one that waits, or one that arrives while the connection is parked. It returns nil when

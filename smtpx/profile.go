@@ -35,6 +35,8 @@ type Profile struct {
 
 	// Connections is the largest number of connections at a time.
 	Connections Fact[int] `json:"connections,omitzero"`
+	// Dials is the largest number of new connections in a period, such as "10/m".
+	Dials Fact[string] `json:"dials,omitzero"`
 	// Messages is the largest number of messages on a connection.
 	Messages Fact[int] `json:"messages,omitzero"`
 	// Idle is the time after which an idle connection is closed, such as "10s". See [Profile.IdleLimit].

@@ -24,6 +24,7 @@ type session struct {
 	nc     net.Conn // raw, or TLS on top of it
 	br     *bufio.Reader
 
+	address string // to dial
 	name    string // the argument of EHLO
 	banner  Reply
 	ext     map[string]string // EHLO keywords in upper case and their arguments
@@ -43,7 +44,7 @@ type Step struct {
 // openSession connects and sets up a session that can send messages. On an error the connection is closed, and the session only
 // tells which steps it completed.
 func openSession(ctx context.Context, r *relay) (*session, *Error) {
-	s := &session{relay: r, number: int(r.dialled.Add(1))}
+	s := &session{relay: r, number: int(r.dialled.Add(1)), address: r.addr}
 	// A server may repeat in its greeting what it was told on another connection.
 	s.secrets.add(r.Password)
 	s.secrets.add(r.proxySecret)
@@ -56,8 +57,20 @@ func openSession(ctx context.Context, r *relay) (*session, *Error) {
 			return s, err
 		}
 	}
+	err := s.open(ctx)
+	if err == nil {
+		return s, nil
+	}
+	if other := s.tryOthers(ctx, err); other != nil {
+		return other, nil
+	}
+	return s, err
+}
+
+// open dials the address of a session and sets it up. On an error the connection is closed.
+func (s *session) open(ctx context.Context) *Error {
 	if err := s.dial(ctx); err != nil {
-		return s, err
+		return err
 	}
 	// Only closing ends a wait for certain: a later deadline would undo an earlier one.
 	stop := context.AfterFunc(ctx, func() { _ = s.raw.Close() })
@@ -68,12 +81,12 @@ func openSession(ctx context.Context, r *relay) (*session, *Error) {
 	if err != nil {
 		_ = s.raw.Close()
 		if cause := ctx.Err(); cause != nil && err.Reply.Code == 0 {
-			return s, &Error{Stage: err.Stage, Class: ClassUnreachable, Err: cause}
+			return &Error{Stage: err.Stage, Class: ClassUnreachable, Err: cause}
 		}
-		return s, err
+		return err
 	}
 	_ = s.raw.SetDeadline(time.Time{})
-	return s, nil
+	return nil
 }
 
 func (s *session) setUp(ctx context.Context) *Error {
@@ -119,7 +132,7 @@ func (s *session) dial(ctx context.Context) *Error {
 func (s *session) connect(ctx context.Context) *Error {
 	ctx, cancel := context.WithTimeout(ctx, s.relay.Timeouts.Dial)
 	defer cancel()
-	raw, err := s.relay.Dial(ctx, s.relay.network, s.relay.addr)
+	raw, err := s.relay.Dial(ctx, s.relay.network, s.address)
 	if err != nil {
 		e := &Error{Stage: StageDial, Class: ClassUnreachable, Err: err}
 		if refused := (*proxyError)(nil); errors.As(err, &refused) && refused.refused {

@@ -26,6 +26,7 @@ var parameters = map[string]func(c *Config, value string) error{
 	"conns":      func(c *Config, v string) error { return setCount(&c.Connections, v) },
 	"messages":   func(c *Config, v string) error { return setCount(&c.MaxMessages, v) },
 	"rate":       func(c *Config, v string) error { return setRate(&c.Rate, v) },
+	"dials":      func(c *Config, v string) error { return setRate(&c.DialRate, v) },
 	"idle":       func(c *Config, v string) error { return setDuration(&c.Idle, v) },
 	"age":        func(c *Config, v string) error { return setDuration(&c.MaxAge, v) },
 	"provider":   func(c *Config, v string) error { c.Provider = v; return nil },

@@ -128,6 +128,7 @@ Login by token (OAUTHBEARER, XOAUTH2)
 Connections
   conns=N             connections at a time
   rate=N              messages a second, or with a unit: 600/m, 2000/h
+  dials=N             new connections a second, or with a unit: 10/m
   messages=N, age=TIME, idle=TIME  limits of one connection
   ehlo=NAME           the name of this host
   local=IP            the local address
