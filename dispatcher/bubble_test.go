@@ -177,12 +177,22 @@ func (q *shelf) Fence(_ context.Context, list []queue.FencedRef) (lost []queue.R
 	return lost, nil
 }
 
-func (q *shelf) Renew(_ context.Context, refs []queue.Ref, _ time.Duration) (lost []queue.Ref, err error) {
+// held returns the message that a token holds, empty for none.
+func (q *shelf) held(token string) outbox.ID {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, ref := range refs {
-		if !q.holds(ref) {
-			lost = append(lost, ref)
+	for id, r := range q.rows {
+		if r.state == outbox.StateSending && r.token == token {
+			return id
+		}
+	}
+	return ""
+}
+
+func (q *shelf) Renew(_ context.Context, tokens []string, _ time.Duration) (lost []string, err error) {
+	for _, token := range tokens {
+		if q.held(token) == "" {
+			lost = append(lost, token)
 		}
 	}
 	return lost, nil

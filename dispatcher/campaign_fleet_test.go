@@ -223,7 +223,7 @@ func (f *fleet) leased(owner string) {
 }
 
 func (f *fleet) heldBy(owner string) (n int, err error) {
-	return n, f.db.QueryRowContext(f.t.Context(), "SELECT count(*) FROM outbox_deliveries WHERE state = 'sending' AND lease_owner = $1", owner).Scan(&n)
+	return n, f.db.QueryRowContext(f.t.Context(), "SELECT count(*) FROM outbox_deliveries d JOIN outbox_claims c ON c.token = d.lease_token WHERE c.owner = $1", owner).Scan(&n)
 }
 
 // Four processes share the work evenly, and what was sent is sent once.

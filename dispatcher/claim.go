@@ -224,6 +224,7 @@ func (e *engine) claimFor(ctx context.Context, lanes []*lane, l *lane, onlyBackl
 			e.ledger.put(same(j, queue.Settlement{Outcome: queue.Recycled, Delay: max(delay, to.breaker.wait(time.Now()))})...)
 			continue
 		}
+		j.fenced = j.fenced || to != l // the claim names l: only a fence says which relay got the message
 		to.put(j)
 	}
 	return len(jobs), err

@@ -213,7 +213,7 @@ func eachSite(t *testing.T, stage smtptest.Stage, action smtptest.Action, test f
 // restart starts the application again: leases lapse, the delay of what is in doubt passes, and due messages are delivered.
 func (s *crashSite) restart() {
 	s.t.Helper()
-	s.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE state = 'sending'")
+	s.exec("UPDATE outbox_claims SET lease_until = '" + past + "'")
 	if _, err := s.Reap(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -221,18 +221,18 @@ func (s *crashSite) restart() {
 	flush(s.t, newDispatcher(s.t, dispatcher.Config{Queue: s.testQueue, Name: "next"}, openRelay(s.t, s.relay)))
 }
 
-// onDisk fails unless the delivery has this state and this value of its fence in the database.
+// onDisk fails unless the delivery has this state and this number of fences in the database.
 func (s *crashSite) onDisk(state outbox.State, fenced int) {
 	s.t.Helper()
 	var (
 		gotState  outbox.State
 		gotFenced int
 	)
-	if err := s.db.QueryRowContext(s.t.Context(), "SELECT state, fenced FROM outbox_deliveries").Scan(&gotState, &gotFenced); err != nil {
+	if err := s.db.QueryRowContext(s.t.Context(), "SELECT state, (SELECT count(*) FROM outbox_fences) FROM outbox_deliveries").Scan(&gotState, &gotFenced); err != nil {
 		s.t.Fatal(err)
 	}
 	if gotState != state || gotFenced != fenced {
-		s.t.Errorf("on disk the delivery is %s with fenced = %d, want %s with %d", gotState, gotFenced, state, fenced)
+		s.t.Errorf("on disk the delivery is %s with %d fences, want %s with %d", gotState, gotFenced, state, fenced)
 	}
 }
 

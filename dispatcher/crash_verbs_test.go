@@ -12,7 +12,6 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/internal/pgtest"
-	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
 )
@@ -39,8 +38,8 @@ func withStore(do func(ctx context.Context, s *store.Store) error) func(context.
 }
 
 const (
-	leaseAll = "UPDATE outbox_deliveries SET state = 'sending', attempts = 1, lease_owner = 'dead', " +
-		"lease_token = message_id, lease_until = '" + past + "'"
+	leaseAll = "INSERT INTO outbox_claims (token, owner, fenced, lease_until) SELECT id, 'dead', TRUE, '" + past + "' FROM outbox_messages; " +
+		"UPDATE outbox_deliveries SET state = 'sending', attempts = 1, lease_token = message_id"
 	failAll = "UPDATE outbox_deliveries SET state = 'failed', finished_at = '" + past + "'"
 )
 
@@ -55,14 +54,14 @@ var crashVerbs = map[string]crashVerb{
 	"renew": {
 		ready: leaseAll, before: outbox.StateSending, after: outbox.StateSending,
 		do: withStore(func(ctx context.Context, s *store.Store) error {
-			var refs []queue.Ref
+			var tokens []string
 			for d, err := range s.All(ctx, store.Filter{States: []outbox.State{outbox.StateSending}}) {
 				if err != nil {
 					return err
 				}
-				refs = append(refs, queue.Ref{ID: d.ID, Seq: d.Seq, Token: string(d.ID)})
+				tokens = append(tokens, string(d.ID))
 			}
-			_, err := s.Renew(ctx, refs, time.Hour)
+			_, err := s.Renew(ctx, tokens, time.Hour)
 			return err
 		}),
 	},

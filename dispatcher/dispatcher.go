@@ -48,8 +48,8 @@ type Queue interface {
 	// Fence records that the named relays may have the deliveries from now on. It returns those whose lease is lost; they
 	// must not be sent.
 	Fence(ctx context.Context, list []queue.FencedRef) (lost []queue.Ref, err error)
-	// Renew extends leases and returns those that are lost.
-	Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) (lost []queue.Ref, err error)
+	// Renew extends the leases of claims and returns the tokens of those that are gone.
+	Renew(ctx context.Context, tokens []string, lease time.Duration) (lost []string, err error)
 	// Settle records outcomes. It returns those whose lease is lost; it changed nothing for them.
 	Settle(ctx context.Context, owner string, list []queue.Settlement) (lost []queue.Ref, err error)
 	// Reap takes back lapsed deliveries, queues uncertain ones again if their message says so, and expires overdue ones.

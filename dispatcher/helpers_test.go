@@ -272,11 +272,11 @@ func (f *faulty) Fence(ctx context.Context, list []queue.FencedRef) ([]queue.Ref
 	return f.Queue.Fence(ctx, list)
 }
 
-func (f *faulty) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) ([]queue.Ref, error) {
+func (f *faulty) Renew(ctx context.Context, tokens []string, lease time.Duration) ([]string, error) {
 	if err := call(f.renew); err != nil {
 		return nil, err
 	}
-	return f.Queue.Renew(ctx, refs, lease)
+	return f.Queue.Renew(ctx, tokens, lease)
 }
 
 func (f *faulty) Settle(ctx context.Context, owner string, list []queue.Settlement) ([]queue.Ref, error) {

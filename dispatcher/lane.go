@@ -28,7 +28,7 @@ type job struct {
 	claimedAt time.Time // before the claim was asked for
 	to        []string  // the recipients' domains, set at the first use
 	sealed    bool      // it is encrypted at rest
-	fenced    bool      // the claim promised that the message is fenced before it is sent
+	fenced    bool      // the message must be fenced before it is sent, whatever the relay's Fence
 	passed    int       // how many later messages were sent before it
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,7 +14,7 @@ import (
 )
 
 // ledger owns what one engine has leased. Nothing else calls Claim, Fence, Renew and Settle of the queue. A ref enters the ledger
-// by a claim and leaves it by one settlement. The ledger renews the lease in between, and keeps a known outcome until it is
+// by a claim and leaves it by one settlement. In between the ledger renews its claim, and keeps a known outcome until it is
 // recorded. Only the deadline of a stop makes it drop one.
 type ledger struct {
 	queue Queue
@@ -33,12 +35,19 @@ type ledger struct {
 	asideShrank chan struct{} // buffer of one
 	report      Report        // guarded by mu; complete once everything has stopped
 
-	mu       sync.Mutex
-	held     map[queue.Ref]time.Time // when each lease was known to hold; zero for a lost one
-	stubborn map[queue.Ref]bool      // leases that cannot be renewed together with others
-	soonest  time.Time               // when the first recorded delay ends; zero for none since the last look
-	aside    []*record               // outcomes that fail although others can be recorded
-	settle   settleState
+	mu      sync.Mutex
+	claims  map[string]*holding // by token
+	open    int                 // refs of all claims
+	soonest time.Time           // when the first recorded delay ends; zero for none since the last look
+	aside   []*record           // outcomes that fail although others can be recorded
+	settle  settleState
+}
+
+// holding is a claim of which not everything is settled.
+type holding struct {
+	refs     map[queue.Ref]bool
+	since    time.Time // when its lease was known to hold; zero for a lost one
+	stubborn bool      // it cannot be renewed together with others
 }
 
 func newLedger(cfg *Config, log *slog.Logger, changed func(), lost func(ctx context.Context, refs []queue.Ref)) *ledger {
@@ -46,8 +55,7 @@ func newLedger(cfg *Config, log *slog.Logger, changed func(), lost func(ctx cont
 		queue: cfg.Queue, owner: cfg.Name, lease: cfg.Lease, log: log, changed: changed, lost: lost,
 		requests: make(chan *fenceRequest, fenceBatch), fenceClosed: make(chan struct{}),
 		outcomes: make(chan *record, settleBatch), settleEnded: make(chan struct{}), asideShrank: make(chan struct{}, 1),
-		held: make(map[queue.Ref]time.Time), stubborn: make(map[queue.Ref]bool),
-		settle: settleState{limit: cfg.Lease / settleTries},
+		claims: make(map[string]*holding), settle: settleState{limit: cfg.Lease / settleTries},
 	}
 }
 
@@ -61,20 +69,39 @@ func (g *ledger) claim(ctx context.Context, req queue.ClaimRequest) ([]*job, err
 	for i, c := range claimed {
 		jobs[i] = &job{claimed: c, claimedAt: asked, fenced: req.Fenced}
 		for _, ref := range jobs[i].refs() {
-			g.held[ref] = asked
+			h := g.claims[ref.Token]
+			if h == nil {
+				h = &holding{refs: make(map[queue.Ref]bool), since: asked}
+				g.claims[ref.Token] = h
+			}
+			h.refs[ref] = true
+			g.open++
 		}
 	}
 	return jobs, err
 }
 
-// valid says whether all leases of a job still hold by the clock of this process. It keeps a margin for the time until the message
+// drop removes a ref that is settled or abandoned. The caller holds the mutex.
+func (g *ledger) drop(ref queue.Ref) {
+	h := g.claims[ref.Token]
+	if h == nil || !h.refs[ref] {
+		return
+	}
+	delete(h.refs, ref)
+	g.open--
+	if len(h.refs) == 0 {
+		delete(g.claims, ref.Token)
+	}
+}
+
+// valid says whether the lease of a job still holds by the clock of this process. It keeps a margin for the time until the message
 // is sent.
 func (g *ledger) valid(j *job) bool {
 	const margin = 6 // parts of a lease
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, ref := range j.refs() {
-		if since, ours := g.held[ref]; !ours || time.Since(since) >= g.lease-g.lease/margin {
+		if h := g.claims[ref.Token]; h == nil || !h.refs[ref] || time.Since(h.since) >= g.lease-g.lease/margin {
 			return false
 		}
 	}
@@ -85,7 +112,7 @@ func (g *ledger) valid(j *job) bool {
 func (g *ledger) idle() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.held) == len(g.aside)
+	return g.open == len(g.aside)
 }
 
 // takeSoonest returns the time at which the first delivery is due that was put back since the last call.
@@ -107,7 +134,7 @@ const (
 	longestRenewal = 4
 )
 
-// renewLoop renews the leases three times in a lease, until ctx ends. A message whose lease is lost cannot be fenced any more, so it
+// renewLoop renews the claims three times in a lease, until ctx ends. A message whose lease is lost cannot be fenced any more, so it
 // is not sent.
 func (g *ledger) renewLoop(ctx context.Context) {
 	tick := time.NewTicker(g.lease / renewals)
@@ -122,37 +149,37 @@ func (g *ledger) renewLoop(ctx context.Context) {
 	}
 }
 
-// renewAll renews all leases. Those that could not be renewed with the others the last time are renewed one by one, after the rest.
+// renewAll renews all claims. Those that could not be renewed with the others the last time are renewed one by one, after the rest.
 func (g *ledger) renewAll(ctx context.Context) {
 	g.mu.Lock()
-	refs := make([]queue.Ref, 0, len(g.held))
-	var single []queue.Ref
-	for ref := range g.held {
-		if g.stubborn[ref] {
-			single = append(single, ref)
+	tokens := make([]string, 0, len(g.claims))
+	var single []string
+	for token, h := range g.claims {
+		if h.stubborn {
+			single = append(single, token)
 		} else {
-			refs = append(refs, ref)
+			tokens = append(tokens, token)
 		}
+		h.stubborn = false
 	}
-	clear(g.stubborn)
 	g.mu.Unlock()
 	began := time.Now()
-	var failed []queue.Ref
+	var failed []string
 	limit := g.lease / callLimit
-	renew := func(part []queue.Ref) error {
+	renew := func(part []string) error {
 		busy, err := g.renew(ctx, part, limit)
 		limit = min(limit, max(g.lease/partLimit, shortestLimit))
 		failed = append(failed, busy...)
 		return err
 	}
-	rest, worked, err := inParts(refs, renew)
-	for i, ref := range single {
+	rest, worked, err := inParts(tokens, renew)
+	for i, token := range single {
 		if time.Since(began) > g.lease/longestRenewal { // the next renewal of the others must not be late
 			rest = append(rest, single[i:]...)
 			break
 		}
-		if e := renew([]queue.Ref{ref}); e != nil {
-			rest, err = append(rest, ref), e
+		if e := renew([]string{token}); e != nil {
+			rest, err = append(rest, token), e
 		}
 	}
 	failed = append(failed, rest...)
@@ -160,47 +187,43 @@ func (g *ledger) renewAll(ctx context.Context) {
 		return
 	}
 	g.mu.Lock()
-	for _, ref := range rest {
-		if _, ours := g.held[ref]; ours && worked {
-			g.stubborn[ref] = true
+	for _, token := range rest {
+		if h := g.claims[token]; h != nil && worked {
+			h.stubborn = true
 		}
 	}
 	g.mu.Unlock()
-	g.log.ErrorContext(ctx, "cannot renew leases; will try again", "leases", len(failed), "error", err)
+	g.log.ErrorContext(ctx, "cannot renew leases; will try again", "claims", len(failed), "error", err)
 }
 
-// renew renews leases by one call. It returns the refs that the call passed over because their rows are locked.
-func (g *ledger) renew(ctx context.Context, refs []queue.Ref, limit time.Duration) (busy []queue.Ref, err error) {
+// renew renews claims by one call. It returns those that the call passed over because they are locked.
+func (g *ledger) renew(ctx context.Context, tokens []string, limit time.Duration) (busy []string, err error) {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	asked := time.Now()
-	lost, err := g.queue.Renew(limited, refs, g.lease)
+	gone, err := g.queue.Renew(limited, tokens, g.lease)
 	if passed, ok := errors.AsType[*queue.BusyError](err); ok {
-		busy = passed.Refs
+		busy = passed.Tokens
 	} else if err != nil {
 		return nil, err
 	}
-	not := setOf(lost)
-	for _, ref := range busy {
-		not[ref] = true
-	}
-	var ours []queue.Ref
+	var lost []queue.Ref
 	g.mu.Lock()
-	for _, ref := range refs {
-		if _, held := g.held[ref]; held && !not[ref] {
-			g.held[ref] = asked
-		}
-	}
-	for _, ref := range lost { // except those that were settled meanwhile
-		if _, held := g.held[ref]; held {
-			g.held[ref] = time.Time{}
-			ours = append(ours, ref)
+	for _, token := range tokens {
+		h := g.claims[token]
+		switch {
+		case h == nil: // it was settled meanwhile
+		case slices.Contains(gone, token):
+			h.since = time.Time{}
+			lost = slices.AppendSeq(lost, maps.Keys(h.refs))
+		case !slices.Contains(busy, token):
+			h.since = asked
 		}
 	}
 	g.mu.Unlock()
-	if len(ours) > 0 {
-		g.log.WarnContext(ctx, "leases lapsed before they were renewed", "deliveries", len(ours))
-		g.lost(ctx, ours)
+	if len(lost) > 0 {
+		g.log.WarnContext(ctx, "leases lapsed before they were renewed", "deliveries", len(lost))
+		g.lost(ctx, lost)
 	}
 	return busy, nil
 }

@@ -182,8 +182,7 @@ func (g *ledger) settled(ctx context.Context, done []*record, lost map[queue.Ref
 	g.mu.Lock()
 	g.settle.limit = g.lease / settleTries
 	for _, r := range done {
-		delete(g.held, r.Ref)
-		delete(g.stubborn, r.Ref)
+		g.drop(r.Ref)
 		if r.aside {
 			r.aside = false
 			g.aside = slices.DeleteFunc(g.aside, func(other *record) bool { return other == r })
@@ -209,13 +208,13 @@ func (g *ledger) settled(ctx context.Context, done []*record, lost map[queue.Ref
 }
 
 // settleWithout records an outcome that fails alone without the parts that the queue may not be able to store, and says whether that
-// worked. It does so only if the fault is the outcome's: the queue refuses it as invalid, or it can write the row and has failed twice.
+// worked. It does so only if the fault is the outcome's: the queue refuses it as invalid, or it can write the claim and has failed twice.
 func (g *ledger) settleWithout(ctx context.Context, r *record, err error) bool {
 	if _, invalid := errors.AsType[*outbox.InvalidError](err); !invalid {
 		if r.failed < 2 || errors.Is(err, context.DeadlineExceeded) {
 			return false
 		}
-		if busy, err := g.renew(ctx, []queue.Ref{r.Ref}, g.lease/callLimit); err != nil || len(busy) > 0 {
+		if busy, err := g.renew(ctx, []string{r.Ref.Token}, g.lease/callLimit); err != nil || len(busy) > 0 {
 			return false
 		}
 		if g.settleCall(ctx, []*record{r}) == nil {
@@ -397,7 +396,7 @@ func (g *ledger) abandon(ctx context.Context, list []*record) {
 	g.mu.Lock()
 	err := g.settle.problem
 	for _, r := range list {
-		delete(g.held, r.Ref)
+		g.drop(r.Ref)
 		count(&g.report, r.Outcome, true)
 	}
 	g.mu.Unlock()

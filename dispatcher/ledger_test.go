@@ -376,7 +376,7 @@ func TestLockedRowsArePassedOver(t *testing.T) {
 type hanging struct {
 	*shelf
 	locked  sync.Map // IDs
-	renewed sync.Map // the last renewal of each reference
+	renewed sync.Map // the last renewal of each message
 }
 
 func (h *hanging) wait(ctx context.Context, refs []queue.Ref) error {
@@ -398,14 +398,18 @@ func (h *hanging) Fence(ctx context.Context, list []queue.FencedRef) ([]queue.Re
 	return h.shelf.Fence(ctx, list)
 }
 
-func (h *hanging) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) ([]queue.Ref, error) {
+func (h *hanging) Renew(ctx context.Context, tokens []string, lease time.Duration) ([]string, error) {
+	refs := make([]queue.Ref, len(tokens))
+	for i, token := range tokens {
+		refs[i] = queue.Ref{ID: h.held(token)}
+	}
 	if err := h.wait(ctx, refs); err != nil {
 		return nil, err
 	}
 	for _, ref := range refs {
-		h.renewed.Store(ref, time.Now())
+		h.renewed.Store(ref.ID, time.Now())
 	}
-	return h.shelf.Renew(ctx, refs, lease)
+	return h.shelf.Renew(ctx, tokens, lease)
 }
 
 // Rows over which the queue hangs keep no other message from being fenced, and no other lease from being renewed in time.
@@ -434,8 +438,8 @@ func TestALockedRowHoldsUpNoFenceAndNoLease(t *testing.T) {
 				}
 				for time.Since(began) < 4*time.Minute {
 					time.Sleep(5 * time.Second)
-					h.renewed.Range(func(ref, at any) bool {
-						if _, locked := h.locked.Load(ref.(queue.Ref).ID); !locked && time.Since(at.(time.Time)) > lease {
+					h.renewed.Range(func(id, at any) bool {
+						if _, locked := h.locked.Load(id); !locked && time.Since(at.(time.Time)) > lease {
 							t.Fatalf("a lease was last renewed %v ago", time.Since(at.(time.Time)))
 						}
 						return true

@@ -69,16 +69,16 @@ type Relay struct {
 type Rate = queue.Rate
 
 // Fence selects the messages for which the queue records, before the final dot, that the relay may have them. One write does so
-// for many messages. After a crash, only fenced messages are uncertain.
+// for many messages. After a crash, fenced messages are uncertain, and those that were left out.
 type Fence string
 
 // The values of Fence.
 const (
 	// FenceAll fences every message.
 	FenceAll Fence = "all"
-	// FenceHold fences only messages with [outbox.Hold]. After a crash, every other message that was claimed is sent again. That
-	// brings more second copies, each with the same Message-ID. The dispatcher then goes by its own clock to notice a lapsed
-	// lease. That clock stands still while the host is suspended.
+	// FenceHold fences only messages with [outbox.Hold]. After a crash, every other message that was claimed is uncertain. It is sent
+	// again through the same relay. That brings more second copies, each with the same Message-ID. The dispatcher then goes by its own
+	// clock to notice a lapsed lease. That clock stands still while the host is suspended.
 	FenceHold Fence = "hold"
 )
 

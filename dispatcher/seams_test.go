@@ -35,7 +35,7 @@ func TestAStaleClaimBesideItsSuccessor(t *testing.T) {
 		d := newDispatcher(t, dispatcher.Config{Queue: q, Poll: 10 * time.Millisecond}, s)
 		stop := start(t, d)
 		<-began
-		q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE state = 'sending'")
+		q.exec("UPDATE outbox_claims SET lease_until = '" + past + "'")
 		if _, err := q.Reap(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -100,15 +100,15 @@ func (s *shortLived) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue
 	return list, err
 }
 
-// When the lease of one recipient is lost, no recipient was sent to. The others are handed back and are not in doubt.
-func TestAPartlyLostMessageIsHandedBack(t *testing.T) {
+// When the lease of a message lapses before its fence, no recipient was sent to. They are handed back and are not in doubt.
+func TestALapsedMessageIsHandedBack(t *testing.T) {
 	t.Parallel()
 	eachQueue(t, func(t *testing.T, q *testQueue) {
 		id := q.enqueue(1, func(m *outbox.Message) { m.To = append(m.To, outbox.Address{Address: "bob@example.org"}) })[0]
 		s, first := &sender{}, failFirst(1, errors.New("first"))
 		s.send = func(ctx context.Context, env smtpx.Envelope, body []byte) (smtpx.Result, error) {
 			if first() != nil {
-				q.exec("UPDATE outbox_deliveries SET lease_until = '" + past + "' WHERE seq = 1")
+				q.exec("UPDATE outbox_claims SET lease_until = '" + past + "'")
 			}
 			return s.accept(ctx, env, body)
 		}

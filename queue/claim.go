@@ -8,7 +8,7 @@ type Ref struct {
 	// ID is the message. Seq, counted from 1, is the recipient's place in it.
 	ID  ID
 	Seq int
-	// Token is the fencing token of the claim.
+	// Token is the fencing token of the claim. The deliveries of one claim may share it.
 	Token string
 }
 
@@ -34,15 +34,17 @@ type ClaimRequest struct {
 	InlineBytes int64
 	// Lease is how long the claim holds without being renewed, by the clock of the database.
 	Lease time.Duration
-	// Relay names the relay that will be sent to. Nothing is claimed while it is paused.
+	// Relay names the relay that will be sent to. Nothing is claimed while it is paused. See also Fenced.
 	Relay string
 	// Rate bounds the claim. In the same transaction the claim draws from the allowance that all dispatchers of the database
 	// share under the name of the relay. It takes no more than the allowance grants, with one exception: a message with more
 	// recipients than that is claimed whole, and the allowance owes the rest.
 	Rate Rate
-	// Fenced promises that every delivery is fenced (see [FencedRef]) before it is sent. PostgreSQL then does not wait until the
-	// claim is on its disk or its standby, because the fence waits for both. If the server breaks down in between, the whole
-	// claim is undone: nothing was sent, and the allowance has what it had.
+	// Fenced promises that every delivery is fenced (see [FencedRef]) before it is sent. What lapses without a fence was then not
+	// sent. If it is false, only messages with [Hold] are fenced; any other that lapses is in doubt with Relay.
+	//
+	// With the promise, PostgreSQL does not wait until the claim is on its disk or its standby, because the fence waits for both.
+	// If the server breaks down in between, the whole claim is undone: nothing was sent, and the allowance has what it had.
 	Fenced bool
 	// Expect is where the caller expects something new to be due. Its route must be one of Routes; an empty route means no
 	// expectation. PostgreSQL looks there first, and nowhere else if it finds something. More urgent messages on other routes
@@ -106,7 +108,7 @@ type Due struct {
 type ReapReport struct {
 	// Requeued lapsed before their final dot could leave: they are queued again.
 	Requeued int
-	// Uncertain lapsed after that.
+	// Uncertain lapsed after that, or without the promise of a fence.
 	Uncertain int
 	// Resent are the uncertain deliveries that their message's policy queued again.
 	Resent int

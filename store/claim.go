@@ -270,12 +270,13 @@ type messageRow struct {
 // message it cannot read.
 func (s *Store) claimRange(ctx context.Context, c conn, req queue.ClaimRequest, d queue.Due, limit int) (*grouping, error) {
 	group := &grouping{token: uuid.NewString()}
-	args := []any{d.Route, string(d.Priority), limit, group.token, s.interval(req.Lease), clean(req.Owner)}
+	args := []any{d.Route, string(d.Priority), limit, group.token}
 	var err error
 	if s.dialect == schema.Postgres {
-		err = s.claimPostgres(ctx, c, group, append(args, req.InlineBytes, clean(req.Relay), req.Fenced))
+		args = append(args, s.interval(req.Lease), clean(req.Owner), req.InlineBytes, clean(req.Relay), req.Fenced)
+		err = s.claimPostgres(ctx, c, group, args)
 	} else {
-		err = s.claimSQLite(ctx, c, group, append(args, clean(req.Relay)), req.InlineBytes)
+		err = s.claimSQLite(ctx, c, group, req, append(args, clean(req.Relay)))
 	}
 	if err != nil {
 		return group, err
@@ -313,8 +314,8 @@ func (s *Store) claimPostgres(ctx context.Context, c conn, group *grouping, args
 	return nil
 }
 
-// claimSQLite sorts the leased rows by their due time and fetches their messages. SQLite returns them in no order.
-func (s *Store) claimSQLite(ctx context.Context, c conn, group *grouping, args []any, inlineBytes int64) error {
+// claimSQLite sorts the leased rows by their due time, records the claim and fetches the messages. SQLite returns rows in no order.
+func (s *Store) claimSQLite(ctx context.Context, c conn, group *grouping, req queue.ClaimRequest, args []any) error {
 	leased, err := collect[leasedRow](ctx, c, s.queries.get("claim"), args...)
 	if err != nil {
 		return err
@@ -332,11 +333,16 @@ func (s *Store) claimSQLite(ctx context.Context, c conn, group *grouping, args [
 	}
 	messages := make(map[outbox.ID]*messageRow, len(ids))
 	if len(ids) > 0 {
+		_, err := c.ExecContext(ctx, s.queries.get("begin_claim"), group.token, clean(req.Owner), clean(req.Relay), req.Fenced,
+			s.interval(req.Lease))
+		if err != nil {
+			return err
+		}
 		list, err := json.Marshal(ids)
 		if err != nil {
 			return err
 		}
-		rows, err := collect[messageRow](ctx, c, s.queries.get("claimed_messages"), string(list), inlineBytes)
+		rows, err := collect[messageRow](ctx, c, s.queries.get("claimed_messages"), string(list), req.InlineBytes)
 		if err != nil {
 			return err
 		}

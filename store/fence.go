@@ -44,10 +44,17 @@ type refJSON struct {
 
 func (r refJSON) key() key { return key{r.ID, r.Seq} }
 
-// fencedJSON is what a fenced statement reads for each delivery.
-type fencedJSON struct {
-	refJSON
-	Relay *string `json:"relay,omitempty"` // fence only
+// fenceJSON is what the statement fence reads for each claim and relay.
+type fenceJSON struct {
+	Token string  `json:"token"`
+	Relay *string `json:"relay"`
+	Refs  []place `json:"refs"`
+}
+
+// place is a delivery in a fence.
+type place struct {
+	ID  outbox.ID `json:"id"`
+	Seq int       `json:"seq"`
 }
 
 // canonical returns a ref as the database writes it. It returns false if the ID or the token is no UUID: no claim has such a
@@ -65,110 +72,162 @@ func canonical(r queue.Ref) (refJSON, bool) {
 }
 
 // Fence records that deliveries pass the point of no return, and the relay that is about to get each of them. Call it before
-// the final dot of a message may leave. It marks a delivery only under its token and while its lease holds, and returns the
+// the final dot of a message may leave. It records a delivery only while the lease of its claim holds, and returns the
 // other refs: their messages must not be sent. On an error nothing may be sent. The call may have taken effect then, and may be
-// repeated.
+// repeated. If the error is a [*queue.BusyError], it holds for the refs that it names; the others were fenced or are lost.
 //
-// If the process dies before it settles, [Store.Reap] keeps the relay. The next claim of the delivery then has the class
-// "ambiguous" and that relay in queue.ClaimedDelivery.
+// Fence looks at claims, not at deliveries. It accepts a ref that was settled before, as long as the claim holds others.
+//
+// If the process dies before it settles, [Store.Reap] keeps the relay of the last fence. The next claim of the delivery then has the
+// class "ambiguous" and that relay in queue.ClaimedDelivery.
 func (s *Store) Fence(ctx context.Context, list []queue.FencedRef) (lost []queue.Ref, err error) {
-	if len(list) == 0 {
-		return nil, nil
-	}
-	refs, relays := make([]queue.Ref, len(list)), make([]*string, len(list))
-	for i, st := range list {
-		refs[i], relays[i] = st.Ref, words(st.Relay)
-	}
-	lost, err = s.fenced(ctx, "fence", refs, relays)
-	if err != nil {
-		return nil, s.failed(ctx, err, "fence")
-	}
-	return lost, nil
-}
-
-// Renew extends leases to the given time from now, by the clock of the database. It returns the refs whose deliveries are no
-// longer held under their tokens. A lapsed lease that nobody has taken back yet is renewed as well.
-func (s *Store) Renew(ctx context.Context, refs []queue.Ref, lease time.Duration) (lost []queue.Ref, err error) {
-	if lease < MinLease {
-		return nil, fmt.Errorf("renew: the lease must be at least %v, not %v", MinLease, lease)
-	}
-	lost, err = s.fenced(ctx, "renew", refs, nil, s.interval(lease))
-	if err != nil {
-		return nil, s.failed(ctx, err, "renew")
-	}
-	return lost, nil
-}
-
-// fenced runs a statement over refs, with a relay for each or none at all, and returns the refs that it did not change. It
-// sorts them by their keys. The statements lock the rows in that order, so two calls over the same rows wait for one another
-// and do not deadlock.
-func (s *Store) fenced(ctx context.Context, name string, refs []queue.Ref, relays []*string, args ...any) ([]queue.Ref, error) {
-	list := make([]fencedJSON, 0, len(refs))
-	for i, r := range refs {
-		ref, ok := canonical(r)
+	var claims []*fenceJSON
+	index := make(map[[2]string]*fenceJSON) // by token and relay
+	for _, f := range list {
+		ref, ok := canonical(f.Ref)
 		if !ok {
 			continue
 		}
-		row := fencedJSON{refJSON: ref}
-		if relays != nil {
-			row.Relay = relays[i]
+		of := [2]string{ref.Token, clean(f.Relay)}
+		c := index[of]
+		if c == nil {
+			c = &fenceJSON{Token: ref.Token, Relay: optional(of[1])}
+			index[of], claims = c, append(claims, c)
 		}
-		list = append(list, row)
+		c.Refs = append(c.Refs, place{ID: ref.ID, Seq: ref.Seq})
 	}
-	if len(list) == 0 {
-		return refs, nil
+	answers := make(map[string]answer)
+	if len(claims) > 0 {
+		slices.SortFunc(claims, func(a, b *fenceJSON) int { return strings.Compare(a.Token, b.Token) })
+		if err := s.fence(ctx, claims, answers); err != nil {
+			return nil, s.failed(ctx, err, "fence")
+		}
 	}
-	done := make(map[refJSON]bool, len(list))
+	var busy []queue.Ref
+	for _, f := range list {
+		ref, _ := canonical(f.Ref)
+		switch answers[ref.Token] {
+		case refused:
+			lost = append(lost, f.Ref)
+		case locked:
+			busy = append(busy, f.Ref)
+		case done:
+		}
+	}
+	if len(busy) > 0 {
+		return lost, fmt.Errorf("fence: %w", &queue.BusyError{Refs: busy})
+	}
+	return lost, nil
+}
+
+// answer is what a statement says of a claim or a delivery.
+type answer int
+
+const (
+	refused answer = iota // it is not held under the token
+	locked                // another transaction has locked it
+	done
+)
+
+// claimRow is the answer of a statement for one claim.
+type claimRow struct {
+	Token string
+	Busy  bool
+}
+
+func (r claimRow) answer() answer {
+	if r.Busy {
+		return locked
+	}
+	return done
+}
+
+func (s *Store) fence(ctx context.Context, claims []*fenceJSON, answers map[string]answer) error {
 	if s.dialect == schema.SQLite {
-		if err := s.fencedOneByOne(ctx, name, list, relays != nil, done, args); err != nil {
-			return nil, err
-		}
-		return notIn(done, refs), nil
-	}
-	for _, part := range apart(list, fencedJSON.key) {
-		list, err := json.Marshal(part)
-		if err != nil {
-			return nil, err
-		}
-		changed, err := change[key](ctx, s, name, append([]any{string(list)}, args...)...)
-		if err != nil {
-			return nil, err
-		}
-		answered := set(changed)
-		for _, row := range part {
-			done[row.refJSON] = answered[row.key()]
-		}
-	}
-	return notIn(done, refs), nil
-}
-
-// fencedOneByOne runs a statement for each row, with its relay where the statement takes one, in one transaction; see
-// [Store.settleSQLite].
-func (s *Store) fencedOneByOne(
-	ctx context.Context, name string, list []fencedJSON, withRelay bool, done map[refJSON]bool, args []any,
-) error {
-	query := s.queries.get(name)
-	return s.atomically(ctx, func(c conn) error {
-		return eachRow(ctx, list, func(ctx context.Context, row fencedJSON) error {
-			own := []any{row.ID, row.Seq, row.Token}
-			if withRelay {
-				own = append(own, row.Relay)
-			}
-			n, err := affected(ctx, c, query, append(own, args...)...)
-			done[row.refJSON] = n == 1
-			return err
+		query := s.queries.get("fence")
+		return s.atomically(ctx, func(c conn) error {
+			return eachRow(ctx, claims, func(ctx context.Context, f *fenceJSON) error {
+				refs, err := json.Marshal(f.Refs)
+				if err != nil {
+					return err
+				}
+				n, err := affected(ctx, c, query, f.Token, f.Relay, string(refs))
+				if err == nil && n == 1 {
+					answers[f.Token] = done
+				}
+				return err
+			})
 		})
-	})
+	}
+	list, err := json.Marshal(claims)
+	if err != nil {
+		return err
+	}
+	rows, err := change[claimRow](ctx, s, "fence", string(list))
+	for _, r := range rows {
+		answers[r.Token] = r.answer()
+	}
+	return err
 }
 
-// notIn returns the refs that a statement did not change.
-func notIn(done map[refJSON]bool, refs []queue.Ref) (lost []queue.Ref) {
-	for _, r := range refs {
-		if ref, ok := canonical(r); !ok || !done[ref] {
-			lost = append(lost, r)
+// Renew extends the leases of claims to the given time from now, by the clock of the database. It returns the tokens of the claims
+// that are gone, because they were taken back or all of their deliveries are settled. A lease that lapsed and that nobody has taken back
+// is renewed as well. An error that is a [*queue.BusyError] names the claims that were passed over; the others were renewed or are lost.
+func (s *Store) Renew(ctx context.Context, tokens []string, lease time.Duration) (lost []string, err error) {
+	if lease < MinLease {
+		return nil, fmt.Errorf("renew: the lease must be at least %v, not %v", MinLease, lease)
+	}
+	list := make([]string, 0, len(tokens))
+	for _, t := range tokens {
+		if token, err := outbox.ParseID(t); err == nil {
+			list = append(list, string(token))
 		}
 	}
-	return lost
+	answers := make(map[string]answer, len(list))
+	if len(list) > 0 {
+		if err := s.renew(ctx, list, lease, answers); err != nil {
+			return nil, s.failed(ctx, err, "renew")
+		}
+	}
+	var busy []string
+	for _, t := range tokens {
+		token, _ := outbox.ParseID(t) // the empty one has no answer
+		switch answers[string(token)] {
+		case refused:
+			lost = append(lost, t)
+		case locked:
+			busy = append(busy, t)
+		case done:
+		}
+	}
+	if len(busy) > 0 {
+		return lost, fmt.Errorf("renew: %w", &queue.BusyError{Tokens: busy})
+	}
+	return lost, nil
+}
+
+func (s *Store) renew(ctx context.Context, tokens []string, lease time.Duration, answers map[string]answer) error {
+	if s.dialect == schema.SQLite {
+		query := s.queries.get("renew")
+		return s.atomically(ctx, func(c conn) error {
+			return eachRow(ctx, tokens, func(ctx context.Context, token string) error {
+				n, err := affected(ctx, c, query, token, s.interval(lease))
+				if err == nil && n == 1 {
+					answers[token] = done
+				}
+				return err
+			})
+		})
+	}
+	list, err := json.Marshal(tokens)
+	if err != nil {
+		return err
+	}
+	rows, err := change[claimRow](ctx, s, "renew", string(list), s.interval(lease))
+	for _, r := range rows {
+		answers[r.Token] = r.answer()
+	}
+	return err
 }
 
 // apart sorts values by the keys of their deliveries and divides them into parts in which no key comes twice. A statement

@@ -53,9 +53,9 @@ type Delivery struct {
 	ExpiresAt      time.Time // zero for none
 	Attempts       int
 	DeferredSince  time.Time // zero unless it waits through an outage or throttling
-	LeaseUntil     time.Time // zero unless sending
-	LeaseOwner     string
-	Class          string // of the last outcome, as are the next five
+	LeaseUntil     time.Time // of the claim; zero unless sending
+	LeaseOwner     string    // the dispatcher that claimed it; empty unless sending
+	Class          string    // of the last outcome, as are the next five
 	Code           int
 	Enhanced       string
 	Reply          string
@@ -238,13 +238,14 @@ const listPage = 500
 
 // selectDeliveries reads deliveryRows from the tables of a predicate.
 const selectDeliveries = `SELECT CAST(d.message_id AS text) AS id, d.seq, d.recipient, d.route, d.priority, d.state, d.due_at, d.expires_at,
-  d.attempts, d.deferred_since, d.lease_until, coalesce(d.lease_owner, '') AS lease_owner, coalesce(d.class, '') AS class,
+  d.attempts, d.deferred_since, k.lease_until, coalesce(k.owner, '') AS lease_owner, coalesce(d.class, '') AS class,
   coalesce(d.code, 0) AS code, coalesce(d.enhanced, '') AS enhanced, coalesce(d.reply, '') AS reply,
   coalesce(d.relay, '') AS relay, coalesce(d.provider_id, '') AS provider_id, d.finished_at,
   m.message_id AS rfc_id, m.sender, m.subject, m.size, m.created_at, coalesce(m.idempotency_key, '') AS idempotency_key,
   coalesce(m.body_key_id, '') AS key_id,
   d.due_at > c.now AS later
-FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id CROSS JOIN outbox_clock c`
+FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id LEFT JOIN outbox_claims k ON k.token = d.lease_token
+CROSS JOIN outbox_clock c`
 
 // List returns the deliveries that the filter selects, the newest message first. It holds all of them in memory: set Limit, or
 // use [Store.All].

@@ -29,7 +29,7 @@ func TestStoreAgainstModel(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s *store.Store, db *sqlx.DB) {
 		rapid.Check(t, func(rt *rapid.T) {
-			for _, table := range []string{"messages", "deliveries", "attempts", "routes", "relays", "suppressions", "actions"} {
+			for _, table := range []string{"messages", "deliveries", "claims", "fences", "attempts", "routes", "relays", "suppressions", "actions"} {
 				if _, err := db.ExecContext(t.Context(), "DELETE FROM outbox_"+table); err != nil {
 					rt.Fatal(err)
 				}
@@ -117,9 +117,10 @@ func (m *machine) claim(rt *rapid.T) {
 		expect.Route = rapid.SampledFrom(routes).Draw(rt, "expected route")
 		expect.Priority = rapid.SampledFrom(queue.Priorities()).Draw(rt, "expected priority")
 	}
+	promised := rapid.Bool().Draw(rt, "fenced")
 	claimed, err := m.store.Claim(rt.Context(), queue.ClaimRequest{
 		Owner: rapid.SampledFrom([]string{"d1", "d2", "d3"}).Draw(rt, "owner"), Limit: limit, Lease: time.Hour, InlineBytes: 1 << 20,
-		Relay: relay, Fenced: rapid.Bool().Draw(rt, "fenced"), Expect: expect,
+		Relay: relay, Fenced: promised, Expect: expect,
 	})
 	if err != nil {
 		rt.Fatal(err)
@@ -128,13 +129,22 @@ func (m *machine) claim(rt *rapid.T) {
 		rt.Fatalf("%d messages were claimed for a relay that is paused", len(claimed))
 	}
 	got := 0
+	fresh := make(map[string]*modelClaim)
+	for _, c := range claimed {
+		if m.held(c.Token) != nil {
+			rt.Fatalf("the token %s is not new", c.Token)
+		}
+		if fresh[c.Token] == nil {
+			fresh[c.Token] = &modelClaim{token: c.Token, relay: relay, promised: promised}
+		}
+	}
 	for _, c := range claimed {
 		for i, cd := range c.Deliveries {
 			d := m.find(c.Ref(i))
 			if d == nil || !d.claimable(m.model) || m.barred[d.recipient] {
 				rt.Fatalf("%s/%d was claimed and must not be: %+v", c.ID, cd.Seq, d)
 			}
-			d.state, d.fenced, d.token, d.lapsed = outbox.StateSending, 0, c.Token, false
+			d.state, d.fenced, d.claim = outbox.StateSending, false, fresh[c.Token]
 			d.attempts++
 			if cd.Attempt != d.attempts || cd.Recipient != d.recipient || cd.Class != d.class || cd.Relay != d.relay || cd.DeferredFor > 0 && !d.outage {
 				rt.Fatalf("claimed %+v, the model says %+v", cd, d)
@@ -208,18 +218,39 @@ func (m *machine) commit(rt *rapid.T) {
 		list[i] = queue.FencedRef{Ref: ref, Relay: relay}
 	}
 	lost, err := m.store.Fence(rt.Context(), list)
-	m.lost(rt, "commit", m.holds, refs, lost, err, func(_ int, d *modelDelivery) bool {
-		if !d.lapsed {
-			d.fenced, d.relay = 1, relay
+	if err != nil {
+		rt.Fatalf("commit: %v", err)
+	}
+	var expected []queue.Ref
+	for _, ref := range refs {
+		if c := m.held(ref.Token); c == nil || c.lapsed {
+			expected = append(expected, ref)
+		} else if d := m.holds(ref); d != nil { // a fence for what was settled already is in vain
+			d.fenced, d.fence = true, relay
 		}
-		return !d.lapsed
-	})
+	}
+	if !slices.Equal(lost, expected) {
+		rt.Fatalf("commit: lost %v, the model says %v", lost, expected)
+	}
 }
 
 func (m *machine) renew(rt *rapid.T) {
-	refs := m.refs(rt)
-	lost, err := m.store.Renew(rt.Context(), refs, time.Hour)
-	m.lost(rt, "renew", m.holds, refs, lost, err, func(_ int, d *modelDelivery) bool { d.lapsed = false; return true })
+	var tokens, expected []string
+	for _, ref := range m.refs(rt) {
+		if slices.Contains(tokens, ref.Token) {
+			continue
+		}
+		tokens = append(tokens, ref.Token)
+		if c := m.held(ref.Token); c != nil {
+			c.lapsed = false
+		} else {
+			expected = append(expected, ref.Token)
+		}
+	}
+	lost, err := m.store.Renew(rt.Context(), tokens, time.Hour)
+	if err != nil || !slices.Equal(lost, expected) {
+		rt.Fatalf("renew: lost %v (%v), the model says %v", lost, err, expected)
+	}
 }
 
 func (m *machine) settleSome(rt *rapid.T) {
@@ -313,7 +344,8 @@ func (m *machine) timePasses(rt *rapid.T) {
 	switch rapid.SampledFrom([]string{"lease", "due", "deadline"}).Draw(rt, "what") {
 	case "lease":
 		if d.state == outbox.StateSending {
-			d.lapsed, column = true, "lease_until"
+			d.claim.lapsed = true
+			m.exec(rt, "UPDATE outbox_claims SET lease_until = '2000-01-01T00:00:00.000Z' WHERE token = $1", d.claim.token)
 		}
 	case "due":
 		if d.state != outbox.StateSending && !d.state.Terminal() {
@@ -374,7 +406,6 @@ func (m *machine) suppress(rt *rapid.T) {
 type row struct {
 	ID       outbox.ID    `db:"id"`
 	Seq      int          `db:"seq"`
-	Fenced   int          `db:"fenced"`
 	Attempts int          `db:"attempts"`
 	State    outbox.State `db:"state"`
 	Class    string       `db:"class"`
@@ -389,11 +420,11 @@ type row struct {
 
 func (m *machine) rows(rt *rapid.T) (rows []row) {
 	rt.Helper()
-	err := m.db.SelectContext(rt.Context(), &rows, `SELECT CAST(d.message_id AS text) AS id, d.seq, d.fenced, d.attempts, d.state,
+	err := m.db.SelectContext(rt.Context(), &rows, `SELECT CAST(d.message_id AS text) AS id, d.seq, d.attempts, d.state,
 coalesce(d.class, '') AS class, coalesce(d.relay, '') AS relay, coalesce(CAST(d.lease_token AS text), '') AS token, coalesce(CAST(d.doubt_token AS text), '') AS doubt, d.deferred_since IS NOT NULL AS outage,
-d.due_at > c.now AS later, coalesce(d.lease_until <= c.now, d.state <> d.state) AS lapsed,
+d.due_at > c.now AS later, coalesce(k.lease_until <= c.now, d.state <> d.state) AS lapsed,
 (SELECT count(*) FROM outbox_attempts a WHERE a.message_id = d.message_id AND a.seq = d.seq) AS notes
-FROM outbox_deliveries d CROSS JOIN outbox_clock c ORDER BY d.message_id, d.seq`)
+FROM outbox_deliveries d LEFT JOIN outbox_claims k ON k.token = d.lease_token CROSS JOIN outbox_clock c ORDER BY d.message_id, d.seq`)
 	if err != nil {
 		rt.Fatal(err)
 	}
@@ -408,8 +439,11 @@ func (m *machine) compare(rt *rapid.T) {
 	}
 	for i, d := range m.deliveries {
 		expected := row{
-			ID: d.id, Seq: d.seq, Fenced: d.fenced, Attempts: d.attempts, State: d.state, Class: d.class, Relay: d.relay, Token: d.token, Doubt: d.doubt,
-			Outage: d.outage, Later: d.later, Lapsed: d.lapsed, Notes: d.notes,
+			ID: d.id, Seq: d.seq, Attempts: d.attempts, State: d.state, Class: d.class, Relay: d.relay, Doubt: d.doubt,
+			Outage: d.outage, Later: d.later, Notes: d.notes,
+		}
+		if d.claim != nil {
+			expected.Token, expected.Lapsed = d.claim.token, d.claim.lapsed
 		}
 		got := rows[i]
 		if d.state == outbox.StateSending || d.state.Terminal() { // when it was due does not matter now
@@ -418,6 +452,19 @@ func (m *machine) compare(rt *rapid.T) {
 		if got != expected {
 			rt.Fatalf("stored is\n%+v\nthe model says\n%+v", got, expected)
 		}
+	}
+	var held int
+	if err := m.db.GetContext(rt.Context(), &held, "SELECT count(*) FROM outbox_claims"); err != nil {
+		rt.Fatal(err)
+	}
+	open := make(map[*modelClaim]bool)
+	for _, d := range m.deliveries {
+		if d.claim != nil {
+			open[d.claim] = true
+		}
+	}
+	if held != len(open) {
+		rt.Fatalf("%d claims are stored, the model has %d", held, len(open))
 	}
 	var orphans int
 	err := m.db.GetContext(rt.Context(), &orphans, `SELECT count(*) FROM outbox_messages m

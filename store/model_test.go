@@ -17,6 +17,14 @@ type model struct {
 	claims     []queue.Claimed // everything that was ever claimed: most of it is stale
 }
 
+// modelClaim is the row of a claim.
+type modelClaim struct {
+	token    string
+	relay    string
+	promised bool // that each delivery is fenced
+	lapsed   bool
+}
+
 type modelDelivery struct {
 	id        outbox.ID
 	seq       int
@@ -25,16 +33,16 @@ type modelDelivery struct {
 	policy    outbox.UncertainPolicy
 
 	state    outbox.State
-	fenced   int
+	fenced   bool
 	attempts int
 	outage   bool // waits through an outage
 	later    bool // its time has not come
 	deadline deadline
-	token    string // while it is leased
-	lapsed   bool
+	claim    *modelClaim // while it is leased
 	class    string
 	doubt    string // the token that may still settle what is uncertain
-	relay    string // that the fence names, or the last outcome
+	relay    string // of the last outcome
+	fence    string // the relay of the last fence
 	notes    int    // rows in outbox_attempts
 }
 
@@ -55,9 +63,19 @@ func (m *model) find(ref queue.Ref) *modelDelivery {
 	return nil
 }
 
+// held returns the claim of a token while it holds anything.
+func (m *model) held(token string) *modelClaim {
+	for _, d := range m.deliveries {
+		if d.claim != nil && d.claim.token == token {
+			return d.claim
+		}
+	}
+	return nil
+}
+
 // holds says whether a ref is that of the delivery's holder.
 func (m *model) holds(ref queue.Ref) *modelDelivery {
-	if d := m.find(ref); d != nil && d.state == outbox.StateSending && d.token == ref.Token {
+	if d := m.find(ref); d != nil && d.state == outbox.StateSending && d.claim.token == ref.Token {
 		return d
 	}
 	return nil
@@ -77,7 +95,7 @@ func (d *modelDelivery) claimable(m *model) bool {
 
 // end moves a delivery on and ends its lease.
 func (d *modelDelivery) end(state outbox.State) {
-	d.state, d.fenced, d.token, d.doubt, d.lapsed = state, 0, "", "", false
+	d.state, d.fenced, d.claim, d.doubt = state, false, nil, ""
 }
 
 // settle is what a verb does.
@@ -119,14 +137,17 @@ func (d *modelDelivery) settle(st queue.Settlement) {
 // reap is what time does.
 func (m *model) reap() (report queue.ReapReport) {
 	for _, d := range m.deliveries {
-		if d.state != outbox.StateSending || !d.lapsed {
+		if d.state != outbox.StateSending || !d.claim.lapsed {
 			continue
 		}
 		d.notes++
 		d.later = false
-		if d.fenced == 1 {
-			d.class = "ambiguous"
-			token := d.token
+		if d.fenced || !d.claim.promised && d.policy == outbox.Resend {
+			d.class, d.relay = "ambiguous", d.claim.relay
+			if d.fenced {
+				d.relay = d.fence
+			}
+			token := d.claim.token
 			d.end(outbox.StateUncertain)
 			d.doubt, d.later = token, true
 			report.Uncertain++

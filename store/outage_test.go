@@ -232,7 +232,7 @@ func (l *load) progress(t *testing.T, n int) {
 func (l *load) drained(t *testing.T) {
 	t.Helper()
 	l.await(t, "the queue to be empty", func() bool {
-		_, err := l.db.ExecContext(t.Context(), "UPDATE outbox_deliveries SET lease_until = $1 WHERE state = 'sending' AND fenced = 0",
+		_, err := l.db.ExecContext(t.Context(), "UPDATE outbox_claims SET lease_until = $1 WHERE token NOT IN (SELECT token FROM outbox_fences)",
 			"2000-01-01T00:00:00.000Z")
 		if err != nil {
 			return false

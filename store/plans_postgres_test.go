@@ -194,12 +194,13 @@ func postgresPlans(t *testing.T, db *sqlx.DB, s *Store, generic bool) {
 		first = `state = 'queued' AND due_at <= now() AND seq = 1 AND message_id IN
 (SELECT message_id FROM outbox_deliveries WHERE state = 'queued' AND due_at <= now() ORDER BY message_id LIMIT 100)`
 		token = `01890000-0000-7000-8000-0000000000ff`
-		lease = `UPDATE outbox_deliveries SET state = 'sending', lease_token = '` + token + `',
-lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first
-		lapse = `; UPDATE outbox_deliveries SET lease_until = now() - interval '1 hour' WHERE state = 'sending'`
-		claim = `state = 'sending', fenced = 0, attempts = attempts + 1, lease_token = '` + token + `', lease_until = clock_timestamp(), lease_owner = 'd1'`
-		back  = `state = 'queued', fenced = 0, lease_token = NULL, lease_until = NULL, lease_owner = NULL, due_at = now() + interval '1 hour', class = 'transient'`
-		doubt = `; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL, lease_until = NULL, lease_owner = NULL WHERE state = 'sending'`
+		lease = `INSERT INTO outbox_claims (token, owner, fenced, lease_until) VALUES ('` + token + `', 'd1', TRUE, now() + interval '1 hour');
+UPDATE outbox_deliveries SET state = 'sending', lease_token = '` + token + `' WHERE ` + first
+		lapse = `; UPDATE outbox_claims SET lease_until = now() - interval '1 hour'`
+		mark  = `; UPDATE outbox_claims SET lapsed = TRUE`
+		claim = `state = 'sending', attempts = attempts + 1, lease_token = '` + token + `'`
+		back  = `state = 'queued', lease_token = NULL, due_at = now() + interval '1 hour', class = 'transient'`
+		doubt = `; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL WHERE state = 'sending'`
 	)
 	refs, ids := make([]settlementJSON, 100), make([]outbox.ID, 100)
 	for i := range refs {
@@ -213,6 +214,14 @@ lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first
 	if err != nil {
 		t.Fatal(err)
 	}
+	batch := fenceJSON{Token: token, Relay: optional("primary")}
+	for _, id := range ids {
+		batch.Refs = append(batch.Refs, place{ID: id, Seq: 1})
+	}
+	fence, err := json.Marshal([]fenceJSON{batch})
+	if err != nil {
+		t.Fatal(err)
+	}
 	keys, err := json.Marshal(ids)
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +229,7 @@ lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first
 	// The probe before left its undone changes behind, which are cleared away each time.
 	pages := func(prepare, query string, args ...any) (int, string) {
 		t.Helper()
-		if _, err := db.ExecContext(t.Context(), "VACUUM (INDEX_CLEANUP ON) outbox_deliveries, outbox_attempts"); err != nil {
+		if _, err := db.ExecContext(t.Context(), "VACUUM (INDEX_CLEANUP ON) outbox_deliveries, outbox_attempts, outbox_claims, outbox_fences"); err != nil {
 			t.Fatal(err)
 		}
 		return explained(t, db, generic, prepare, query, args...)
@@ -246,11 +255,13 @@ lease_until = now() + interval '1 hour', lease_owner = 'd1' WHERE ` + first
 			set: claim, messages: 1, locks: 1, rereads: 1, suppressions: 1,
 		},
 		{name: "claim", args: []any{"default", "bulk", 100, token, 60, "d1", 65536, "primary", true}},
-		{name: "fence", prepare: lease, args: []any{string(list)}, rows: 100, set: "fenced = 1"},
-		{name: "renew", prepare: lease, args: []any{string(list), 60}, rows: 100, set: "lease_until = clock_timestamp()"},
+		{name: "fence", prepare: lease, args: []any{string(fence)}},
+		{name: "renew", prepare: lease, args: []any{`["` + token + `"]`, 60}},
 		{name: "settle", prepare: lease, args: []any{string(list), "d1"}, rows: 100, set: back, notes: 1},
 		{name: "reapable", prepare: lease}, // it looks at what is leased
-		{name: "reap_lapsed", prepare: lease + lapse, args: []any{500, 10}, rows: 100, set: back, locks: 1, notes: 1},
+		{name: "mark_lapsed", prepare: lease + lapse, args: []any{500}},
+		{name: "reap_lapsed", prepare: lease + mark, args: []any{500, 10}, rows: 100, set: back, locks: 1, rereads: 1, notes: 1},
+		{name: "end_lapsed", prepare: lease + mark},
 		{name: "resend_uncertain", prepare: lease + doubt, args: []any{500}, rows: 100, set: "state = 'queued', due_at = now()", messages: 1, locks: 1},
 		{
 			name: "expire", prepare: "UPDATE outbox_deliveries SET expires_at = now() - interval '1 hour' WHERE " + first, args: []any{500}, rows: 100,

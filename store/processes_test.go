@@ -137,7 +137,7 @@ func deliver(ctx context.Context, db *sql.DB, say func(event)) error {
 	}
 	detached := context.WithoutCancel(ctx)
 	for ctx.Err() == nil {
-		claimed, err := s.Claim(detached, queue.ClaimRequest{Owner: strconv.Itoa(os.Getpid()), Limit: 20, Lease: time.Minute})
+		claimed, err := s.Claim(detached, queue.ClaimRequest{Owner: strconv.Itoa(os.Getpid()), Limit: 20, Lease: time.Minute, Fenced: true})
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -20,8 +21,9 @@ const DoubtDelay = 10 * time.Second
 
 // Reap does three things that are due:
 //
-//   - It takes lapsed leases back: sending → queued, or uncertain behind the fence. An attempt that lapsed before the fence is
-//     not counted, because no relay has refused the message.
+//   - It takes lapsed claims back: sending → queued, or uncertain behind the fence. What lapsed before the fence was not sent, if its
+//     claim promised fences (see [queue.ClaimRequest]); the attempt is then not counted, because no relay has refused the message.
+//     Deliveries whose row another transaction has locked come later.
 //   - It queues uncertain deliveries again if their message says [outbox.Resend] and their delay is over. The delay is that of
 //     their settlement, or [DoubtDelay].
 //   - It expires deliveries past their deadline.
@@ -76,64 +78,136 @@ func (s *Store) reapable(ctx context.Context) (reapable, error) {
 // ambiguous is the class of a doubt: the relay may or may not have accepted the message.
 const ambiguous = "ambiguous"
 
-// reapLapsed takes back one batch of lapsed leases.
+// lapsedRow is a delivery whose claim lapsed or is gone.
+type lapsedRow struct {
+	ID          outbox.ID
+	Seq         int
+	Token       string
+	Orphaned    bool // somebody removed the claim
+	Fenced      bool // the claim promised a fence for each delivery
+	Owner       string
+	ClaimRelay  string `db:"claim_relay"`
+	Relay       string
+	Class       string
+	OnUncertain outbox.UncertainPolicy `db:"on_uncertain"`
+}
+
+// fencesOf holds the relay of the last fence of each ref.
+type fencesOf map[refJSON]string
+
+// reapLapsed takes back one batch of lapsed claims. First it marks them: from then on nobody renews or fences them. Then it reads
+// their fences and takes back the deliveries. Last it removes the claims of which nothing is left.
 func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err error) {
 	if s.dialect == schema.Postgres {
+		if _, err := change[string](ctx, s, "mark_lapsed", reapBatch); err != nil {
+			return 0, 0, err
+		}
 		type counts struct{ Requeued, Uncertain int }
 		list, err := change[counts](ctx, s, "reap_lapsed", reapBatch, DoubtDelay.Seconds())
 		if err != nil {
 			return 0, 0, err
 		}
-		return list[0].Requeued, list[0].Uncertain, nil
+		_, err = change[string](ctx, s, "end_lapsed")
+		return list[0].Requeued, list[0].Uncertain, err
 	}
-	err = s.atomically(ctx, func(c conn) error {
-		type row struct {
-			ID     outbox.ID
-			Seq    int
-			Token  string
-			Fenced int
-			Owner  string
-			Relay  string
-			Class  string
-		}
-		requeued, uncertain = 0, 0
-		lapsed, err := collect[row](ctx, c, s.queries.get("lapsed"), reapBatch)
-		if err != nil || len(lapsed) == 0 {
-			return err
-		}
-		list := make([]settlementJSON, len(lapsed))
-		for i, l := range lapsed {
-			j := settlementJSON{
-				refJSON: refJSON{ID: l.ID, Seq: l.Seq, Token: l.Token}, Verb: verbReap, State: outbox.StateQueued,
-				Delay: s.interval(time.Duration(0)), Evidence: true, Class: optional("unreachable"),
-				Reply: optional("the lease of dispatcher " + l.Owner + " lapsed"), Owner: l.Owner,
-			}
-			if l.Fenced == 0 && l.Class == ambiguous { // an attempt that sent nothing does not resolve an older doubt
-				j.Class, j.Relay, j.Reply = optional(ambiguous), optional(l.Relay), optional("still in doubt; "+*j.Reply)
-			}
-			if l.Fenced == 1 {
-				j.State, j.Class, j.Stage = outbox.StateUncertain, optional(ambiguous), optional("dot")
-				j.Relay, j.Doubt, j.Delay = optional(l.Relay), optional(l.Token), s.interval(DoubtDelay)
-				uncertain++
-			} else {
-				j.Uncounted = true // no relay has refused anything
-				requeued++
-			}
-			list[i] = j
-		}
-		done := make(map[refJSON]bool, len(list))
-		if err := s.settleSQLite(ctx, c, list, done); err != nil {
-			return err
-		}
-		for ref, taken := range done {
-			if !taken {
-				return fmt.Errorf("the lapsed lease of %s/%d was not taken back", ref.ID, ref.Seq)
-			}
-		}
-		return nil
+	err = s.atomically(ctx, func(c conn) (err error) {
+		requeued, uncertain, err = s.reapSQLite(ctx, c)
+		return err
 	})
 	if err != nil {
 		return 0, 0, err
 	}
 	return requeued, uncertain, nil
+}
+
+func (s *Store) reapSQLite(ctx context.Context, c conn) (requeued, uncertain int, err error) {
+	if _, err := c.ExecContext(ctx, s.queries.get("mark_lapsed")); err != nil {
+		return 0, 0, err
+	}
+	lapsed, err := collect[lapsedRow](ctx, c, s.queries.get("lapsed"), reapBatch)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(lapsed) > 0 {
+		fences, err := s.lapsedFences(ctx, c)
+		if err != nil {
+			return 0, 0, err
+		}
+		list := make([]settlementJSON, len(lapsed))
+		for i := range lapsed {
+			list[i] = s.takenBack(&lapsed[i], fences)
+			if list[i].State == outbox.StateUncertain {
+				uncertain++
+			} else {
+				requeued++
+			}
+		}
+		done := make(map[refJSON]bool, len(list))
+		if err := s.settleSQLite(ctx, c, list, done); err != nil {
+			return 0, 0, err
+		}
+		for ref, taken := range done {
+			if !taken {
+				return 0, 0, fmt.Errorf("the lapsed lease of %s/%d was not taken back", ref.ID, ref.Seq)
+			}
+		}
+	}
+	_, err = c.ExecContext(ctx, s.queries.get("end_lapsed"))
+	return requeued, uncertain, err
+}
+
+// lapsedFences reads the fences of the lapsed claims.
+func (s *Store) lapsedFences(ctx context.Context, c conn) (fencesOf, error) {
+	type row struct {
+		Token, Relay string
+		Refs         []byte
+	}
+	rows, err := collect[row](ctx, c, s.queries.get("lapsed_fences"))
+	if err != nil {
+		return nil, err
+	}
+	fences := make(fencesOf)
+	for _, r := range rows {
+		var refs []json.RawMessage
+		_ = json.Unmarshal(r.Refs, &refs) // a row that is typed by hand may name nothing
+		for _, text := range refs {
+			var ref place
+			if json.Unmarshal(text, &ref) != nil {
+				continue
+			}
+			of := refJSON{ID: ref.ID, Seq: ref.Seq, Token: r.Token}
+			if _, later := fences[of]; !later {
+				fences[of] = r.Relay
+			}
+		}
+	}
+	return fences, nil
+}
+
+// takenBack returns what becomes of a lapsed delivery. The statement reap_lapsed of PostgreSQL says the same, and why.
+func (s *Store) takenBack(l *lapsedRow, fences fencesOf) settlementJSON {
+	words := "the lease of dispatcher " + l.Owner + " lapsed"
+	if l.Orphaned {
+		words = "the claim was removed"
+	}
+	j := settlementJSON{
+		refJSON: refJSON{ID: l.ID, Seq: l.Seq, Token: l.Token}, Verb: verbReap, State: outbox.StateQueued,
+		Delay: s.interval(time.Duration(0)), Evidence: true, Class: optional("unreachable"), Owner: l.Owner,
+	}
+	relay, fenced := fences[j.refJSON]
+	if !fenced {
+		relay = l.ClaimRelay
+	}
+	switch {
+	case fenced, l.Orphaned, !l.Fenced && l.OnUncertain == outbox.Resend:
+		j.State, j.Class, j.Stage = outbox.StateUncertain, optional(ambiguous), optional("dot")
+		j.Relay, j.Doubt, j.Delay = optional(relay), optional(l.Token), s.interval(DoubtDelay)
+	default:
+		j.Uncounted = true // no relay has refused anything
+		if l.Class == ambiguous {
+			j.Class, j.Relay, words = optional(ambiguous), optional(l.Relay), "still in doubt; "+words
+		}
+	}
+	j.Reply = optional(words)
+	return j
 }

@@ -194,6 +194,7 @@ func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows [
 // is a transaction.
 func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON, done map[refJSON]bool) error {
 	var notes, bounced []settlementJSON
+	tokens := make(map[string]bool)
 	query := s.queries.get("settle")
 	err := eachRow(ctx, rows, func(ctx context.Context, r settlementJSON) error {
 		n, err := affected(ctx, c, query, r.ID, r.Seq, r.Token, r.Verb, r.State, r.Delay, r.Uncounted, r.Finished, r.Evidence,
@@ -202,6 +203,7 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 			return err
 		}
 		done[r.refJSON] = n == 1
+		tokens[r.Token] = tokens[r.Token] || n == 1
 		if n == 1 && r.Suppress {
 			bounced = append(bounced, r)
 		}
@@ -213,6 +215,14 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 	})
 	if err != nil {
 		return err
+	}
+	for token, some := range tokens {
+		if !some {
+			continue
+		}
+		if _, err := c.ExecContext(ctx, s.queries.get("end_claim"), token); err != nil {
+			return err
+		}
 	}
 	if len(bounced) > 0 {
 		list, err := json.Marshal(bounced)

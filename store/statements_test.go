@@ -87,7 +87,7 @@ func TestDialectsHaveTheSameStatements(t *testing.T) {
 	only := func(a, b []string) string {
 		return strings.Join(slices.DeleteFunc(slices.Clone(a), func(name string) bool { return slices.Contains(b, name) }), " ")
 	}
-	if got, want := only(sqlite, postgres), "claimed_messages forget_dispatchers lapsed note_attempts suppress_bounced"; got != want {
+	if got, want := only(sqlite, postgres), "begin_claim claimed_messages end_claim forget_dispatchers lapsed lapsed_fences note_attempts suppress_bounced"; got != want {
 		t.Errorf("SQLite alone has %q, want %q", got, want)
 	}
 	if got, want := only(postgres, sqlite), "disable_notify enable_notify lock_deliveries lock_messages no_time_limit reap_lapsed"; got != want {

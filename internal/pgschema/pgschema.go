@@ -39,8 +39,8 @@ func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`
 // relations matches the names of outbox's tables, view and functions. It does not match indexes, constraints and triggers, whose
 // names never take a schema.
 var relations = regexp.MustCompile(`\boutbox_(?:` +
-	`(?:actions|attempts|chores|clock|deliveries|dispatchers|feedback|messages|migrations|relays|routes|suppressions)\b|` +
-	`(?:expand_recipients|forget_messages|notify|refuse)\()`)
+	`(?:actions|attempts|chores|claims|clock|deliveries|dispatchers|feedback|fences|messages|migrations|relays|routes|suppressions)\b|` +
+	`(?:expand_recipients|forget_fences|forget_messages|notify|refuse)\()`)
 
 // Qualify prefixes the names of outbox's tables, view and functions in a statement with the schema. It returns the statement
 // unchanged if schema is empty.

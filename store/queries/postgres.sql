@@ -35,7 +35,8 @@ ORDER BY place, due_at;
 
 -- name: claim
 -- $1 route, $2 priority, $3 limit, $4 token, $5 lease in seconds, $6 owner, $7 largest body to return at once, $8 relay,
--- $9 whether the commit need not reach the disk by itself. A message that has several rows has its body, tags and metadata in the first.
+-- $9 whether each delivery will be fenced, so that the commit need not reach the disk by itself. A message that has several rows has
+-- its body, tags and metadata in the first.
 -- A difference of epochs has no error where a difference of times has one: an infinite time is infinitely far away.
 -- A CTE and not a subquery with LIMIT, which a join may run twice and claim too much.
 WITH due AS MATERIALIZED (
@@ -57,16 +58,17 @@ WITH due AS MATERIALIZED (
   ) AS d
 ), leased AS ( -- or suppressed, when the recipient is on the list
   UPDATE outbox_deliveries d
-  SET fenced = 0,
-      state       = CASE WHEN whole.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
+  SET state       = CASE WHEN whole.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
       attempts    = least(d.attempts, 2147483646) + CASE WHEN whole.barred IS NULL THEN 1 ELSE 0 END,
       lease_token = CASE WHEN whole.barred IS NULL THEN $4::uuid END,
-      lease_until = CASE WHEN whole.barred IS NULL THEN clock_timestamp() + make_interval(secs => $5::float8) END,
-      lease_owner = CASE WHEN whole.barred IS NULL THEN $6 END,
       finished_at = CASE WHEN whole.barred IS NOT NULL THEN now() END,
       reply       = CASE WHEN whole.barred IS NULL THEN d.reply ELSE 'the recipient is on the suppression list: ' || whole.barred END
   FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state || '' = 'queued' AND whole.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.state, d.recipient, d.attempts, d.due_at, d.deferred_since, d.class, d.relay, d.expires_at
+), claimed AS (
+  INSERT INTO outbox_claims (token, owner, relay, fenced, lease_until)
+  SELECT $4::uuid, $6, nullif($8, ''), $9, clock_timestamp() + make_interval(secs => $5::float8)
+  WHERE EXISTS (SELECT 1 FROM leased WHERE state = 'sending')
 ), durability AS MATERIALIZED (
   SELECT CASE WHEN $9 THEN set_config('synchronous_commit', 'off', true) END -- of this transaction
 )
@@ -118,28 +120,44 @@ SELECT name, coalesce(extract(epoch FROM paused_until - now())::float8, 0) AS pa
 FROM outbox_relays ORDER BY name;
 
 -- name: fence
--- $1 refs and relays. Written before the final dot may leave; what it does not return must not be sent. No index has the
--- relay: the update is HOT.
-UPDATE outbox_deliveries d SET fenced = 1, relay = x.relay
-FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, relay text)
-WHERE d.message_id = x.id AND d.seq = x.seq AND d.state || '' = 'sending' AND d.lease_token = x.token AND d.lease_until > clock_timestamp()
-  AND x.seq BETWEEN 1 AND 2147483647
-RETURNING d.message_id AS id, d.seq;
+-- $1 one element for each claim and relay: token, relay, refs. Written before the final dot may leave; what it does not return as written
+-- must not be sent. FOR KEY SHARE keeps the reaper from taking the claim back until the fence is committed, and goes beside a renewal. The
+-- lease is looked at once the row is locked. What another transaction has locked is busy.
+WITH asked AS MATERIALIZED (
+  SELECT token, relay, refs FROM jsonb_to_recordset($1::jsonb) AS x (token uuid, relay text, refs jsonb)
+), locked AS MATERIALIZED (
+  SELECT token, lease_until FROM outbox_claims WHERE token IN (SELECT token FROM asked) AND NOT lapsed FOR KEY SHARE SKIP LOCKED
+), written AS (
+  INSERT INTO outbox_fences (token, relay, refs)
+  SELECT a.token, a.relay, a.refs FROM asked a JOIN locked l ON l.token = a.token WHERE l.lease_until > clock_timestamp()
+  RETURNING token
+)
+SELECT DISTINCT CAST(token AS text) AS token, FALSE AS busy FROM written
+UNION ALL
+SELECT CAST(token AS text), TRUE FROM outbox_claims
+WHERE token IN (SELECT token FROM asked) AND token NOT IN (SELECT token FROM locked) AND NOT lapsed;
 
 -- name: renew
--- $1 refs, $2 lease in seconds.
-UPDATE outbox_deliveries d SET lease_until = clock_timestamp() + make_interval(secs => $2::float8)
-FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid)
-WHERE d.message_id = x.id AND d.seq = x.seq AND d.state || '' = 'sending' AND d.lease_token = x.token AND x.seq BETWEEN 1 AND 2147483647
-RETURNING d.message_id AS id, d.seq;
+-- $1 tokens, $2 lease in seconds. What another transaction has locked is busy.
+WITH asked AS MATERIALIZED (
+  SELECT CAST(jsonb_array_elements_text($1::jsonb) AS uuid) AS token
+), locked AS MATERIALIZED (
+  SELECT token FROM outbox_claims WHERE token IN (SELECT token FROM asked) AND NOT lapsed FOR NO KEY UPDATE SKIP LOCKED
+), renewed AS (
+  UPDATE outbox_claims c SET lease_until = clock_timestamp() + make_interval(secs => $2::float8) FROM locked WHERE c.token = locked.token
+  RETURNING c.token
+)
+SELECT CAST(token AS text) AS token, FALSE AS busy FROM renewed
+UNION ALL
+SELECT CAST(token AS text), TRUE FROM outbox_claims
+WHERE token IN (SELECT token FROM asked) AND token NOT IN (SELECT token FROM locked) AND NOT lapsed;
 
 -- name: settle
 -- $1 settlements, $2 owner. Evidence that is not given leaves the last outcome as it is. A delivery is either leased or in doubt,
 -- and has the token of the one or of the other.
 WITH settled AS (
   UPDATE outbox_deliveries d
-  SET state = x.state, fenced = 0,
-      lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = NULL,
+  SET state = x.state, lease_token = NULL, doubt_token = NULL,
       attempts = d.attempts - CASE WHEN x.uncounted AND d.attempts > 0 THEN 1 ELSE 0 END,
       due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN now() + make_interval(secs => x.delay) ELSE d.due_at END,
       deferred_since = CASE WHEN x.verb = 'recycle' THEN d.deferred_since
@@ -157,7 +175,7 @@ WITH settled AS (
   WHERE d.message_id = x.id AND d.seq = x.seq AND d.state || '' IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token
     AND x.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.recipient, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced,
-            x.reply, x.duration_ms, x.suppress
+            x.reply, x.duration_ms, x.suppress, x.token
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, code, enhanced, reply)
   SELECT message_id, seq, attempts + CASE WHEN uncounted THEN 1 ELSE 0 END, verb,
@@ -168,6 +186,14 @@ WITH settled AS (
   SELECT DISTINCT ON (lower(recipient)) lower(recipient), coalesce(reply, 'a delivery failed'), 'bounce', message_id
   FROM settled WHERE suppress ORDER BY lower(recipient), message_id, seq
   ON CONFLICT (address) DO NOTHING
+), spent AS MATERIALIZED ( -- a claim of which nothing is left; one that is locked goes when its lease has lapsed
+  SELECT c.token FROM outbox_claims c
+  WHERE c.token IN (SELECT token FROM settled) AND NOT EXISTS (
+    SELECT 1 FROM outbox_deliveries d WHERE d.state = 'sending' AND d.lease_token = c.token
+      AND (d.message_id, d.seq) NOT IN (SELECT message_id, seq FROM settled))
+  FOR UPDATE SKIP LOCKED
+), ended AS (
+  DELETE FROM outbox_claims c USING spent WHERE c.token = spent.token
 )
 SELECT message_id AS id, seq FROM settled;
 
@@ -181,32 +207,69 @@ ORDER BY d.message_id, d.seq, x.event_id FOR KEY SHARE OF d
 ON CONFLICT (message_id, seq, event_id) DO NOTHING
 RETURNING message_id AS id, seq, event_id;
 
--- name: reap_lapsed
--- $1 rows at most, $2 seconds until doubt may be resolved by its policy. A lease that lapsed behind its fence leaves a message in doubt
--- with the relay that the fence names. Any other goes back, and its attempt is not counted: no relay has refused anything. The holder of
--- the lease may still know the answer. An older doubt stays with its relay, because an attempt that sent nothing does not resolve it.
+-- name: mark_lapsed
+-- $1 claims at most. A claim that is marked is never renewed or fenced again, and its fences are complete: FOR UPDATE waits for none and
+-- excludes all. The next statement sees them, because it is a transaction of its own.
 WITH lapsed AS MATERIALIZED (
-  SELECT message_id, seq, fenced, lease_owner, lease_until FROM outbox_deliveries
-  WHERE state = 'sending' AND lease_until <= now() LIMIT $1
-  FOR UPDATE SKIP LOCKED
+  SELECT token FROM outbox_claims WHERE lease_until <= now() AND NOT lapsed LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+UPDATE outbox_claims c SET lapsed = TRUE FROM lapsed WHERE c.token = lapsed.token RETURNING CAST(c.token AS text);
+
+-- name: reap_lapsed
+-- $1 rows at most, $2 seconds until doubt may be resolved by its policy. What a fence names is in doubt with the relay of its last fence.
+-- Of a claim that promised no fences, what Resend allows to send again is in doubt with the relay of the claim; what Hold protects is
+-- fenced in any case. Of a claim that somebody removed nothing is known. The holder may still know the answer. Anything else goes back, and
+-- its attempt is not counted: no relay has refused anything. An older doubt stays with its relay, because an attempt that sent nothing
+-- does not resolve it.
+WITH candidates AS MATERIALIZED ( -- the token is compared again under the lock: somebody else may have been faster
+  SELECT d.message_id, d.seq, d.lease_token AS token FROM outbox_deliveries d LEFT JOIN outbox_claims c ON c.token = d.lease_token
+  WHERE d.state = 'sending' AND (c.token IS NULL OR c.lapsed)
+), taken AS MATERIALIZED (
+  SELECT d.message_id, d.seq, x.token FROM candidates x
+  JOIN outbox_deliveries d ON d.message_id = x.message_id AND d.seq = x.seq AND d.lease_token = x.token AND d.state || '' = 'sending'
+  WHERE x.seq BETWEEN 1 AND 2147483647 LIMIT $1
+  FOR UPDATE OF d SKIP LOCKED
+), named AS MATERIALIZED (
+  SELECT DISTINCT ON (f.token, r.ref ->> 'id', r.ref ->> 'seq') f.token, r.ref ->> 'id' AS id, r.ref ->> 'seq' AS seq, f.relay
+  FROM outbox_fences f CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(f.refs) WHEN 'array' THEN f.refs END) AS r (ref)
+  WHERE f.token IN (SELECT token FROM taken) ORDER BY f.token, r.ref ->> 'id', r.ref ->> 'seq', f.fenced_at DESC
+), judged AS MATERIALIZED (
+  SELECT t.message_id, t.seq, t.token, coalesce(c.owner, '') AS owner, coalesce(c.lease_until, now()) AS lease_until,
+         CASE WHEN n.token IS NOT NULL THEN n.relay ELSE c.relay END AS relay,
+         n.token IS NOT NULL OR c.token IS NULL OR NOT c.fenced AND coalesce(m.on_uncertain, 'resend') = 'resend' AS doubt,
+         CASE WHEN c.token IS NULL THEN 'the claim was removed' ELSE 'the lease of dispatcher ' || c.owner || ' lapsed' END AS words
+  FROM taken t LEFT JOIN outbox_claims c ON c.token = t.token
+  LEFT JOIN named n ON n.token = t.token AND n.id = t.message_id::text AND n.seq = t.seq::text
+  LEFT JOIN outbox_messages m ON m.id = t.message_id AND NOT c.fenced
 ), reaped AS (
   UPDATE outbox_deliveries d
-  SET state = CASE WHEN lapsed.fenced = 1 THEN 'uncertain' ELSE 'queued' END, fenced = 0,
-      attempts = d.attempts - CASE WHEN lapsed.fenced = 0 AND d.attempts > 0 THEN 1 ELSE 0 END,
-      due_at = CASE WHEN lapsed.fenced = 1 THEN now() + make_interval(secs => $2::float8) ELSE now() END,
-      doubt_token = CASE WHEN lapsed.fenced = 1 THEN d.lease_token END, lease_token = NULL, lease_until = NULL, lease_owner = NULL,
-      class = CASE WHEN lapsed.fenced = 1 OR d.class = 'ambiguous' THEN 'ambiguous' ELSE 'unreachable' END,
-      relay = CASE WHEN lapsed.fenced = 1 OR d.class = 'ambiguous' THEN d.relay END,
+  SET state = CASE WHEN j.doubt THEN 'uncertain' ELSE 'queued' END,
+      attempts = d.attempts - CASE WHEN NOT j.doubt AND d.attempts > 0 THEN 1 ELSE 0 END,
+      due_at = CASE WHEN j.doubt THEN now() + make_interval(secs => $2::float8) ELSE now() END,
+      doubt_token = CASE WHEN j.doubt THEN d.lease_token END, lease_token = NULL,
+      class = CASE WHEN j.doubt OR d.class = 'ambiguous' THEN 'ambiguous' ELSE 'unreachable' END,
+      relay = CASE WHEN j.doubt THEN j.relay WHEN d.class = 'ambiguous' THEN d.relay END,
       code = NULL, enhanced = NULL, provider_id = NULL,
-      reply = CASE WHEN lapsed.fenced = 0 AND d.class = 'ambiguous' THEN 'still in doubt; ' ELSE '' END ||
-              'the lease of dispatcher ' || lapsed.lease_owner || ' lapsed'
-  FROM lapsed WHERE d.message_id = lapsed.message_id AND d.seq = lapsed.seq AND d.state || '' = 'sending' AND lapsed.seq BETWEEN 1 AND 2147483647
-  RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, lapsed.fenced, lapsed.lease_owner, lapsed.lease_until
+      reply = CASE WHEN NOT j.doubt AND d.class = 'ambiguous' THEN 'still in doubt; ' ELSE '' END || j.words
+  FROM judged j WHERE d.message_id = j.message_id AND d.seq = j.seq AND d.state || '' = 'sending' AND d.lease_token = j.token
+    AND j.seq BETWEEN 1 AND 2147483647
+  RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, j.doubt, j.owner, j.lease_until
 ), noted AS (
   INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, relay, stage, class, reply)
-  SELECT message_id, seq, attempts + CASE WHEN fenced = 0 THEN 1 ELSE 0 END, 'reap', lease_until, 0, lease_owner, relay, CASE WHEN fenced = 1 THEN 'dot' END, class, reply FROM reaped
+  SELECT message_id, seq, attempts + CASE WHEN doubt THEN 0 ELSE 1 END, 'reap', lease_until, 0, owner, relay,
+         CASE WHEN doubt THEN 'dot' END, class, reply
+  FROM reaped
 )
 SELECT count(*) FILTER (WHERE state = 'queued') AS requeued, count(*) FILTER (WHERE state = 'uncertain') AS uncertain FROM reaped;
+
+-- name: end_lapsed
+-- Claims that hold nothing any more. One whose deliveries somebody has locked stays until they are free.
+WITH spent AS MATERIALIZED (
+  SELECT c.token FROM outbox_claims c
+  WHERE c.lapsed AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.state = 'sending' AND d.lease_token = c.token)
+  FOR UPDATE SKIP LOCKED
+)
+DELETE FROM outbox_claims c USING spent WHERE c.token = spent.token RETURNING CAST(c.token AS text);
 
 -- name: resend_uncertain
 -- $1 rows at most. The policy of the message resolves the doubt once its delay is over.
@@ -234,8 +297,9 @@ FROM overdue WHERE d.message_id = overdue.message_id AND d.seq = overdue.seq AND
 RETURNING d.message_id AS id, d.seq;
 
 -- name: reapable
--- Whether any of the three statements above would find something, read without a lock.
-SELECT EXISTS (SELECT 1 FROM outbox_deliveries WHERE state = 'sending' AND lease_until <= now()) AS lapsed,
+-- Whether the statements above would find something, read without a lock: lapsed claims and deliveries whose claim is gone, doubt, deadlines.
+SELECT EXISTS (SELECT 1 FROM outbox_claims WHERE lapsed OR lease_until <= now())
+       OR EXISTS (SELECT lease_token FROM outbox_deliveries WHERE state = 'sending' EXCEPT SELECT token FROM outbox_claims) AS lapsed,
        EXISTS (SELECT 1 FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
                WHERE d.state = 'uncertain' AND d.due_at <= now() AND m.on_uncertain = 'resend') AS doubtful,
        EXISTS (SELECT 1 FROM outbox_deliveries

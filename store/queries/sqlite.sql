@@ -32,22 +32,19 @@ FROM ranges WHERE due_at IS NOT NULL
 ORDER BY place, due_at;
 
 -- name: claim
--- $1 route, $2 priority, $3 limit, $4 token, $5 lease as '+60.000 seconds', $6 owner, $7 relay.
+-- $1 route, $2 priority, $3 limit, $4 token, $5 relay.
 WITH due AS MATERIALIZED (
   SELECT message_id, seq, due_at FROM outbox_deliveries
   WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
     AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
-    AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $7 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+    AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $5 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
   ORDER BY due_at, message_id, seq LIMIT $3
 )
 UPDATE outbox_deliveries
-SET fenced = 0,
-    state       = CASE WHEN x.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
+SET state       = CASE WHEN x.barred IS NULL THEN 'sending' ELSE 'suppressed' END,
     attempts    = min(attempts, 2147483646) + (x.barred IS NULL),
     lease_token = CASE WHEN x.barred IS NULL THEN $4 END,
-    lease_until = CASE WHEN x.barred IS NULL THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5) END,
-    lease_owner = CASE WHEN x.barred IS NULL THEN $6 END,
     finished_at = CASE WHEN x.barred IS NOT NULL THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END,
     reply       = CASE WHEN x.barred IS NULL THEN reply ELSE 'the recipient is on the suppression list: ' || x.barred END
 FROM (
@@ -65,6 +62,11 @@ RETURNING message_id AS id, seq, state, recipient, attempts, due_at,
   coalesce((julianday('now') - julianday(deferred_since)) * 86400.0, 0.0) AS deferred_for,
   coalesce(class, '') AS class, coalesce(relay, '') AS relay,
   coalesce((julianday(expires_at) - julianday('now')) * 86400.0, 0.0) AS expires_in;
+
+-- name: begin_claim
+-- $1 token, $2 owner, $3 relay, $4 whether each delivery will be fenced, $5 lease as '+60.000 seconds'.
+INSERT INTO outbox_claims (token, owner, relay, fenced, lease_until)
+VALUES ($1, $2, nullif($3, ''), $4, strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5));
 
 -- name: claimed_messages
 -- $1 ids, $2 largest body to return at once. Messages do not change, so this needs no transaction with the claim.
@@ -103,22 +105,20 @@ SELECT name, coalesce((julianday(paused_until) - julianday('now')) * 86400.0, 0.
 FROM outbox_relays ORDER BY name;
 
 -- name: fence
--- $1 id, $2 seq, $3 token, $4 relay. Written before the final dot may leave; what it does not change must not be sent.
-UPDATE outbox_deliveries SET fenced = 1, relay = $4
-WHERE message_id = $1 AND seq = $2 AND +state = 'sending' AND lease_token = $3 AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now');
+-- $1 token, $2 relay, $3 refs. Written before the final dot may leave; where it writes nothing, nothing must be sent.
+INSERT INTO outbox_fences (token, relay, refs)
+SELECT token, $2, $3 FROM outbox_claims WHERE token = $1 AND NOT lapsed AND lease_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now');
 
 -- name: renew
--- $1 id, $2 seq, $3 token, $4 lease as '+60.000 seconds'.
-UPDATE outbox_deliveries SET lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $4)
-WHERE message_id = $1 AND seq = $2 AND +state = 'sending' AND lease_token = $3;
+-- $1 token, $2 lease as '+60.000 seconds'.
+UPDATE outbox_claims SET lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2) WHERE token = $1 AND NOT lapsed;
 
 -- name: settle
 -- $1 id, $2 seq, $3 token, $4 verb, $5 state, $6 delay as '+60.000 seconds', $7 uncounted, $8 finished, $9 evidence, $10 relay, $11 class,
 -- $12 code, $13 enhanced, $14 reply, $15 provider id, $16 the token that may still settle what is uncertain. Evidence that is not given
 -- leaves the last outcome as it is. A delivery is either leased or in doubt, and has the token of the one or of the other.
 UPDATE outbox_deliveries
-SET state = $5, fenced = 0,
-    lease_token = NULL, lease_until = NULL, lease_owner = NULL, doubt_token = $16,
+SET state = $5, lease_token = NULL, doubt_token = $16,
     attempts = attempts - ($7 AND attempts > 0),
     due_at = CASE WHEN $5 IN ('queued', 'uncertain') THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $6) ELSE due_at END,
     deferred_since = CASE WHEN $4 IN ('recycle', 'reap') THEN deferred_since
@@ -156,12 +156,32 @@ SELECT d.message_id, d.seq, d.attempts + (value ->> 'uncounted'), value ->> 'ver
        value ->> 'relay', value ->> 'stage', value ->> 'class', value ->> 'code', value ->> 'enhanced', value ->> 'reply'
 FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'id' AND d.seq = value ->> 'seq';
 
+-- name: mark_lapsed
+-- A claim that is marked is never renewed or fenced again.
+UPDATE outbox_claims SET lapsed = 1 WHERE lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND NOT lapsed;
+
 -- name: lapsed
--- $1 rows at most. Read and settled in one transaction, so that no holder renews in between. A lease that lapsed behind its fence
--- leaves a message in doubt with the relay that the fence names, any other goes back.
-SELECT message_id AS id, seq, lease_token AS token, fenced, lease_owner AS owner, coalesce(relay, '') AS relay,
-       coalesce(class, '') AS class
-FROM outbox_deliveries WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') LIMIT $1;
+-- $1 rows at most. Deliveries whose claim is marked, or gone: then nothing is known of them.
+SELECT d.message_id AS id, d.seq, d.lease_token AS token, c.token IS NULL AS orphaned, coalesce(c.fenced, 1) AS fenced,
+       coalesce(c.owner, '') AS owner, coalesce(c.relay, '') AS claim_relay, coalesce(d.relay, '') AS relay, coalesce(d.class, '') AS class,
+       coalesce(m.on_uncertain, 'resend') AS on_uncertain
+FROM outbox_deliveries d LEFT JOIN outbox_claims c ON c.token = d.lease_token LEFT JOIN outbox_messages m ON m.id = d.message_id
+WHERE d.state = 'sending' AND (c.token IS NULL OR c.lapsed) LIMIT $1;
+
+-- name: lapsed_fences
+-- The fences of marked claims, the last one first.
+SELECT f.token, coalesce(f.relay, '') AS relay, f.refs FROM outbox_claims c CROSS JOIN outbox_fences f ON f.token = c.token
+WHERE c.lapsed ORDER BY f.id DESC;
+
+-- name: end_lapsed
+-- Claims that hold nothing any more.
+DELETE FROM outbox_claims
+WHERE lapsed AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.state = 'sending' AND d.lease_token = outbox_claims.token);
+
+-- name: end_claim
+-- $1 token. A claim that holds nothing any more.
+DELETE FROM outbox_claims
+WHERE token = $1 AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.state = 'sending' AND d.lease_token = $1);
 
 -- name: resend_uncertain
 -- $1 rows at most. The policy of the message resolves the doubt once its delay is over.
@@ -181,9 +201,10 @@ WHERE state IN ('queued', 'held') AND (message_id, seq) IN (
 RETURNING message_id AS id, seq;
 
 -- name: reapable
--- Whether any of the three statements above would find something, read without the write lock.
-SELECT EXISTS (SELECT 1 FROM outbox_deliveries
-               WHERE state = 'sending' AND lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) AS lapsed,
+-- Whether the statements above would find something, read without the write lock: lapsed claims and deliveries whose claim is gone, doubt,
+-- deadlines.
+SELECT EXISTS (SELECT 1 FROM outbox_claims WHERE lapsed OR lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+       OR EXISTS (SELECT lease_token FROM outbox_deliveries WHERE state = 'sending' EXCEPT SELECT token FROM outbox_claims) AS lapsed,
        EXISTS (SELECT 1 FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
                WHERE d.state = 'uncertain' AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND m.on_uncertain = 'resend') AS doubtful,
        EXISTS (SELECT 1 FROM outbox_deliveries

@@ -48,7 +48,7 @@ func doubtRules() []rule {
 			c := w.doubtful()
 			w.unchanged(func() {
 				want(w, "lost by fencing", w.fence(refs(c)...), refs(c))
-				want(w, "lost by renewing", w.renew(store.DoubtDelay, refs(c)...), refs(c))
+				want(w, "lost by renewing", w.renew(store.DoubtDelay, c.Token), []string{c.Token})
 			})
 		}},
 		{"not-fenced", "Before the point of no return there is no doubt to resolve: a late answer changes nothing.", func(w *world) {

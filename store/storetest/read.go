@@ -235,7 +235,7 @@ func checkUnmigrated(w *world) {
 		"Enqueue": func() error { _, err := s.Enqueue(ctx, mail()); return err },
 		"Body":    func() error { _, err := s.Body(ctx, id); return err },
 		"Fence":   func() error { _, err := s.Fence(ctx, []queue.FencedRef{{Ref: ref}}); return err },
-		"Renew":   func() error { _, err := s.Renew(ctx, []queue.Ref{ref}, time.Minute); return err },
+		"Renew":   func() error { _, err := s.Renew(ctx, []string{ref.Token}, time.Minute); return err },
 		"Settle": func() error {
 			_, err := s.Settle(ctx, "d1", []queue.Settlement{{Ref: ref, Outcome: queue.Sent}})
 			return err

@@ -153,13 +153,13 @@ func reapRules() []rule {
 			for _, c := range w.claim(func(r *queue.ClaimRequest) { r.Limit = 1200 }) {
 				_ = c
 			}
-			w.exec("UPDATE outbox_deliveries SET lease_until = $1", longAgo)
+			w.exec("UPDATE outbox_claims SET lease_until = $1", longAgo)
 			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1200})
 		}},
 		{"at-once", "Dispatchers that reap at once count each delivery once.", func(w *world) {
 			w.many(300, expiring)
 			w.claim(func(r *queue.ClaimRequest) { r.Limit = 200 })
-			w.exec("UPDATE outbox_deliveries SET lease_until = $1 WHERE state = 'sending'", longAgo)
+			w.exec("UPDATE outbox_claims SET lease_until = $1", longAgo)
 			w.exec("UPDATE outbox_deliveries SET expires_at = $1 WHERE state = 'queued'", longAgo)
 			var (
 				wg    sync.WaitGroup

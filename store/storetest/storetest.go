@@ -45,6 +45,7 @@ func topics() []topic {
 		{"due", dueRules()},
 		{"fence", fenceRules()},
 		{"renew", renewRules()},
+		{"claims", slices.Concat(claimsRules(), meetingRules())},
 		{"settle", settleRules()},
 		{"stale", staleRules()},
 		{"evidence", evidenceRules()},

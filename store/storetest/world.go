@@ -30,7 +30,8 @@ type world struct {
 
 // tables lists the tables in an order in which they can be emptied.
 var tables = []string{
-	"messages", "deliveries", "attempts", "feedback", "routes", "relays", "dispatchers", "chores", "suppressions", "actions",
+	"messages", "deliveries", "claims", "fences", "attempts", "feedback", "routes", "relays", "dispatchers", "chores", "suppressions",
+	"actions",
 }
 
 func (w *world) reset() {
@@ -195,9 +196,9 @@ func (w *world) many(n int, edits ...edit) []outbox.ID {
 	return w.enqueueAll(list...)
 }
 
-// request is a claim of up to 100 deliveries by d1.
+// request is a claim of up to 100 deliveries by d1, which promises fences.
 func request() queue.ClaimRequest {
-	return queue.ClaimRequest{Owner: "d1", Limit: 100, Lease: time.Minute, InlineBytes: 1 << 20}
+	return queue.ClaimRequest{Owner: "d1", Limit: 100, Lease: time.Minute, InlineBytes: 1 << 20, Fenced: true}
 }
 
 // claim sends the request, changed by the edits.
@@ -322,7 +323,8 @@ func (w *world) staleAndFresh() (stale, fresh queue.Claimed) {
 // lapse lets the leases of a message lapse.
 func (w *world) lapse(id outbox.ID) {
 	w.Helper()
-	w.exec("UPDATE outbox_deliveries SET lease_until = $1 WHERE message_id = $2 AND state = 'sending'", longAgo, string(id))
+	w.exec(`UPDATE outbox_claims SET lease_until = $1
+WHERE token IN (SELECT lease_token FROM outbox_deliveries WHERE message_id = $2 AND state = 'sending')`, longAgo, string(id))
 }
 
 // longAgo is a time that both databases read.
@@ -357,9 +359,9 @@ func (w *world) one(id outbox.ID) store.Delivery {
 }
 
 // rows returns every column of the rows that a query finds. Compare two results to see that nothing changed.
-func (w *world) rows(query string, args ...any) string {
+func (w *world) rows(query string) string {
 	w.Helper()
-	rows, err := w.db.QueryxContext(w.Context(), w.in(query), args...)
+	rows, err := w.db.QueryxContext(w.Context(), w.in(query))
 	w.must(err)
 	defer func() { _ = rows.Close() }()
 	var b strings.Builder

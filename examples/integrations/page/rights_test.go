@@ -151,7 +151,7 @@ func delivering(ctx context.Context, db *sql.DB) error {
 					_, err = s.Fence(ctx, []queue.FencedRef{{Ref: c.Ref(0), Relay: "main"}})
 				}
 				if err == nil {
-					_, err = s.Renew(ctx, []queue.Ref{c.Ref(0)}, time.Minute)
+					_, err = s.Renew(ctx, []string{c.Token}, time.Minute)
 				}
 				if err == nil {
 					_, err = s.Settle(ctx, "d1", []queue.Settlement{{

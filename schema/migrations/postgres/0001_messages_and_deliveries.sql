@@ -44,8 +44,8 @@ CREATE UNIQUE INDEX outbox_messages_key ON outbox_messages (idempotency_key) WHE
 -- A Message-ID that this library made contains the id, so only the others need an index.
 CREATE INDEX outbox_messages_foreign_message_id ON outbox_messages (message_id) WHERE strpos(message_id, id::text) = 0;
 
--- Deliveries move. One row for each recipient, narrow, because every state change rewrites it. Room on each page
--- (fillfactor) keeps renewals and fences inside it. Vacuum comes early and works without pauses, because claims walk dead rows.
+-- Deliveries move. One row for each recipient, narrow, because every state change rewrites it. Vacuum comes early and works without
+-- pauses, because claims walk dead rows.
 CREATE TABLE outbox_deliveries (
   message_id     uuid        NOT NULL,                                    -- outbox_messages.id
   seq            integer     NOT NULL,                                    -- place among the recipients, from 1
@@ -53,14 +53,12 @@ CREATE TABLE outbox_deliveries (
   route          text        NOT NULL,
   priority       text        NOT NULL,
   state          text        NOT NULL DEFAULT 'queued',
-  fenced         smallint    NOT NULL DEFAULT 0,                          -- 1: the final dot may have left
   due_at         timestamptz NOT NULL,
   expires_at     timestamptz,
   attempts       integer     NOT NULL DEFAULT 0,
+  lapses         integer     NOT NULL DEFAULT 0,                          -- leases that lapsed since the last outcome
   deferred_since timestamptz,                                             -- start of an outage or throttling
-  lease_token    uuid,
-  lease_until    timestamptz,                                             -- not indexed, so that a renewal is a HOT update
-  lease_owner    text,
+  lease_token    uuid,                                                    -- outbox_claims.token
   doubt_token    uuid,                                                    -- of the lapsed lease: its holder may still know
   class          text,                                                    -- last outcome, until the next
   code           integer,
@@ -75,17 +73,48 @@ CREATE TABLE outbox_deliveries (
   CONSTRAINT outbox_deliveries_sound CHECK (
     CASE WHEN finished_at IS NOT NULL THEN state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')
          ELSE state IN ('queued', 'sending', 'uncertain', 'held') END
-    AND num_nulls(lease_token, lease_until, lease_owner) = CASE state WHEN 'sending' THEN 0 ELSE 3 END
-    AND (doubt_token IS NULL OR state = 'uncertain') AND fenced BETWEEN 0 AND (state = 'sending')::integer
-    AND seq > 0 AND recipient <> '' AND attempts >= 0)
+    AND (lease_token IS NOT NULL) = (state = 'sending') AND (doubt_token IS NULL OR state = 'uncertain')
+    AND seq > 0 AND recipient <> '' AND attempts >= 0 AND lapses >= 0)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
--- One for each question: what is due on a (route, priority), what is leased, in doubt or held, finished, about to expire.
+-- One for each question: what is due on a (route, priority), what a claim holds, what is in doubt or held, finished, about to expire.
 CREATE INDEX outbox_deliveries_due       ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued';
-CREATE INDEX outbox_deliveries_open      ON outbox_deliveries (state, message_id, seq) WHERE state IN ('sending', 'uncertain', 'held');
+CREATE INDEX outbox_deliveries_leased    ON outbox_deliveries (lease_token, message_id, seq) WHERE state = 'sending';
+CREATE INDEX outbox_deliveries_open      ON outbox_deliveries (state, message_id, seq) WHERE state IN ('uncertain', 'held');
 CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX outbox_deliveries_provider  ON outbox_deliveries (provider_id) WHERE provider_id IS NOT NULL;
+
+-- One row for each claim, which may hold hundreds of deliveries. It lives as long as one of them is leased. Renewing changes this row only.
+CREATE TABLE outbox_claims (
+  token       uuid        NOT NULL PRIMARY KEY,                           -- new at every claim
+  owner       text        NOT NULL,                                       -- outbox_dispatchers.id
+  relay       text,                                                       -- that it was claimed for
+  fenced      boolean     NOT NULL,                                       -- whether each delivery is fenced before it is sent
+  lapsed      boolean     NOT NULL DEFAULT FALSE,                         -- taken back by the reaper, which nothing undoes
+  lease_until timestamptz NOT NULL                                        -- not indexed, so that a renewal is a HOT update
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- The deliveries whose final dot may have left, one row for each batch. Rows are only added, and only while the lease of their claim
+-- holds. They go with their claim.
+CREATE TABLE outbox_fences (
+  token     uuid        NOT NULL,                                         -- outbox_claims.token
+  fenced_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  relay     text,                                                         -- that gets the messages next
+  refs      jsonb       NOT NULL                                          -- array of objects with id and seq
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX outbox_fences_token ON outbox_fences (token);
+
+-- Takes the place of a foreign key. It sees the fences that were committed while the deletion waited.
+-- +goose StatementBegin
+CREATE FUNCTION outbox_forget_fences() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  DELETE FROM outbox_fences WHERE token = OLD.token;
+  RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+CREATE TRIGGER outbox_forget_fences AFTER DELETE ON outbox_claims FOR EACH ROW EXECUTE FUNCTION outbox_forget_fences();
 
 -- One delivery for each recipient, once for a statement. The first recipient of a message also checks the message: a CHECK would be
 -- read and planned anew for every insert, and this plan is kept. A row that brings a time of its own is a copy of one that was stored

@@ -46,14 +46,12 @@ CREATE TABLE outbox_deliveries (
   priority       TEXT    NOT NULL,
   state          TEXT    NOT NULL DEFAULT 'queued' CHECK (state IN
                    ('queued', 'sending', 'uncertain', 'held', 'sent', 'failed', 'expired', 'cancelled', 'suppressed')),
-  fenced         INTEGER NOT NULL DEFAULT 0 CHECK (fenced IN (0, 1)),     -- 1: the final dot may have left
   due_at         TEXT    NOT NULL CHECK (due_at IS strftime('%Y-%m-%dT%H:%M:%fZ', due_at)),
   expires_at     TEXT    CHECK (expires_at IS strftime('%Y-%m-%dT%H:%M:%fZ', expires_at)),
   attempts       INTEGER NOT NULL DEFAULT 0 CHECK (attempts BETWEEN 0 AND 2147483647),
+  lapses         INTEGER NOT NULL DEFAULT 0 CHECK (lapses BETWEEN 0 AND 2147483647), -- leases that lapsed since the last outcome
   deferred_since TEXT    CHECK (deferred_since IS strftime('%Y-%m-%dT%H:%M:%fZ', deferred_since)), -- start of an outage or throttling
-  lease_token    TEXT,
-  lease_until    TEXT    CHECK (lease_until IS strftime('%Y-%m-%dT%H:%M:%fZ', lease_until)),
-  lease_owner    TEXT,
+  lease_token    TEXT,                                                    -- outbox_claims.token
   doubt_token    TEXT,                                                    -- of the lapsed lease: its holder may still know
   class          TEXT,                                                    -- last outcome, until the next
   code           INTEGER,
@@ -64,20 +62,47 @@ CREATE TABLE outbox_deliveries (
   finished_at    TEXT    CHECK (finished_at IS strftime('%Y-%m-%dT%H:%M:%fZ', finished_at)),
   PRIMARY KEY (message_id, seq),
   CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
-  CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)),
   CHECK (doubt_token IS NULL OR state = 'uncertain'),
-  CHECK (fenced = 0 OR state = 'sending'),
   CHECK ((finished_at IS NOT NULL) = (state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')))
 ) STRICT, WITHOUT ROWID;
 
--- One for each question: what is due on a (route, priority), what is leased, in doubt, held, finished, about to expire.
+-- One for each question: what is due on a (route, priority), what a claim holds, what is in doubt, held, finished, about to expire.
 CREATE INDEX outbox_deliveries_due       ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued';
-CREATE INDEX outbox_deliveries_leased    ON outbox_deliveries (message_id, seq) WHERE state = 'sending';
+CREATE INDEX outbox_deliveries_leased    ON outbox_deliveries (lease_token, message_id, seq) WHERE state = 'sending';
 CREATE INDEX outbox_deliveries_uncertain ON outbox_deliveries (message_id, seq) WHERE state = 'uncertain';
 CREATE INDEX outbox_deliveries_held      ON outbox_deliveries (message_id, seq) WHERE state = 'held';
 CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_deliveries_expiring  ON outbox_deliveries (expires_at, message_id, seq) WHERE expires_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX outbox_deliveries_provider  ON outbox_deliveries (provider_id) WHERE provider_id IS NOT NULL;
+
+-- One row for each claim, which may hold hundreds of deliveries. It lives as long as one of them is leased. Renewing changes this row only.
+CREATE TABLE outbox_claims (
+  token       TEXT    NOT NULL PRIMARY KEY,                               -- new at every claim
+  owner       TEXT    NOT NULL,                                           -- outbox_dispatchers.id
+  relay       TEXT,                                                       -- that it was claimed for
+  fenced      INTEGER NOT NULL CHECK (fenced IN (0, 1)),                  -- whether each delivery is fenced before it is sent
+  lapsed      INTEGER NOT NULL DEFAULT 0 CHECK (lapsed IN (0, 1)),        -- taken back by the reaper, which nothing undoes
+  lease_until TEXT    NOT NULL CHECK (lease_until IS strftime('%Y-%m-%dT%H:%M:%fZ', lease_until))
+) STRICT, WITHOUT ROWID;
+
+-- The deliveries whose final dot may have left, one row for each batch. Rows are only added, and only while the lease of their claim
+-- holds. They go with their claim.
+CREATE TABLE outbox_fences (
+  id        INTEGER PRIMARY KEY,                                          -- in the order in which they were added
+  token     TEXT    NOT NULL,                                             -- outbox_claims.token
+  fenced_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  relay     TEXT,                                                         -- that gets the messages next
+  refs      TEXT    NOT NULL CHECK (json_type(refs) = 'array')            -- of objects with id and seq
+) STRICT;
+CREATE INDEX outbox_fences_token ON outbox_fences (token);
+
+-- Takes the place of a foreign key, which SQLite checks only where the application asks for it.
+-- +goose StatementBegin
+CREATE TRIGGER outbox_forget_fences AFTER DELETE ON outbox_claims
+BEGIN
+  DELETE FROM outbox_fences WHERE token = OLD.token;
+END;
+-- +goose StatementEnd
 
 -- A CHECK cannot look into a list.
 -- +goose StatementBegin
