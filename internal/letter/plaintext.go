@@ -100,10 +100,11 @@ const (
 // textWriter writes text in lines. It writes white space only before a word, so that no line ends in white space.
 type textWriter struct {
 	out    []byte
-	breaks int  // line breaks due before the next word
-	space  bool // a space is due before the next word
-	lead   bool // the next word begins a list item, whose mark was written
-	joiner rune // joins the last word to the next if they touch, 0 for none
+	breaks int    // line breaks due before the next word
+	space  bool   // a space is due before the next word
+	lead   bool   // the next word begins a list item, whose mark was written
+	joiner rune   // joins the last word to the next if they touch, 0 for none
+	gap    []byte // preformatted blanks due before the next word of this line
 
 	quotes int // open quotations
 	marks  int // marks of quotation on this line
@@ -265,6 +266,9 @@ func (w *textWriter) nested(breaks int) int {
 
 // breakLines makes n line breaks due before the next word. It does nothing right after the mark of a list item.
 func (w *textWriter) breakLines(n int) {
+	if n > 0 {
+		w.gap = w.gap[:0]
+	}
 	if n > 0 && !w.lead {
 		w.breaks = max(w.breaks, n)
 	}
@@ -350,7 +354,7 @@ func (w *textWriter) content(s []byte) {
 // visibleWord writes what is seen of a word or a preformatted line.
 func (w *textWriter) visibleWord(s []byte) {
 	before := rune(0) // what it touches, perhaps across a tag
-	if len(w.out) > 0 && w.breaks == 0 && !w.space {
+	if len(w.out) > 0 && w.breaks == 0 && !w.space && len(w.gap) == 0 {
 		before, _ = utf8.DecodeLastRune(w.out)
 	}
 	s, joiner := visible(s, before)
@@ -368,9 +372,11 @@ func (w *textWriter) preformatted(s []byte) {
 		line, after, more := bytes.Cut(rest, []byte("\n"))
 		if !first {
 			w.breaks++
+			w.gap = w.gap[:0]
 		}
 		w.visibleWord(line)
-		if !more {
+		if !more { // a tag follows, and perhaps more of the line
+			w.gap = append(w.gap, line[len(bytes.TrimRightFunc(line, isBlank)):]...)
 			return
 		}
 		rest = after
@@ -392,10 +398,17 @@ func (w *textWriter) word(s []byte) {
 		w.prefix(w.quotes)
 	case w.space && w.out[len(w.out)-1] != ' ':
 		w.out = append(w.out, ' ')
-	case w.joiner != 0 && !w.space && beginsVisibly(s):
+	case w.joiner != 0 && !w.space && len(w.gap) == 0 && beginsVisibly(s):
 		w.out = utf8.AppendRune(w.out, w.joiner)
 	}
+	for _, r := range string(w.gap) {
+		if r != '\t' {
+			r = ' '
+		}
+		w.out = append(w.out, byte(r))
+	}
 	w.out = append(w.out, s...)
+	w.gap = w.gap[:0]
 	w.breaks, w.space, w.lead, w.joiner = 0, false, false, 0
 }
 

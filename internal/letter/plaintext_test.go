@@ -51,6 +51,7 @@ func TestPlainText(t *testing.T) {
 		"a<blockquote>b<br>c<blockquote>d</blockquote></blockquote>e":               "a\n\n> b\n> c\n>\n> > d\n\ne\n",
 		"<table><tr><td>a</td><td>b</td></tr><tr><th>c</th><td>d</td></tr></table>": "a b\nc d\n",
 		"<pre>a\n  b\n\nc</pre>d": "a\n  b\n\nc\n\nd\n",
+		"<pre>a <b>b</b>  <i>\tc</i>\n  <b>d </b>\n<i>e</i> <u> </u></pre>f<pre> \u00a0<b>g": "a b  \tc\n  d\ne\n\nf\n\n  g\n",
 		// Links and images.
 		`<a href="https://x.example/">go</a>.`:                                 "go <https://x.example/>.\n",
 		`<a href="https://x.example/?a=1&amp;b=2">go</a>`:                      "go <https://x.example/?a=1&b=2>\n",
