@@ -72,16 +72,18 @@ func (c *comments) placeholder(n int) htmltemplate.HTML {
 // commentScanner turns delimiters into actions.
 type commentScanner struct {
 	*comments
-	src    string
-	at     int // of what is still to be read
-	out    strings.Builder
-	hidden string // the open comment that only Outlook reads, empty for none
-	line   int    // where it begins
+	src     string
+	at      int // of what is still to be read
+	out     strings.Builder
+	line    int    // of at
+	hidden  string // the open comment that only Outlook reads, empty for none
+	begins  int    // line of hidden
+	endless bool   // no comment ends behind at
 }
 
 // keep returns the source of an HTML template whose conditional comments html/template keeps.
 func (c *comments) keep(src string) (string, error) {
-	s := commentScanner{comments: c, src: src}
+	s := commentScanner{comments: c, src: src, line: 1}
 	for {
 		rest := s.src[s.at:]
 		i := strings.IndexAny(rest, "{<-")
@@ -90,25 +92,24 @@ func (c *comments) keep(src string) (string, error) {
 			break
 		}
 		s.copy(i)
-		line := 1 + strings.Count(src[:s.at], "\n")
-		if err := s.step(rest[i:], line); err != nil {
-			return "", fmt.Errorf("line %d: %w", line, err)
+		if err := s.step(rest[i:]); err != nil {
+			return "", fmt.Errorf("line %d: %w", s.line, err)
 		}
 	}
 	if s.hidden != "" {
-		return "", fmt.Errorf("line %d: the conditional comment %s has no <![endif]--> in this file", s.line, letter.Quote(s.hidden))
+		return "", fmt.Errorf("line %d: the conditional comment %s has no <![endif]--> in this file", s.begins, letter.Quote(s.hidden))
 	}
 	return s.out.String(), nil
 }
 
 // step takes in what begins with one of the characters that may mean something.
-func (s *commentScanner) step(rest string, line int) error {
+func (s *commentScanner) step(rest string) error {
 	if strings.HasPrefix(rest, "{{") {
 		s.copy(actionLength(rest))
 		return nil
 	}
 	if d, ok := findDelimiter(rest); ok {
-		return s.delimiter(d, line)
+		return s.delimiter(d)
 	}
 	switch {
 	case s.hidden != "" && (strings.HasPrefix(rest, "-->") || strings.HasPrefix(rest, "--!>")):
@@ -118,7 +119,7 @@ func (s *commentScanner) step(rest string, line int) error {
 		return fmt.Errorf("%s does not begin a conditional comment: write it as <!--[if mso]>, without template actions", letter.Quote(text))
 	case strings.HasPrefix(rest, "<!--"): // html/template leaves it out
 		n := len("<!--")
-		if i := strings.Index(rest[n:], "-->"); i >= 0 {
+		if i := s.findEnd(rest[n:]); i >= 0 {
 			n += i + len("-->")
 		}
 		s.copy(n)
@@ -126,6 +127,16 @@ func (s *commentScanner) step(rest string, line int) error {
 		s.copy(1)
 	}
 	return nil
+}
+
+// findEnd returns where the next comment ends in rest, and -1 if none does. It searches the rest of the file once in vain.
+func (s *commentScanner) findEnd(rest string) int {
+	if s.endless {
+		return -1
+	}
+	i := strings.Index(rest, "-->")
+	s.endless = i < 0
+	return i
 }
 
 // findDelimiter returns the delimiter that s begins with.
@@ -141,28 +152,31 @@ func findDelimiter(s string) (delimiter, bool) {
 }
 
 // delimiter puts an action in the place of a delimiter.
-func (s *commentScanner) delimiter(d delimiter, line int) error {
+func (s *commentScanner) delimiter(d delimiter) error {
 	switch {
 	case s.hidden != "" && d.kind != closeHidden && strings.HasPrefix(d.text, "<!--"):
 		return errNested(s.hidden)
 	case d.kind == openHidden:
-		s.hidden, s.line = d.text, line
+		s.hidden, s.begins = d.text, s.line
 	case d.kind == closeHidden && s.hidden == "":
 		d.kind = markOnly
 	case d.kind == closeHidden:
 		s.hidden = ""
 	}
 	// The line breaks keep the numbers of lines in errors.
-	breaks := strings.Repeat("\n", strings.Count(d.text, "\n"))
-	fmt.Fprintf(&s.out, "{{%s %d%s}}", commentFunc, len(s.delimiters), breaks)
+	breaks := strings.Count(d.text, "\n")
+	fmt.Fprintf(&s.out, "{{%s %d%s}}", commentFunc, len(s.delimiters), strings.Repeat("\n", breaks))
 	s.delimiters = append(s.delimiters, d)
 	s.at += len(d.text)
+	s.line += breaks
 	return nil
 }
 
 // copy copies n bytes as they are.
 func (s *commentScanner) copy(n int) {
-	s.out.WriteString(s.src[s.at : s.at+n])
+	text := s.src[s.at : s.at+n]
+	s.out.WriteString(text)
+	s.line += strings.Count(text, "\n")
 	s.at += n
 }
 
