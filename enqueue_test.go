@@ -377,15 +377,3 @@ func TestCancelledContext(t *testing.T) {
 		_ = tx.rollback()
 	})
 }
-
-func TestNoTransaction(t *testing.T) {
-	if _, err := outbox.Enqueue(t.Context(), nil, message("")); err == nil {
-		t.Error("Enqueue accepts nil")
-	}
-	if _, err := outbox.EnqueueMany(t.Context(), nil, nil); err == nil {
-		t.Error("EnqueueMany accepts nil")
-	}
-	if _, err := outbox.Cancel(t.Context(), nil, ""); err == nil {
-		t.Error("Cancel accepts nil")
-	}
-}
