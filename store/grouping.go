@@ -102,15 +102,15 @@ func (s *Store) holdUnread(ctx context.Context, c conn, owner string, group *gro
 			Reply: words("the message cannot be read: " + u.reason), Owner: owner,
 		}
 	}
-	done := make(map[refJSON]bool, len(rows))
+	answers := make(map[refJSON]answer, len(rows))
 	switch {
 	case c == nil:
 		_, err := s.settle(ctx, owner, rows, nil)
 		return err
 	case s.dialect == schema.Postgres:
-		return s.settlePostgres(ctx, c, owner, rows, done)
+		return s.settlePostgres(ctx, c, owner, rows, answers)
 	default:
-		return s.settleSQLite(ctx, c, rows, done)
+		return s.settleSQLite(ctx, c, rows, answers)
 	}
 }
 

@@ -27,9 +27,9 @@ func Through(o *outbox.Outbox) Option {
 func (s *Store) EncryptsNotices() bool { return s.outbox.Encrypts() }
 
 // enqueueNotices enqueues the notices of the settlements that took effect. c is their transaction.
-func (s *Store) enqueueNotices(ctx context.Context, c conn, notices map[refJSON]*queue.Notice, done map[refJSON]bool) error {
+func (s *Store) enqueueNotices(ctx context.Context, c conn, notices map[refJSON]*queue.Notice, answers map[refJSON]answer) error {
 	for ref, n := range notices {
-		if !done[ref] {
+		if answers[ref] != done {
 			continue
 		}
 		m := &outbox.Message{From: n.From, To: n.To, Raw: n.Raw, EnvelopeFrom: "<>", Route: n.Route}

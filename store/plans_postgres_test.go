@@ -200,6 +200,7 @@ UPDATE outbox_deliveries SET state = 'sending', lease_token = '` + token + `' WH
 		mark  = `; UPDATE outbox_claims SET lapsed = TRUE`
 		claim = `state = 'sending', attempts = attempts + 1, lease_token = '` + token + `'`
 		back  = `state = 'queued', lease_token = NULL, due_at = now() + interval '1 hour', class = 'transient'`
+		done  = `state = 'sent', lease_token = NULL, finished_at = now(), relay = 'primary'`
 		doubt = `; UPDATE outbox_deliveries SET state = 'uncertain', lease_token = NULL WHERE state = 'sending'`
 	)
 	refs, ids := make([]settlementJSON, 100), make([]outbox.ID, 100)
@@ -257,7 +258,9 @@ UPDATE outbox_deliveries SET state = 'sending', lease_token = '` + token + `' WH
 		{name: "claim", args: []any{"default", "bulk", 100, token, 60, "d1", 65536, "primary", true}},
 		{name: "fence", prepare: lease, args: []any{string(fence)}},
 		{name: "renew", prepare: lease, args: []any{`["` + token + `"]`, 60}},
-		{name: "settle", prepare: lease, args: []any{string(list), "d1"}, rows: 100, set: back, notes: 1},
+		{name: "settle", prepare: lease, args: []any{string(list), "d1"}, rows: 100, set: back, locks: 1, rereads: 1, notes: 1},
+		{name: "settle_sent", prepare: lease, args: sentArrays(refs), rows: 100, set: done, locks: 1, rereads: 1},
+		{name: "unsettled", prepare: lease, args: []any{string(list)}, rows: 100, rereads: 1},
 		{name: "reapable", prepare: lease}, // it looks at what is leased
 		{name: "mark_lapsed", prepare: lease + lapse, args: []any{500}},
 		{name: "reap_lapsed", prepare: lease + mark, args: []any{500, 10}, rows: 100, set: back, locks: 1, rereads: 1, notes: 1},

@@ -41,7 +41,7 @@ func TestPlansOnSQLite(t *testing.T) {
 		t.Helper()
 		t.Log(when)
 		for name, n := range map[string]int{
-			"due": 2, "claim": 5, "claimed_messages": 2, "fence": 3, "renew": 2, "settle": 16, "end_claim": 1, "mark_lapsed": 0, "lapsed": 1,
+			"due": 2, "claim": 5, "claimed_messages": 2, "fence": 3, "renew": 2, "settle": 16, "settle_sent": 9, "end_claim": 1, "mark_lapsed": 0, "lapsed": 1,
 			"lapsed_fences": 0, "end_lapsed": 0, "resend_uncertain": 1, "expire": 1,
 			"deliveries_by_provider": 2, "deliveries_of": 2, "record_feedback": 1, "suppress_bounced": 1, "feedback": 1, "forget_feedback": 1,
 			"reapable": 0, "is_old": 2, "purge_old": 3, "finished": 6, "scrub": 2,

@@ -142,14 +142,12 @@ func (s *Store) reapSQLite(ctx context.Context, c conn) (requeued, uncertain int
 				requeued++
 			}
 		}
-		done := make(map[refJSON]bool, len(list))
-		if err := s.settleSQLite(ctx, c, list, done); err != nil {
+		answers := make(map[refJSON]answer, len(list))
+		if err := s.settleSQLite(ctx, c, list, answers); err != nil {
 			return 0, 0, err
 		}
-		for ref, taken := range done {
-			if !taken {
-				return 0, 0, fmt.Errorf("the lapsed lease of %s/%d was not taken back", ref.ID, ref.Seq)
-			}
+		if len(answers) != len(list) {
+			return 0, 0, fmt.Errorf("%d of %d lapsed deliveries were not taken back", len(list)-len(answers), len(list))
 		}
 	}
 	_, err = c.ExecContext(ctx, s.queries.get("end_lapsed"))

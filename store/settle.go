@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/outboxmail/outbox"
@@ -56,10 +57,13 @@ func stateAfter(v queue.Outcome) (outbox.State, error) {
 	}
 }
 
-// Settle records the outcomes of attempts under their tokens: sending → the state of each verb. On an error it records none. An
-// outcome other than sent also leaves a row in outbox_attempts with its evidence. An outcome with Suppress leaves an entry in
-// the suppression list, and one with a Notice enqueues that message; see [Through]. It returns the refs whose deliveries are no
-// longer held under their tokens, for which it changed nothing.
+// Settle records the outcomes of attempts under their tokens: sending → the state of each verb. An outcome other than sent also
+// leaves a row in outbox_attempts with its evidence. An outcome with Suppress leaves an entry in the suppression list, and one with
+// a Notice enqueues that message; see [Through]. Settle returns the refs whose deliveries are no longer held under their tokens, for
+// which it changed nothing. The last delivery of a claim that is settled ends the claim.
+//
+// PostgreSQL passes over deliveries that another transaction has locked. The error is then a [*queue.BusyError] that names them. All
+// others were recorded or are lost.
 //
 // An outcome that comes too late for its lease resolves the doubt that [Store.Reap] left: while the delivery is uncertain, the
 // token of the lapsed lease still settles it. Once the policy of the message or an operator has resolved the doubt, it changes
@@ -69,8 +73,9 @@ func stateAfter(v queue.Outcome) (outbox.State, error) {
 // call are stored with \uXXXX for every character outside of ASCII. A ProviderID of more than 400 bytes is shortened;
 // [Store.RecordFeedback] finds it all the same.
 //
-// Bad input, such as two outcomes for one claim, is refused before anything is written. After any other error the call may have
-// taken effect. It may be repeated; what it then returns as lost was settled. Owner names the dispatcher.
+// Bad input, such as two outcomes for one claim, is refused before anything is written. Any other error but a BusyError means that
+// none is recorded, or that the call has taken effect and only its answer was lost. It may be repeated; what it then returns as lost
+// was settled. Owner names the dispatcher.
 func (s *Store) Settle(ctx context.Context, owner string, list []queue.Settlement) (lost []queue.Ref, err error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -98,7 +103,7 @@ func (s *Store) Settle(ctx context.Context, owner string, list []queue.Settlemen
 		}
 		claims[row.refJSON] = true
 	}
-	done, err := s.settle(ctx, owner, rows, notices)
+	answers, err := s.settle(ctx, owner, rows, notices)
 	if unstorable(err) {
 		for i := range rows {
 			r := &rows[i]
@@ -107,47 +112,84 @@ func (s *Store) Settle(ctx context.Context, owner string, list []queue.Settlemen
 				r.ProviderID = optional(bounded(ascii(*r.ProviderID)))
 			}
 		}
-		done, err = s.settle(ctx, ascii(owner), rows, notices)
+		answers, err = s.settle(ctx, ascii(owner), rows, notices)
 	}
 	if err != nil {
 		return nil, s.failed(ctx, err, "settle")
 	}
+	var busy []queue.Ref
 	for _, st := range list {
-		if ref, ok := canonical(st.Ref); !ok || !done[ref] {
+		ref, _ := canonical(st.Ref) // the empty one has no answer
+		switch answers[ref] {
+		case refused:
 			lost = append(lost, st.Ref)
+		case locked:
+			busy = append(busy, st.Ref)
+		case done:
 		}
+	}
+	if len(busy) > 0 {
+		return lost, fmt.Errorf("settle: %w", &queue.BusyError{Refs: busy})
 	}
 	return lost, nil
 }
 
-// settle writes the rows and their notices, all of them or none, and returns those that took effect.
+// settle writes the rows and their notices, all of them or none but for those that are locked, and returns what became of each.
 func (s *Store) settle(
 	ctx context.Context, owner string, rows []settlementJSON, notices map[refJSON]*queue.Notice,
-) (map[refJSON]bool, error) {
-	done := make(map[refJSON]bool, len(rows))
-	parts := apart(rows, settlementJSON.key)
+) (map[refJSON]answer, error) {
+	answers := make(map[refJSON]answer, len(rows))
+	parts := s.partsOf(rows)
 	if s.dialect == schema.Postgres && len(parts) == 1 && len(notices) == 0 { // one statement needs no transaction; see change
-		if err := s.settlePostgres(ctx, s.db, owner, parts[0], done); !conflict(ctx, err) {
-			return done, err
+		if err := s.settlePostgres(ctx, s.db, owner, parts[0], answers); !conflict(ctx, err) {
+			return answers, err
 		}
 	}
 	err := s.atomically(ctx, func(c conn) error {
-		clear(done)
+		clear(answers)
 		if s.dialect == schema.SQLite {
-			if err := s.settleSQLite(ctx, c, rows, done); err != nil {
+			if err := s.settleSQLite(ctx, c, rows, answers); err != nil {
 				return err
 			}
-			return s.enqueueNotices(ctx, c, notices, done)
+			return s.enqueueNotices(ctx, c, notices, answers)
 		}
 		for _, part := range parts {
-			if err := s.settlePostgres(ctx, c, owner, part, done); err != nil {
+			if err := s.settlePostgres(ctx, c, owner, part, answers); err != nil {
 				return err
 			}
 		}
-		return s.enqueueNotices(ctx, c, notices, done)
+		return s.enqueueNotices(ctx, c, notices, answers)
 	})
-	return done, err
+	return answers, err
 }
+
+// partsOf divides outcomes into those that one statement of PostgreSQL can record: each part has a key once, and either outcomes
+// that are simply sent or others.
+func (s *Store) partsOf(rows []settlementJSON) [][]settlementJSON {
+	if s.dialect == schema.SQLite {
+		return nil
+	}
+	var parts [][]settlementJSON
+	for _, part := range apart(rows, settlementJSON.key) {
+		var sent, rest []settlementJSON
+		for _, r := range part {
+			if r.simplySent() {
+				sent = append(sent, r)
+			} else {
+				rest = append(rest, r)
+			}
+		}
+		for _, p := range [][]settlementJSON{sent, rest} {
+			if len(p) > 0 {
+				parts = append(parts, p)
+			}
+		}
+	}
+	return parts
+}
+
+// simplySent says whether the lean statement can record an outcome.
+func (r *settlementJSON) simplySent() bool { return r.Verb == queue.Sent && r.Evidence && !r.Uncounted }
 
 func (s *Store) settlementJSON(owner string, st queue.Settlement) (settlementJSON, error) {
 	state, err := stateAfter(st.Outcome)
@@ -174,41 +216,100 @@ func (s *Store) settlementJSON(owner string, st queue.Settlement) (settlementJSO
 }
 
 // settlePostgres settles, notes the attempts and suppresses in one statement. No key comes twice in rows.
-func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows []settlementJSON, done map[refJSON]bool) error {
-	list, err := json.Marshal(rows)
+func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows []settlementJSON, answers map[refJSON]answer) error {
+	name, args := "settle_sent", []any(nil)
+	if rows[0].simplySent() {
+		args = sentArrays(rows)
+	} else {
+		list, err := json.Marshal(rows)
+		if err != nil {
+			return err
+		}
+		name, args = "settle", []any{string(list), owner}
+	}
+	changed, err := collect[key](ctx, c, s.queries.get(name), args...)
 	if err != nil {
 		return err
 	}
-	changed, err := collect[key](ctx, c, s.queries.get("settle"), string(list), owner)
-	if err != nil {
-		return err
-	}
-	answered := set(changed)
+	settled := set(changed)
+	var left []settlementJSON
 	for _, r := range rows {
-		done[r.refJSON] = answered[r.key()]
+		if settled[r.key()] {
+			answers[r.refJSON] = done
+		} else {
+			left = append(left, r)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	list, err := json.Marshal(left)
+	if err != nil {
+		return err
+	}
+	still, err := collect[key](ctx, c, s.queries.get("unsettled"), string(list))
+	if err != nil {
+		return err
+	}
+	held := set(still)
+	for _, r := range left {
+		if held[r.key()] {
+			answers[r.refJSON] = locked
+		}
 	}
 	return nil
 }
 
+// sentArrays returns the arguments of settle_sent.
+func sentArrays(rows []settlementJSON) []any {
+	columns := make([]array, 9) //nolint:mnd // one for each parameter
+	for i := range rows {
+		r := &rows[i]
+		columns[0].add(string(r.ID))
+		columns[1].add(strconv.Itoa(r.Seq))
+		columns[2].add(r.Token)
+		columns[3].addOptional(r.Relay)
+		columns[4].addOptional(r.Class)
+		if r.Code == nil {
+			columns[5].addOptional(nil)
+		} else {
+			columns[5].add(strconv.Itoa(*r.Code))
+		}
+		columns[6].addOptional(r.Enhanced)
+		columns[7].addOptional(r.Reply)
+		columns[8].addOptional(r.ProviderID)
+	}
+	args := make([]any, len(columns))
+	for i := range columns {
+		args[i] = columns[i].literal()
+	}
+	return args
+}
+
 // settleSQLite settles row by row, which costs SQLite less than reading a list, and then notes the attempts and suppresses. c
 // is a transaction.
-func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON, done map[refJSON]bool) error {
+func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON, answers map[refJSON]answer) error {
 	var notes, bounced []settlementJSON
 	tokens := make(map[string]bool)
-	query := s.queries.get("settle")
-	err := eachRow(ctx, rows, func(ctx context.Context, r settlementJSON) error {
-		n, err := affected(ctx, c, query, r.ID, r.Seq, r.Token, r.Verb, r.State, r.Delay, r.Uncounted, r.Finished, r.Evidence,
-			r.Relay, r.Class, r.Code, r.Enhanced, r.Reply, r.ProviderID, r.Doubt)
-		if err != nil {
+	general, lean := s.queries.get("settle"), s.queries.get("settle_sent")
+	err := eachRow(ctx, rows, func(ctx context.Context, r settlementJSON) (err error) {
+		var n int64
+		if r.simplySent() {
+			n, err = affected(ctx, c, lean, r.ID, r.Seq, r.Token, r.Relay, r.Class, r.Code, r.Enhanced, r.Reply, r.ProviderID)
+		} else {
+			n, err = affected(ctx, c, general, r.ID, r.Seq, r.Token, r.Verb, r.State, r.Delay, r.Uncounted, r.Finished, r.Evidence,
+				r.Relay, r.Class, r.Code, r.Enhanced, r.Reply, r.ProviderID, r.Doubt)
+		}
+		if err != nil || n == 0 {
 			return err
 		}
-		done[r.refJSON] = n == 1
-		tokens[r.Token] = tokens[r.Token] || n == 1
-		if n == 1 && r.Suppress {
+		answers[r.refJSON] = done
+		tokens[r.Token] = true
+		if r.Suppress {
 			bounced = append(bounced, r)
 		}
 		// JSON cannot carry an id that is not UTF-8. Only a row typed by hand has one; it is held without an attempt.
-		if n == 1 && r.Evidence && r.Verb != queue.Sent && utf8.ValidString(string(r.ID)) {
+		if r.Evidence && r.Verb != queue.Sent && utf8.ValidString(string(r.ID)) {
 			notes = append(notes, r)
 		}
 		return nil
@@ -216,10 +317,7 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 	if err != nil {
 		return err
 	}
-	for token, some := range tokens {
-		if !some {
-			continue
-		}
+	for token := range tokens {
 		if _, err := c.ExecContext(ctx, s.queries.get("end_claim"), token); err != nil {
 			return err
 		}

@@ -90,7 +90,7 @@ func TestDialectsHaveTheSameStatements(t *testing.T) {
 	if got, want := only(sqlite, postgres), "begin_claim claimed_messages end_claim forget_dispatchers lapsed lapsed_fences note_attempts suppress_bounced"; got != want {
 		t.Errorf("SQLite alone has %q, want %q", got, want)
 	}
-	if got, want := only(postgres, sqlite), "disable_notify enable_notify lock_deliveries lock_messages no_time_limit reap_lapsed"; got != want {
+	if got, want := only(postgres, sqlite), "disable_notify enable_notify lock_deliveries lock_messages no_time_limit reap_lapsed unsettled"; got != want {
 		t.Errorf("PostgreSQL alone has %q, want %q", got, want)
 	}
 }

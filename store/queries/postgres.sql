@@ -154,8 +154,17 @@ WHERE token IN (SELECT token FROM asked) AND token NOT IN (SELECT token FROM loc
 
 -- name: settle
 -- $1 settlements, $2 owner. Evidence that is not given leaves the last outcome as it is. A delivery is either leased or in doubt,
--- and has the token of the one or of the other.
-WITH settled AS (
+-- and has the token of the one or of the other. What another transaction has locked is passed over.
+WITH asked AS MATERIALIZED (
+  SELECT d.message_id, d.seq, x.token, x.verb, x.state, x.delay, x.uncounted, x.finished, x.evidence, x.relay, x.stage, x.class, x.code,
+         x.enhanced, x.reply, x.provider_id, x.duration_ms, x.suppress
+  FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, verb text, state text, delay float8, uncounted boolean,
+       finished boolean, evidence boolean, relay text, stage text, class text, code integer, enhanced text, reply text,
+       provider_id text, duration_ms bigint, suppress boolean)
+  JOIN outbox_deliveries d ON d.message_id = x.id AND d.seq = x.seq
+  WHERE d.state || '' IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token AND x.seq BETWEEN 1 AND 2147483647
+  FOR NO KEY UPDATE OF d SKIP LOCKED
+), settled AS (
   UPDATE outbox_deliveries d
   SET state = x.state, lease_token = NULL, doubt_token = NULL,
       attempts = d.attempts - CASE WHEN x.uncounted AND d.attempts > 0 THEN 1 ELSE 0 END,
@@ -169,11 +178,8 @@ WITH settled AS (
       enhanced    = CASE WHEN x.evidence THEN x.enhanced    ELSE d.enhanced    END,
       reply       = CASE WHEN x.evidence THEN x.reply       ELSE d.reply       END,
       provider_id = CASE WHEN x.evidence THEN x.provider_id ELSE d.provider_id END
-  FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid, verb text, state text, delay float8, uncounted boolean,
-       finished boolean, evidence boolean, relay text, stage text, class text, code integer, enhanced text, reply text,
-       provider_id text, duration_ms bigint, suppress boolean)
-  WHERE d.message_id = x.id AND d.seq = x.seq AND d.state || '' IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token
-    AND x.seq BETWEEN 1 AND 2147483647
+  FROM asked x
+  WHERE d.message_id = x.message_id AND d.seq = x.seq AND x.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.recipient, d.attempts, x.verb, x.uncounted, x.evidence, x.relay, x.stage, x.class, x.code, x.enhanced,
             x.reply, x.duration_ms, x.suppress, x.token
 ), noted AS (
@@ -196,6 +202,40 @@ WITH settled AS (
   DELETE FROM outbox_claims c USING spent WHERE c.token = spent.token
 )
 SELECT message_id AS id, seq FROM settled;
+
+-- name: settle_sent
+-- Deliveries that a relay accepted, with what it said: $1 ids, $2 seqs, $3 tokens, $4 relays, $5 classes, $6 codes, $7 enhanced codes,
+-- $8 replies, $9 provider ids, each an array. It says what settle says of them, in fewer words: nearly every outcome is one of these.
+WITH asked AS MATERIALIZED (
+  SELECT d.message_id, d.seq, x.token, x.relay, x.class, x.code, x.enhanced, x.reply, x.provider_id
+  FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::text[], $8::text[], $9::text[])
+    AS x (id, seq, token, relay, class, code, enhanced, reply, provider_id)
+  JOIN outbox_deliveries d ON d.message_id = x.id AND d.seq = x.seq
+  WHERE d.state || '' IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token AND x.seq BETWEEN 1 AND 2147483647
+  FOR NO KEY UPDATE OF d SKIP LOCKED
+), settled AS (
+  UPDATE outbox_deliveries d
+  SET state = 'sent', finished_at = now(), lease_token = NULL, doubt_token = NULL, deferred_since = NULL, relay = x.relay,
+      class = x.class, code = x.code, enhanced = x.enhanced, reply = x.reply, provider_id = x.provider_id
+  FROM asked x
+  WHERE d.message_id = x.message_id AND d.seq = x.seq AND x.seq BETWEEN 1 AND 2147483647
+  RETURNING d.message_id, d.seq, x.token
+), spent AS MATERIALIZED (
+  SELECT c.token FROM outbox_claims c
+  WHERE c.token IN (SELECT token FROM settled) AND NOT EXISTS (
+    SELECT 1 FROM outbox_deliveries d WHERE d.state = 'sending' AND d.lease_token = c.token
+      AND (d.message_id, d.seq) NOT IN (SELECT message_id, seq FROM settled))
+  FOR UPDATE SKIP LOCKED
+), ended AS (
+  DELETE FROM outbox_claims c USING spent WHERE c.token = spent.token
+)
+SELECT message_id AS id, seq FROM settled;
+
+-- name: unsettled
+-- $1 settlements that took no effect. Those that it returns are held under their tokens all the same: another transaction had them locked.
+SELECT d.message_id AS id, d.seq FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer, token uuid)
+JOIN outbox_deliveries d ON d.message_id = x.id AND d.seq = x.seq
+WHERE d.state || '' IN ('sending', 'uncertain') AND coalesce(d.lease_token, d.doubt_token) = x.token AND x.seq BETWEEN 1 AND 2147483647;
 
 -- name: record_feedback
 -- $1 feedback. What is there already stays. The deliveries are locked against a purge, which then removes what is recorded here.

@@ -132,6 +132,13 @@ SET state = $5, lease_token = NULL, doubt_token = $16,
     provider_id = CASE WHEN $9 THEN $15 ELSE provider_id END
 WHERE message_id = $1 AND seq = $2 AND +state IN ('sending', 'uncertain') AND coalesce(lease_token, doubt_token) = $3;
 
+-- name: settle_sent
+-- A delivery that a relay accepted: $1 id, $2 seq, $3 token, $4 relay, $5 class, $6 code, $7 enhanced, $8 reply, $9 provider id.
+UPDATE outbox_deliveries
+SET state = 'sent', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), lease_token = NULL, doubt_token = NULL, deferred_since = NULL,
+    relay = $4, class = $5, code = $6, enhanced = $7, reply = $8, provider_id = $9
+WHERE message_id = $1 AND seq = $2 AND +state IN ('sending', 'uncertain') AND coalesce(lease_token, doubt_token) = $3;
+
 -- name: suppress_bounced
 -- $1 settlements that took effect and that put their recipient on the suppression list.
 INSERT INTO outbox_suppressions (address, reason, source, message_id)

@@ -231,6 +231,54 @@ func meetingRules() []rule {
 			want(w, "report", w.reap(), queue.ReapReport{Uncertain: 1})
 			want(w, "claims afterwards", w.claims(), 0)
 		}},
+		{"locked-outcome", "A delivery that another transaction has locked is busy for its outcome, neither recorded nor lost. The others are " +
+			"recorded, and it is as soon as it is free.", func(w *world) {
+			if w.dialect == schema.SQLite {
+				return
+			}
+			w.many(6)
+			claimed := w.claim()
+			outcomes := []queue.Settlement{
+				{Outcome: queue.Sent, Evidence: queue.Evidence{Relay: "primary", Code: 250}},
+				{Outcome: queue.Sent, Evidence: queue.Evidence{Relay: "primary", Code: 250}},
+				{Outcome: queue.Deferred, Delay: time.Hour, Evidence: refusal()}, {Outcome: queue.Failed, Evidence: refusal()}, {Outcome: queue.Sent},
+			}
+			for i := range outcomes {
+				outcomes[i].Ref = claimed[i].Ref(0)
+			}
+			gone := queue.Settlement{Ref: claimed[5].Ref(0), Outcome: queue.Sent, Evidence: refusal()}
+			gone.Ref.Token = uuid.NewString()
+			free := w.locked("outbox_deliveries WHERE message_id IN ($1, $2)", string(claimed[0].ID), string(claimed[3].ID))
+			lost, err := w.store.Settle(w.Context(), "d1", append(outcomes, gone))
+			want(w, "lost", lost, []queue.Ref{gone.Ref})
+			busy, ok := errors.AsType[*queue.BusyError](err)
+			if !ok || !slices.Equal(busy.Refs, []queue.Ref{claimed[0].Ref(0), claimed[3].Ref(0)}) {
+				w.violatedf("the error is %v", err)
+			}
+			var states []outbox.State
+			for _, c := range claimed {
+				states = append(states, w.one(c.ID).State)
+			}
+			want(w, "states", states, []outbox.State{
+				outbox.StateSending, outbox.StateSent, outbox.StateQueued, outbox.StateSending, outbox.StateSent, outbox.StateSending,
+			})
+			free()
+			lost, err = w.store.Settle(w.Context(), "d1", []queue.Settlement{outcomes[0], outcomes[3]})
+			w.must(err)
+			want(w, "lost afterwards", lost, nil)
+			want(w, "states afterwards", []outbox.State{w.one(claimed[0].ID).State, w.one(claimed[3].ID).State},
+				[]outbox.State{outbox.StateSent, outbox.StateFailed})
+		}},
+		{"odd-words", "What a relay said is stored as it was, quotes, backslashes, braces and line ends included.", func(w *world) {
+			for _, reply := range []string{`250 "a\b" {NULL,""} '`, "250-a\n250 \tb", "NULL", "{}", "ü\u2028\U0001F4EE", `\`, `"`} {
+				c := w.leased()
+				e := queue.Evidence{Relay: reply, Stage: "dot", Code: 250, Enhanced: reply, Reply: reply, ProviderID: reply, Class: reply}
+				w.settle(c, queue.Sent, evidence(e))
+				d := w.one(c.ID)
+				want(w, "stored", [6]any{d.Relay, d.Class, d.Code, d.Enhanced, d.Reply, d.ProviderID},
+					[6]any{reply, reply, 250, reply, reply, reply})
+			}
+		}},
 	}
 }
 

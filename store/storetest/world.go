@@ -2,8 +2,10 @@ package storetest
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -249,6 +251,7 @@ func (w *world) settle(c queue.Claimed, verb queue.Outcome, edits ...func(*queue
 	want(w, "lost by settling", w.trySettle(c, verb, edits...), nil)
 }
 
+// trySettle returns the refs that were lost. What is busy, because somebody else writes the same rows, it tries again.
 func (w *world) trySettle(c queue.Claimed, verb queue.Outcome, edits ...func(*queue.Settlement)) []queue.Ref {
 	w.Helper()
 	var list []queue.Settlement
@@ -259,9 +262,17 @@ func (w *world) trySettle(c queue.Claimed, verb queue.Outcome, edits ...func(*qu
 		}
 		list = append(list, st)
 	}
-	lost, err := w.store.Settle(w.Context(), "d1", list)
-	w.must(err)
-	return lost
+	var lost []queue.Ref
+	for {
+		gone, err := w.store.Settle(w.Context(), "d1", list)
+		lost = append(lost, gone...)
+		busy, ok := errors.AsType[*queue.BusyError](err)
+		if !ok {
+			w.must(err)
+			return lost
+		}
+		list = slices.DeleteFunc(list, func(st queue.Settlement) bool { return !slices.Contains(busy.Refs, st.Ref) })
+	}
 }
 
 func uncounted(st *queue.Settlement) { st.Uncounted = true }
