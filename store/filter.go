@@ -16,9 +16,10 @@ import (
 // Filter selects deliveries. A delivery must match every field that is set, and one of the values of each. The zero value selects
 // all.
 type Filter struct {
-	// IDs are messages, any number of them.
-	IDs []outbox.ID `json:"ids,omitempty"`
-	// States are those of the deliveries.
+	// IDs are messages, any number of them. Deliveries are single recipients. A delivery matches if either names it.
+	IDs        []outbox.ID  `json:"ids,omitempty"`
+	Deliveries []DeliveryID `json:"deliveries,omitempty"`
+	// States are those of the deliveries, or [Scheduled] and [Deferred], into which people divide the queued ones.
 	States []outbox.State `json:"states,omitempty"`
 	// Routes are the names of routes.
 	Routes []string `json:"routes,omitempty"`
@@ -33,12 +34,36 @@ type Filter struct {
 	Relay string `json:"relay,omitempty"`
 	// Key is the idempotency key.
 	Key string `json:"key,omitempty"`
+	// Tag is one of the tags of the message. Metadata are pairs that it must have, all of them. Sealed metadata match nothing.
+	Tag      string            `json:"tag,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// Subject is a part of the subject. Case is ignored; SQLite ignores only the case of ASCII. A sealed subject matches nothing.
+	Subject string `json:"subject,omitempty"`
 	// Before and After bound the time of enqueueing, by the clock of the database.
 	Before time.Time `json:"before,omitzero"`
 	After  time.Time `json:"after,omitzero"`
+	// Since and Until bound the time of the last change: when the delivery finished, or else its last attempt that did not succeed,
+	// or else its enqueueing. Since takes its own instant, Until does not.
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
 	// Limit bounds the number of deliveries. Defaults to no limit.
 	Limit int `json:"limit,omitempty"`
 }
+
+// DeliveryID names a delivery: one recipient of a message.
+type DeliveryID struct {
+	ID  outbox.ID `json:"id"`
+	Seq int       `json:"seq"` // from 1
+}
+
+// String returns the form in which outboxctl prints and reads it: ID/SEQ.
+func (d DeliveryID) String() string { return string(d.ID) + "/" + strconv.Itoa(d.Seq) }
+
+// Scheduled and Deferred are the two kinds of queued deliveries that [Delivery.Shown] tells apart. A [Filter] takes them as states.
+const (
+	Scheduled outbox.State = "scheduled" // never tried, and not due yet
+	Deferred  outbox.State = "deferred"  // waits after an attempt
+)
 
 // Empty reports whether no field is set besides Limit: the filter selects everything.
 func (f Filter) Empty() bool {
@@ -50,7 +75,7 @@ func (f Filter) Empty() bool {
 // check refuses a filter that can only be a mistake.
 func (f Filter) check() error {
 	for _, st := range f.States {
-		if !st.Valid() {
+		if !st.Valid() && st != Scheduled && st != Deferred {
 			return fmt.Errorf("state %q is not known: use one of %s", string(st), joinStates(outbox.States()))
 		}
 	}
@@ -59,7 +84,7 @@ func (f Filter) check() error {
 			return fmt.Errorf("%s: %q is neither an address nor @domain", field.name, field.address)
 		}
 	}
-	for _, name := range slices.Concat(f.Routes, []string{f.From, f.To, f.Class, f.Relay, f.Key}) {
+	for _, name := range slices.Concat(f.Routes, []string{f.From, f.To, f.Class, f.Relay, f.Key, f.Tag, f.Subject}) {
 		if name != clean(name) {
 			return fmt.Errorf("%q is not text", name)
 		}
@@ -69,6 +94,19 @@ func (f Filter) check() error {
 	}
 	if !f.Before.IsZero() && !f.After.IsZero() && !f.After.Before(f.Before) {
 		return errors.New("after: must lie before the time given as before")
+	}
+	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
+		return errors.New("since: must lie before the time given as until")
+	}
+	for _, d := range f.Deliveries {
+		if d.Seq < 1 {
+			return fmt.Errorf("delivery %s: a recipient has a number from 1", d)
+		}
+	}
+	for name, value := range f.Metadata {
+		if name == "" || name != clean(name) || value != clean(value) {
+			return fmt.Errorf("metadata %q: the name is empty, or it is not text", name)
+		}
 	}
 	return nil
 }
@@ -122,6 +160,75 @@ func (p *predicate) messages(ids []string) error {
 	return nil
 }
 
+// keys returns a condition that the delivery is one of those, as one argument.
+func (p *predicate) keys(list []DeliveryID) (string, error) {
+	text, err := json.Marshal(list)
+	if err != nil {
+		return "", err
+	}
+	term := "(d.message_id, d.seq) IN (SELECT value ->> 'id', value ->> 'seq' FROM json_each(%s))"
+	if p.dialect == schema.Postgres {
+		term = "(d.message_id, d.seq) IN (SELECT id, seq FROM jsonb_to_recordset(%s::jsonb) AS x (id uuid, seq integer))"
+	}
+	return fmt.Sprintf(term, p.arg(string(text))), nil
+}
+
+// named adds a condition that the delivery is named, by its message or by itself. Where both are given, the recipients of the
+// messages are looked up first: a database could use no index for an OR.
+func (p *predicate) named(messages []outbox.ID, deliveries []DeliveryID) error {
+	ids := make([]string, len(messages))
+	for i, id := range messages {
+		canonical, err := outbox.ParseID(string(id))
+		if err != nil {
+			return err
+		}
+		ids[i] = string(canonical)
+	}
+	list, err := canonicalKeys(deliveries)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(list) == 0:
+		return p.messages(ids)
+	case len(ids) == 0:
+		term, err := p.keys(list)
+		p.termf("%s", term)
+		return err
+	}
+	names, err := json.Marshal(ids)
+	if err != nil {
+		return err
+	}
+	keys, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	term := `(d.message_id, d.seq) IN (SELECT value ->> 'id', value ->> 'seq' FROM json_each(%s)
+ UNION SELECT y.message_id, y.seq FROM outbox_deliveries y WHERE y.message_id IN (SELECT value FROM json_each(%s)))`
+	if p.dialect == schema.Postgres {
+		term = `(d.message_id, d.seq) IN (SELECT id, seq FROM jsonb_to_recordset(%s::jsonb) AS x (id uuid, seq integer)
+ UNION SELECT y.message_id, y.seq FROM outbox_deliveries y 
+ WHERE y.message_id = ANY (ARRAY(SELECT jsonb_array_elements_text(%s::jsonb)::uuid)))`
+	}
+	first := p.arg(string(keys))
+	p.termf(term, first, p.arg(string(names)))
+	return nil
+}
+
+// canonicalKeys returns the deliveries with their ids in the form that the tables have.
+func canonicalKeys(list []DeliveryID) ([]DeliveryID, error) {
+	out := make([]DeliveryID, len(list))
+	for i, d := range list {
+		id, err := outbox.ParseID(string(d.ID))
+		if err != nil {
+			return nil, err
+		}
+		out[i] = DeliveryID{ID: id, Seq: d.Seq}
+	}
+	return out, nil
+}
+
 // in adds a condition that a column has one of the values.
 func (p *predicate) in(column string, values []string) {
 	marks := make([]string, len(values))
@@ -147,16 +254,66 @@ func escapeLike(s string) string {
 
 // states adds the states as literals, so that partial indexes match under any plan.
 func (p *predicate) states(states []outbox.State) {
-	quoted := make([]string, len(states))
+	var quoted, terms []string
 	terminal := true
-	for i, st := range states {
-		quoted[i] = "'" + string(st) + "'" // one of [outbox.States], checked
+	for _, st := range states {
 		terminal = terminal && st.Terminal()
+		switch st {
+		case Scheduled:
+			terms = append(terms, "d.state = 'queued' AND d.attempts = 0 AND d.deferred_since IS NULL AND d.due_at > "+clock(p.dialect))
+		case Deferred:
+			terms = append(terms, "d.state = 'queued' AND (d.attempts > 0 OR d.deferred_since IS NOT NULL)")
+		default:
+			quoted = append(quoted, "'"+string(st)+"'") // one of [outbox.States], checked
+		}
 	}
-	p.termf("d.state IN (%s)", strings.Join(quoted, ", "))
+	if len(quoted) > 0 {
+		terms = append(terms, fmt.Sprintf("d.state IN (%s)", strings.Join(quoted, ", ")))
+	}
+	p.termf("(%s)", strings.Join(terms, " OR "))
 	if terminal {
 		p.termf("d.finished_at IS NOT NULL") // follows from the states; the index wants to be told
 	}
+}
+
+// lastChange is when a delivery changed last. What is finished does not change any more, and its time has an index.
+func (f Filter) lastChange() string {
+	finished := len(f.States) > 0
+	for _, st := range f.States {
+		finished = finished && st.Terminal()
+	}
+	if finished {
+		return "d.finished_at"
+	}
+	return `coalesce(d.finished_at, (SELECT max(a.noted_at) FROM outbox_attempts a
+ WHERE a.message_id = d.message_id AND a.seq = d.seq), m.created_at)`
+}
+
+// details adds conditions on what the application put into the message.
+func (p *predicate) details(f Filter) error {
+	if f.Tag != "" {
+		term := "EXISTS (SELECT 1 FROM json_each(m.tags) t WHERE t.value = %s)"
+		if p.dialect == schema.Postgres {
+			term = "m.tags @> jsonb_build_array(CAST(%s AS text))"
+		}
+		p.termf(term, p.arg(f.Tag))
+	}
+	if len(f.Metadata) > 0 {
+		text, err := json.Marshal(f.Metadata)
+		if err != nil {
+			return err
+		}
+		term := `NOT EXISTS (SELECT 1 FROM json_each(%s) w
+ WHERE NOT EXISTS (SELECT 1 FROM json_each(m.metadata) h WHERE h.key = w.key AND h.value = w.value))`
+		if p.dialect == schema.Postgres {
+			term = "m.metadata @> %s::jsonb"
+		}
+		p.termf(term, p.arg(string(text)))
+	}
+	if f.Subject != "" {
+		p.termf(`lower(m.subject) LIKE lower(CAST(%s AS text)) ESCAPE '\'`, p.arg("%"+escapeLike(f.Subject)+"%"))
+	}
+	return nil
 }
 
 // predicate translates the filter, for listing, counting and every verb.
@@ -165,16 +322,8 @@ func (f Filter) predicate(d schema.Dialect) (*predicate, error) {
 		return nil, err
 	}
 	p := &predicate{dialect: d}
-	if len(f.IDs) > 0 {
-		ids := make([]string, len(f.IDs))
-		for i, id := range f.IDs {
-			canonical, err := outbox.ParseID(string(id))
-			if err != nil {
-				return nil, err
-			}
-			ids[i] = string(canonical)
-		}
-		if err := p.messages(ids); err != nil {
+	if len(f.IDs) > 0 || len(f.Deliveries) > 0 {
+		if err := p.named(f.IDs, f.Deliveries); err != nil {
 			return nil, err
 		}
 	}
@@ -204,5 +353,11 @@ func (f Filter) predicate(d schema.Dialect) (*predicate, error) {
 	if !f.After.IsZero() {
 		p.termf("m.created_at >= %s", p.arg(bindTime(f.After)))
 	}
-	return p, nil
+	if !f.Since.IsZero() {
+		p.termf("%s >= %s", f.lastChange(), p.arg(bindTime(f.Since)))
+	}
+	if !f.Until.IsZero() {
+		p.termf("%s < %s", f.lastChange(), p.arg(bindTime(f.Until)))
+	}
+	return p, p.details(f)
 }

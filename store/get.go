@@ -35,9 +35,11 @@ type Message struct {
 	// [keyring.Ring].
 	KeyID string
 	// Deliveries has one entry for each recipient, and Attempts one for each attempt that was not simply successful,
-	// the oldest first. Feedback is what providers reported later, in the order in which it happened.
+	// the oldest first. Changes has what operators did to them, in the same order. Feedback is what providers reported later, in the
+	// order in which it happened.
 	Deliveries []Delivery
 	Attempts   []Attempt
+	Changes    []Change
 	Feedback   []Feedback
 }
 
@@ -222,10 +224,15 @@ func (s *Store) get(ctx context.Context, id outbox.ID) (*Message, error) {
 		return nil, err
 	}
 	for _, a := range attempts {
-		m.Attempts = append(m.Attempts, Attempt{
+		attempt := Attempt{
 			Seq: a.Seq, Attempt: a.Attempt, Verb: a.Verb, StartedAt: a.StartedAt.Time, Duration: time.Duration(a.DurationMS) * time.Millisecond,
 			Owner: a.Owner, Relay: a.Relay, Stage: a.Stage, Class: a.Class, Code: a.Code, Enhanced: a.Enhanced, Reply: a.Reply,
-		})
+		}
+		if change, ok := attempt.change(); ok {
+			m.Changes = append(m.Changes, change)
+			continue
+		}
+		m.Attempts = append(m.Attempts, attempt)
 	}
 	if m.Feedback, err = s.feedback(ctx, canonical); err != nil {
 		return nil, fmt.Errorf("feedback: %w", err)

@@ -174,8 +174,11 @@ func (m *model) reap() (report queue.ReapReport) {
 }
 
 // operate is what an operator's verb does to the deliveries that a filter selects; it returns how many changed.
-func (m *model) operate(op string, selected func(*modelDelivery) bool, sentToo bool, limit int) (n int64) {
+func (m *model) operate(op string, selected func(*modelDelivery) bool, named []outbox.State, limit int) (n int64) {
 	terminal := func(d *modelDelivery) bool { return d.state.Terminal() }
+	again := func(d *modelDelivery) bool { // what is requeued although nobody named its state
+		return d.state == outbox.StateFailed || d.state == outbox.StateExpired || terminal(d) && slices.Contains(named, d.state)
+	}
 	queued := func(d *modelDelivery) bool { return d.state == outbox.StateQueued }
 	held := func(d *modelDelivery) bool { return d.state == outbox.StateHeld }
 	m.deliveries = slices.DeleteFunc(m.deliveries, func(d *modelDelivery) bool {
@@ -184,7 +187,7 @@ func (m *model) operate(op string, selected func(*modelDelivery) bool, sentToo b
 		}
 		gone, ok := false, true
 		switch {
-		case op == "requeue" && (terminal(d) && (sentToo || d.state != outbox.StateSent) || queued(d) && (d.attempts > 0 || d.outage)):
+		case op == "requeue" && (again(d) || queued(d) && (d.attempts > 0 || d.outage)):
 			d.state, d.attempts, d.outage, d.later = outbox.StateQueued, 0, false, false
 			if d.deadline == passed {
 				d.deadline = noDeadline

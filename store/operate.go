@@ -44,14 +44,18 @@ type BulkOption func(*bulk)
 // OnProgress calls fn after every batch with the number of deliveries changed so far.
 func OnProgress(fn func(done int64)) BulkOption { return func(b *bulk) { b.progress = fn } }
 
+// as records an operation under another name.
+func as(verb string) BulkOption { return func(b *bulk) { b.verb = verb } }
+
 // bulkBatch is how many deliveries an operation changes in one transaction. Dispatchers and the application wait for no longer
 // than that.
 const bulkBatch = 1000
 
-// Requeue makes deliveries due now and counts their attempts anew: failed, expired, cancelled, suppressed and deferred ones. It
-// requeues sent ones only if Filter.States names [outbox.StateSent], because their recipients get a second copy. A delivery
-// whose body was scrubbed stays. A deadline that has passed is lifted. For held deliveries use [Store.Release], for uncertain
-// ones [Store.Resolve]. A cancelled message does not get its key back.
+// Requeue makes deliveries due now and counts their attempts anew: failed, expired and deferred ones. Somebody decided that the
+// cancelled and suppressed ones are not sent: it requeues those only if Filter.States names their state or Filter.Deliveries names
+// them, never because Filter.IDs names their message. It requeues sent ones only if Filter.States names [outbox.StateSent], because
+// their recipients get a second copy. A delivery whose body was scrubbed stays. A deadline that has passed is lifted. For held
+// deliveries use [Store.Release], for uncertain ones [Store.Resolve]. A cancelled message does not get its key back.
 //
 // Like every operation it returns the number of changed deliveries. On an error the changes made so far are kept.
 func (s *Store) Requeue(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
@@ -79,8 +83,10 @@ func (s *Store) Cancel(ctx context.Context, f Filter, opts ...BulkOption) (int64
 func (s *Store) Resolve(ctx context.Context, f Filter, r Resolution, opts ...BulkOption) (int64, error) {
 	switch r {
 	case ResolveSent:
+		opts = append(slices.Clip(opts), as("resolve-sent"))
 		return s.run(ctx, OpResolve, f, opts, "state = 'sent', finished_at = @now, doubt_token = NULL")
 	case ResolveResend:
+		opts = append(slices.Clip(opts), as("resolve-resend"))
 		return s.run(ctx, OpResolve, f, opts, "state = 'queued', due_at = @now, doubt_token = NULL")
 	default:
 		return 0, fmt.Errorf("resolve: %q is not a resolution: use sent or resend", string(r))
@@ -120,7 +126,7 @@ func (s *Store) DryRun(ctx context.Context, op Operation, f Filter, samples int)
 
 // guards are the states that each operation starts from.
 var guards = map[Operation]string{
-	OpRequeue: "(d.state IN ('failed', 'expired', 'cancelled', 'suppressed') OR " +
+	OpRequeue: "(d.state IN ('failed', 'expired') OR " +
 		"d.state = 'queued' AND (d.attempts > 0 OR d.deferred_since IS NOT NULL)) AND m.body IS NOT NULL",
 	OpHold:    "d.state = 'queued'",
 	OpRelease: "d.state = 'held'",
@@ -135,12 +141,27 @@ func (s *Store) operable(op Operation, f Filter) (*predicate, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is not an operation", string(op))
 	}
-	if op == OpRequeue && slices.Contains(f.States, outbox.StateSent) {
-		guard = strings.Replace(guard, "('failed',", "('sent', 'failed',", 1)
-	}
 	p, err := f.predicate(s.dialect)
 	if err != nil {
 		return nil, err
+	}
+	if op == OpRequeue {
+		for _, st := range []outbox.State{outbox.StateSent, outbox.StateCancelled, outbox.StateSuppressed} {
+			if slices.Contains(f.States, st) {
+				guard = strings.Replace(guard, "'failed',", "'"+string(st)+"', 'failed',", 1)
+			}
+		}
+		if len(f.States) == 0 && len(f.Deliveries) > 0 {
+			list, err := canonicalKeys(f.Deliveries)
+			if err != nil {
+				return nil, err
+			}
+			named, err := p.keys(list)
+			if err != nil {
+				return nil, err
+			}
+			guard = "((" + guard + ") OR d.state IN ('cancelled', 'suppressed') AND m.body IS NOT NULL AND " + named + ")"
+		}
 	}
 	p.termf("(%s)", guard)
 	return p, nil
@@ -149,6 +170,7 @@ func (s *Store) operable(op Operation, f Filter) (*predicate, error) {
 // bulk is one run of an operation.
 type bulk struct {
 	op       Operation
+	verb     string // as it is recorded
 	filter   Filter
 	set      string
 	progress func(int64)
@@ -160,7 +182,7 @@ type bulk struct {
 // run changes all deliveries that the operation may change, in the order of their keys, one batch in each transaction. The
 // first batch that changes something records the action. The others add to it.
 func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOption, set string) (int64, error) {
-	b := &bulk{op: op, filter: f, set: strings.ReplaceAll(set, "@now", s.now()), progress: func(int64) {}}
+	b := &bulk{op: op, verb: string(op), filter: f, set: strings.ReplaceAll(set, "@now", s.now()), progress: func(int64) {}}
 	for _, opt := range opts {
 		opt(b)
 	}
@@ -175,7 +197,7 @@ func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOpti
 			if changed, err = s.batch(ctx, c, b, size); err != nil || len(changed) == 0 {
 				return err
 			}
-			action, err = s.note(ctx, c, note{row: b.action, verb: string(op), subject: f, before: b.done, changed: int64(len(changed))})
+			action, err = s.note(ctx, c, note{row: b.action, verb: b.verb, subject: f, before: b.done, changed: int64(len(changed))})
 			return err
 		})
 		if err != nil {
@@ -196,8 +218,10 @@ func (s *Store) run(ctx context.Context, op Operation, f Filter, opts []BulkOpti
 }
 
 // now returns the expression for the clock of the database.
-func (s *Store) now() string {
-	if s.dialect == schema.Postgres {
+func (s *Store) now() string { return clock(s.dialect) }
+
+func clock(d schema.Dialect) string {
+	if d == schema.Postgres {
 		return "now()"
 	}
 	return "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
@@ -233,6 +257,11 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 	if err != nil || len(changed) == 0 {
 		return changed, err
 	}
+	if b.op != OpPurge {
+		if err := s.noteChange(ctx, c, b.verb, changed); err != nil {
+			return changed, err
+		}
+	}
 	if b.op == OpCancel {
 		return changed, s.onKeys(ctx, c, changed, "free_keys")
 	}
@@ -253,6 +282,25 @@ func (s *Store) forget(ctx context.Context, c conn, gone []key) error {
 		names = slices.Insert(names, 2, "lock_messages")
 	}
 	return s.onKeys(ctx, c, gone, names...)
+}
+
+// Tally counts the deliveries that an operation would change, by route and state. It writes nothing.
+func (s *Store) Tally(ctx context.Context, op Operation, f Filter) ([]Count, error) {
+	p, err := s.operable(op, f)
+	if err != nil {
+		return nil, fmt.Errorf("count for %s: %w", op, err)
+	}
+	limit := ""
+	if f.Limit > 0 {
+		limit = "ORDER BY d.message_id, d.seq LIMIT " + p.arg(f.Limit)
+	}
+	counts, err := collect[Count](ctx, s.db, s.qualify(fmt.Sprintf(`SELECT route, state, count(*) AS deliveries FROM (
+  SELECT d.route, d.state FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id WHERE %s %s
+) AS x GROUP BY route, state ORDER BY route, state`, p.sql(), limit)), p.args...)
+	if err != nil {
+		return nil, s.failed(ctx, err, "count for %s", op)
+	}
+	return counts, nil
 }
 
 // onKeys runs statements whose only argument is a list of keys of deliveries.
@@ -300,6 +348,6 @@ func (s *Store) audit(ctx context.Context, c conn, verb string, subject any, cha
 		return "", err
 	}
 	var id string
-	err = sqlx.GetContext(ctx, c, &id, s.queries.get("record_action"), s.actor, verb, string(text), changed)
+	err = sqlx.GetContext(ctx, c, &id, s.queries.get("record_action"), s.actor, verb, string(text), changed, words(reasonOf(ctx)))
 	return id, err
 }

@@ -34,10 +34,8 @@ func (s *Store) Shape(ctx context.Context, f Filter) ([]Shape, error) {
 		return nil, fmt.Errorf("shape: %w", err)
 	}
 	p.termf("d.finished_at IS NULL AND d.state IN ('queued', 'sending', 'uncertain', 'held')")
-	domain, age := "lower(split_part(d.recipient, '@', -1))", "extract(epoch FROM c.now - m.created_at)"
+	domain, age := domainOf(s.dialect, "d.recipient"), "extract(epoch FROM c.now - m.created_at)"
 	if s.dialect == schema.SQLite {
-		// rtrim takes the characters other than @ from the end of an address: the rest ends with the last @.
-		domain = "lower(substr(d.recipient, length(rtrim(d.recipient, replace(d.recipient, '@', ''))) + 1))"
 		age = "(julianday(c.now) - julianday(m.created_at)) * 86400.0"
 	}
 	var column strings.Builder

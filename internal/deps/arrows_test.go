@@ -28,7 +28,7 @@ var arrows = []arrow{
 	{from: "dispatcher", may: []string{".", "queue", "keyring", "smtpx"}},
 	{from: "outboxtest", may: []string{".", "keyring", "smtpx", "smtpx/smtptest", "dispatcher", "internal/pgschema"}},
 
-	{from: "doctor", planned: true, may: []string{"queue", "smtpx"}},
+	{from: "doctor", may: []string{"smtpx"}},
 	{from: "telemetry/...", planned: true, may: []string{".", "queue", "smtpx", "dispatcher", "telemetry/..."}},
 	{from: "logalert", planned: true, may: []string{".", "queue", "smtpx", "store", "dispatcher"}},
 	{from: "evidence", planned: true, may: []string{".", "queue", "store"}},

@@ -72,8 +72,8 @@ SELECT count(*) FILTER (WHERE due_at <= c.now) AS due,
 FROM outbox_deliveries CROSS JOIN outbox_clock c WHERE state = 'queued';
 
 -- name: record_action
--- $1 actor, $2 verb, $3 filter, $4 affected.
-INSERT INTO outbox_actions (actor, verb, filter, affected) VALUES ($1, $2, $3, $4) RETURNING CAST(id AS text);
+-- $1 actor, $2 verb, $3 filter, $4 affected, $5 reason.
+INSERT INTO outbox_actions (actor, verb, filter, affected, reason) VALUES ($1, $2, $3, $4, $5) RETURNING CAST(id AS text);
 
 -- name: amend_action
 -- $1 id, $2 affected.
@@ -147,3 +147,8 @@ GROUP BY body_key_id ORDER BY 1;
 -- $1 id, $2 body, $3 subject, $4 metadata, $5 key; $6 the key that was read, empty for none, and $7 whether there was no body.
 UPDATE outbox_messages SET body = $2, subject = $3, metadata = $4, body_key_id = $5
 WHERE id = $1 AND coalesce(body_key_id, '') = $6 AND (body IS NULL) = $7;
+
+-- name: actions
+-- $1 rows at most, the newest first.
+SELECT CAST(id AS text) AS id, at, actor, verb, coalesce(CAST(filter AS text), '') AS filter, coalesce(reason, '') AS reason, affected
+FROM outbox_actions ORDER BY at DESC, id DESC LIMIT $1;

@@ -463,3 +463,8 @@ FROM outbox_messages WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::
 SELECT octet_length(m.body) AS size, part.at, substring(m.body FROM part.at + 1 FOR $2) AS part
 FROM outbox_messages m CROSS JOIN LATERAL generate_series(0, greatest(coalesce(octet_length(m.body), 0) - 1, 0), $2) AS part(at)
 WHERE m.id = $1;
+
+-- name: note_change
+-- $1 keys of deliveries that an operator changed, $2 verb, $3 actor, $4 reason.
+INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, reply)
+SELECT x.id, x.seq, 0, $2::text, now(), 0, $3::text, $4::text FROM jsonb_to_recordset($1::jsonb) AS x (id uuid, seq integer);

@@ -323,3 +323,8 @@ WITH RECURSIVE part(at) AS (
 )
 SELECT length(m.body) AS size, part.at, substr(m.body, part.at + 1, $2) AS part
 FROM outbox_messages m CROSS JOIN part WHERE m.id = $1;
+
+-- name: note_change
+-- $1 keys of deliveries that an operator changed, $2 verb, $3 actor, $4 reason.
+INSERT INTO outbox_attempts (message_id, seq, attempt, verb, started_at, duration_ms, owner, reply)
+SELECT value ->> 'id', value ->> 'seq', 0, $2, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 0, $3, $4 FROM json_each($1);

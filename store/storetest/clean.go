@@ -115,9 +115,10 @@ func cleanRules() []rule {
 			w.exec("UPDATE outbox_deliveries SET finished_at = $1", longAgo)
 			var wg sync.WaitGroup
 			wg.Go(func() { w.clean(queue.Retention{Body: day}) })
+			cancelled := []outbox.State{outbox.StateCancelled}
 			for _, id := range ids {
 				wg.Go(func() {
-					if _, err := w.store.Requeue(w.Context(), store.Filter{IDs: []outbox.ID{id}}); err != nil {
+					if _, err := w.store.Requeue(w.Context(), store.Filter{IDs: []outbox.ID{id}, States: cancelled}); err != nil {
 						w.violatedf("requeue: %v", err)
 					}
 				})

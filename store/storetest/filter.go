@@ -1,7 +1,9 @@
 package storetest
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -104,6 +106,92 @@ func filterRules() []rule {
 			id := w.enqueue(mail(keyed("order-1")))
 			w.enqueue(mail(keyed("order-2")))
 			w.selects(store.Filter{Key: "order-1"}, id)
+		}},
+		{"shown-states", "Scheduled and deferred select queued deliveries as people see them.", func(w *world) {
+			c := w.leased()
+			w.settle(c, queue.Deferred, inAnHour)
+			due, scheduled := w.enqueue(mail()), w.enqueue(mail(later))
+			w.selects(store.Filter{States: []outbox.State{store.Deferred}}, c.ID)
+			w.selects(store.Filter{States: []outbox.State{store.Scheduled}}, scheduled)
+			w.selects(store.Filter{States: []outbox.State{store.Scheduled, store.Deferred}}, c.ID, scheduled)
+			w.selects(store.Filter{States: []outbox.State{outbox.StateQueued}}, c.ID, due, scheduled)
+		}},
+		{"details", "Tag, Metadata and Subject select by what the application put into the message.", func(w *world) {
+			details := func(subject, tag, customer string) func(*outbox.Message) {
+				return func(m *outbox.Message) {
+					m.Subject, m.Tags, m.Metadata = subject, []string{tag, "all"}, map[string]string{"customer": customer, "kind": "x"}
+				}
+			}
+			a, b := w.enqueue(mail(details("Invoice 50% off", "bill", "1"))), w.enqueue(mail(details("Reminder", "note", "it's")))
+			w.enqueue(mail())
+			w.selects(store.Filter{Tag: "bill"}, a)
+			w.selects(store.Filter{Tag: "all"}, a, b)
+			w.selects(store.Filter{Tag: "bil"})
+			w.selects(store.Filter{Metadata: map[string]string{"customer": "it's", "kind": "x"}}, b)
+			w.selects(store.Filter{Metadata: map[string]string{"customer": "1", "kind": "y"}})
+			w.selects(store.Filter{Subject: "50% OFF"}, a)
+			w.selects(store.Filter{Subject: "50_"})
+		}},
+		{"last-change", "Since and Until bound the last change: the end, or else the last attempt, or else the enqueueing.", func(w *world) {
+			c := w.leased()
+			w.settle(c, queue.Deferred, inAnHour, evidence(refusal()))
+			finished := w.enqueue(mail())
+			w.finish(finished, outbox.StateFailed)
+			fresh := w.enqueue(mail())
+			w.exec("UPDATE outbox_messages SET created_at = $1", "2001-01-01T00:00:00.000Z")
+			w.exec("UPDATE outbox_deliveries SET finished_at = $1 WHERE finished_at IS NOT NULL", "2001-01-03T00:00:00.000Z")
+			w.exec("UPDATE outbox_attempts SET noted_at = $1 WHERE message_id = $2", "2001-01-02T00:00:00.000Z", string(c.ID))
+			day := func(n int) time.Time { return time.Date(2001, 1, n, 0, 0, 0, 0, time.UTC) }
+			w.selects(store.Filter{Until: day(2)}, fresh)
+			w.selects(store.Filter{Since: day(2)}, c.ID, finished)
+			w.selects(store.Filter{Since: day(2), Until: day(3)}, c.ID)
+			w.selects(store.Filter{Since: day(3), States: []outbox.State{outbox.StateFailed}}, finished)
+			w.selects(store.Filter{Until: day(3), States: []outbox.State{outbox.StateFailed}})
+		}},
+		{"count-by", "Deliveries are counted by what they have in common, the largest group first.", func(w *world) {
+			for i, reply := range []string{"user a1@x.example unknown, id 4f5a6b77", "user b@y.example unknown, id 99887766", "mailbox full"} {
+				c := w.leased(to(fmt.Sprintf("a@%s.Example", []string{"x", "y", "x"}[i])), func(m *outbox.Message) {
+					m.Tags, m.Metadata = []string{"all", "t" + strconv.Itoa(i)}, map[string]string{"customer": []string{"1", "2", "1"}[i]}
+				})
+				w.settle(c, queue.Failed, evidence(queue.Evidence{Class: "recipient", Code: 550, Enhanced: "5.1.1", Relay: "eu", Reply: reply}))
+			}
+			w.enqueue(mail(on("b")))
+			failed := store.Filter{States: []outbox.State{outbox.StateFailed}}
+			for _, tt := range []struct {
+				by     store.Grouping
+				filter store.Filter
+				limit  int
+				groups []store.Group
+			}{
+				{store.ByState, store.Filter{}, 0, []store.Group{{Value: "failed", Deliveries: 3}, {Value: "queued", Deliveries: 1}}},
+				{store.ByState, store.Filter{}, 1, []store.Group{{Value: "failed", Deliveries: 3}}},
+				{store.ByRelay, store.Filter{}, 0, []store.Group{{Value: "eu", Deliveries: 3}, {Value: "", Deliveries: 1}}},
+				{store.ByClass, failed, 0, []store.Group{{Value: "recipient", Deliveries: 3}}},
+				{store.ByCode, failed, 0, []store.Group{{Value: "550 5.1.1", Deliveries: 3}}},
+				{store.ByReply, failed, 0, []store.Group{
+					{Value: "550 5.1.1 user … unknown, id …", Deliveries: 2}, {Value: "550 5.1.1 mailbox full", Deliveries: 1},
+				}},
+				{store.ByDomain, failed, 0, []store.Group{{Value: "x.example", Deliveries: 2}, {Value: "y.example", Deliveries: 1}}},
+				{store.ByTag, failed, 1, []store.Group{{Value: "all", Deliveries: 3}}},
+				{store.ByMetadata("customer"), store.Filter{Relay: "eu"}, 0, []store.Group{{Value: "1", Deliveries: 2}, {Value: "2", Deliveries: 1}}},
+				{store.ByMetadata("it's"), failed, 0, []store.Group{{Value: "", Deliveries: 3}}},
+			} {
+				groups, err := w.store.CountBy(w.Context(), tt.filter, tt.by, tt.limit)
+				w.must(err)
+				want(w, "by "+string(tt.by), groups, tt.groups)
+			}
+			for _, by := range []store.Grouping{"", "body", "metadata."} {
+				_, err := w.store.CountBy(w.Context(), store.Filter{}, by, 0)
+				w.refused(err, "grouped by")
+			}
+		}},
+		{"deliveries", "Deliveries select recipients, beside IDs, which select whole messages.", func(w *world) {
+			a, b := w.enqueue(mail(to("a@x.example", "b@x.example"))), w.enqueue(mail(to("a@x.example", "b@x.example")))
+			one := store.DeliveryID{ID: "urn:uuid:" + a, Seq: 2}
+			got := w.list(store.Filter{Deliveries: []store.DeliveryID{one, one, {ID: a, Seq: 9}}})
+			want(w, "selected", len(got), 1)
+			want(w, "recipient", got[0].Recipient, "b@x.example")
+			want(w, "with a message", len(w.list(store.Filter{IDs: []outbox.ID{b}, Deliveries: []store.DeliveryID{one}})), 3)
 		}},
 		{"time", "Before and After bound the time of enqueueing: After takes its own instant, Before does not.", func(w *world) {
 			ids := w.many(3)

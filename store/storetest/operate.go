@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/outboxmail/outbox"
@@ -28,7 +29,7 @@ func operations() []operation {
 	}
 	return []operation{
 		{store.OpRequeue, "requeue", (*store.Store).Requeue, []outbox.State{
-			outbox.StateFailed, outbox.StateExpired, outbox.StateCancelled, outbox.StateSuppressed,
+			outbox.StateFailed, outbox.StateExpired,
 		}, outbox.StateQueued},
 		{store.OpHold, "hold", (*store.Store).Hold, []outbox.State{outbox.StateQueued}, outbox.StateHeld},
 		{store.OpRelease, "release", (*store.Store).Release, []outbox.State{outbox.StateHeld}, outbox.StateQueued},
@@ -98,6 +99,45 @@ func operateRules() []rule {
 			w.changes(1, w.store.Requeue, store.Filter{States: []outbox.State{outbox.StateSent}})
 			want(w, "states", w.states(id), []outbox.State{outbox.StateQueued})
 		}},
+		{"requeue-withdrawn", "What was cancelled or suppressed is requeued only where the filter names its state or the delivery itself.",
+			func(w *world) {
+				for _, state := range []outbox.State{outbox.StateCancelled, outbox.StateSuppressed} {
+					id := w.enqueue(mail(to("a@x.example", "b@x.example", "c@x.example")))
+					w.exec("UPDATE outbox_deliveries SET state = $1, finished_at = $2 WHERE message_id = $3", string(state), longAgo, string(id))
+					w.exec("UPDATE outbox_deliveries SET state = 'failed' WHERE message_id = $1 AND seq = 2", string(id))
+					w.changes(1, w.store.Requeue, store.Filter{IDs: []outbox.ID{id}})
+					want(w, "states by message", w.states(id), []outbox.State{state, outbox.StateQueued, state})
+					w.changes(0, w.store.Requeue, store.Filter{})
+					w.changes(1, w.store.Requeue, store.Filter{IDs: []outbox.ID{id}, Deliveries: []store.DeliveryID{{ID: id, Seq: 3}}})
+					want(w, "states by recipient", w.states(id), []outbox.State{state, outbox.StateQueued, outbox.StateQueued})
+					w.changes(1, w.store.Requeue, store.Filter{States: []outbox.State{state}})
+					want(w, "states by state", w.states(id), []outbox.State{outbox.StateQueued, outbox.StateQueued, outbox.StateQueued})
+				}
+			}},
+		{"listed-is-changed", "Deliveries that are named one by one are changed, and no other recipient of their messages.", func(w *world) {
+			a, b := w.enqueue(mail(to("a@x.example", "b@x.example"))), w.enqueue(mail(to("a@x.example", "b@x.example")))
+			f := store.Filter{Deliveries: []store.DeliveryID{{ID: a, Seq: 2}}}
+			w.changes(1, w.store.Hold, f)
+			w.changes(1, w.store.Release, f)
+			w.changes(3, w.store.Cancel, store.Filter{IDs: []outbox.ID{b}, Deliveries: f.Deliveries})
+			want(w, "states", w.states(a), []outbox.State{outbox.StateQueued, outbox.StateCancelled})
+			w.changes(1, w.store.Purge, f)
+			want(w, "left", w.number("SELECT count(*) FROM outbox_deliveries"), 3)
+		}},
+		{"tally", "A tally says by route and state what an operation would change, within its limit.", func(w *world) {
+			w.many(3, on("a"))
+			for _, id := range w.many(2, on("b")) {
+				w.finish(id, outbox.StateHeld)
+			}
+			for limit, sum := range map[int][]store.Count{
+				0: {{Route: "a", State: outbox.StateQueued, Deliveries: 3}, {Route: "b", State: outbox.StateHeld, Deliveries: 2}},
+				2: {{Route: "a", State: outbox.StateQueued, Deliveries: 2}},
+			} {
+				counts, err := w.store.Tally(w.Context(), store.OpCancel, store.Filter{Limit: limit})
+				w.must(err)
+				want(w, "tally", counts, sum)
+			}
+		}},
 		{"requeue-scrubbed", "A message without its body is not requeued.", func(w *world) {
 			id := w.enqueue(mail())
 			w.finish(id, outbox.StateFailed)
@@ -144,6 +184,33 @@ func operateRules() []rule {
 			want(w, "verb", w.nullable("SELECT verb FROM outbox_actions").String, "hold")
 			want(w, "affected", w.number("SELECT affected FROM outbox_actions"), 2)
 			want(w, "filter", w.number(`SELECT count(*) FROM outbox_actions WHERE replace(CAST(filter AS text), ' ', '') = '{"routes":["b"]}'`), 1)
+		}},
+		{"changes", "Each delivery keeps who changed it, how and why; the audit has the same, the newest first.", func(w *world) {
+			w.store = w.newStore(store.Actor("ann"))
+			id := w.enqueue(mail(to("a@x.example", "b@x.example")))
+			ctx := store.WithReason(w.Context(), "wrong address")
+			_, err := w.store.Hold(w.Context(), store.Filter{})
+			w.must(err)
+			_, err = w.store.Cancel(ctx, store.Filter{Deliveries: []store.DeliveryID{{ID: id, Seq: 1}}})
+			w.must(err)
+			m, err := w.store.Get(w.Context(), id)
+			w.must(err)
+			var told []string
+			for _, c := range m.Changes {
+				w.near("time of a change", c.At, w.now())
+				told = append(told, fmt.Sprint(c.Seq, " ", c.Verb, " ", c.Actor, " ", c.Reason))
+			}
+			slices.Sort(told)
+			want(w, "changes", told, []string{"1 cancel ann wrong address", "1 hold ann ", "2 hold ann "})
+			want(w, "attempts", len(m.Attempts), 0)
+			actions, err := w.store.Actions(w.Context(), 5)
+			w.must(err)
+			want(w, "actions", len(actions), 2)
+			want(w, "newest", actions[0].Verb+" "+actions[0].Actor+" "+actions[0].Reason, "cancel ann wrong address")
+			want(w, "changed", actions[1].Changed, 2)
+			actions, err = w.store.Actions(w.Context(), 1)
+			w.must(err)
+			want(w, "actions with a limit", len(actions), 1)
 		}},
 		{"no-audit", "An operation that changes nothing is not noted.", func(w *world) {
 			w.changes(0, w.store.Hold, store.Filter{})

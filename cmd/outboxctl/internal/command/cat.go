@@ -44,7 +44,7 @@ func catRun(ctx context.Context, opts *catOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	id, err := db.Store.Find(ctx, opts.name)
+	id, err := db.Store.Find(ctx, messageOf(opts.name))
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func choose(t *testing.T, op store.Operation, args ...string) (store.Filter, err
 
 func TestChoice(t *testing.T) {
 	risk := "--accept-risk=" + riskDuplicate
-	everything := []outbox.State{"sent", "failed", "expired", "cancelled", "suppressed", "queued"}
+	everything := []outbox.State{"sent", "failed", "expired", "queued"}
 	for _, tt := range []struct {
 		op    store.Operation
 		args  string

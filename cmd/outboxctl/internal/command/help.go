@@ -85,16 +85,21 @@ const exitCodesTopic = `0    done, even if nothing matched
 const formattingTopic = `  outboxctl list --state failed                       a table on a terminal, tab-separated values in a pipe
   outboxctl list --state failed -o json               JSON
   outboxctl list --state failed --json id,reply       JSON with two fields
-  outboxctl list -o id --state failed | outboxctl requeue --state failed -
+  outboxctl list -o id --state failed | outboxctl requeue -
 
 On a terminal, tables have a header and relative times, and long columns are cut.
-In a pipe, values are complete, separated by tabs, with RFC 3339 times and no header.
+In a pipe, values are complete, separated by tabs, with RFC 3339 times; --header
+names the columns.
+
+A delivery is one recipient of a message: ID/SEQ. An ID alone means the message.
+The last eight digits of an id are enough; so are the first ones, if no other
+message has them, and the Message-ID.
 
 -o table    aligned columns under a header
 -o tsv      values between tabs
 -o json     one JSON object with "schema_version"
 -o ndjson   one JSON object on each line
--o id       message ids, for another command to read
+-o id       ids (ID/SEQ), for another command to read
 --json a,b  JSON with only these fields; --json without fields lists them all
 
 docs/cli-json.md describes the JSON. New fields may come at any time.`

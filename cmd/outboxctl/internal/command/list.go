@@ -157,11 +157,12 @@ func deliveryList(a *app) output.List[store.Delivery] {
 			{Title: "SUBJECT", Shrink: true},
 			{Title: "LAST REPLY", Shrink: true},
 		},
-		JSON: func(d store.Delivery) any { return viewDelivery(d) },
-		ID:   func(d store.Delivery) string { return string(d.ID) },
+		Names: []string{"id", "state", "to", "tries", "when", "route", "subject", "reply"},
+		JSON:  func(d store.Delivery) any { return viewDelivery(d) },
+		ID:    func(d store.Delivery) string { return store.DeliveryID{ID: d.ID, Seq: d.Seq}.String() },
 		Cells: func(d store.Delivery) []output.Cell {
 			return []output.Cell{
-				idCell(d.ID), stateCell(d), output.Text(d.Recipient), output.Int(d.Attempts), output.Time(when(d), a.now()),
+				idCell(d.ID, d.Seq), stateCell(d), output.Text(d.Recipient), output.Int(d.Attempts), output.Time(when(d), a.now()),
 				output.Text(d.Route), subjectCell(d.KeyID, d.Subject), output.Text(why(d)),
 			}
 		},

@@ -1,10 +1,13 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +29,7 @@ const samples = 5
 type operation struct {
 	op      store.Operation
 	past    string // the participle: "requeued"
+	asks    string // what the question says of the consequences
 	short   string
 	long    string
 	example string
@@ -37,20 +41,21 @@ type operation struct {
 func operations() []operation {
 	return []operation{
 		{
-			op: store.OpRequeue, past: "requeued", apply: (*store.Store).Requeue,
+			op: store.OpRequeue, past: "requeued", asks: "They are sent again at once.", apply: (*store.Store).Requeue,
 			short: "Send again: failed deliveries, and deferred ones now",
-			long: `Make deliveries due now and count their attempts anew. This takes failed, expired, cancelled, suppressed and deferred
-deliveries.
+			long: `Make deliveries due now and count their attempts anew. This takes failed, expired and deferred deliveries. It takes
+cancelled and suppressed ones only if you name them one by one as ID/SEQ, or with --state.
 
 Sent deliveries are requeued only if you name them, by id or with --state sent, and add
 --accept-risk=` + riskDuplicate + `: their recipients get a second copy. The provider Resend is an exception. For 24 hours
 it knows the idempotency key of the first copy: it accepts the second one and drops it. Here it is recorded as sent.`,
 			example: `  outboxctl requeue 3e4f5a6b
   outboxctl requeue --state failed --class unreachable --dry-run
+  outboxctl requeue 3e4f5a6b/2 --reason 'mailbox is back'
   outboxctl list -o id --state failed | outboxctl requeue -`,
 		},
 		{
-			op: store.OpHold, past: "held", apply: (*store.Store).Hold,
+			op: store.OpHold, past: "held", asks: "They wait until you release or cancel them.", apply: (*store.Store).Hold,
 			short: "Set queued deliveries aside",
 			long: `Set queued deliveries aside. They wait until you release or cancel them, or until their deadline. To stop a whole
 route, with the messages that come later, use "outboxctl pause".`,
@@ -58,7 +63,7 @@ route, with the messages that come later, use "outboxctl pause".`,
   outboxctl hold --to @example.net --dry-run`,
 		},
 		{
-			op: store.OpRelease, past: "released", apply: (*store.Store).Release,
+			op: store.OpRelease, past: "released", asks: "They are sent when they are due.", apply: (*store.Store).Release,
 			short: "Queue held deliveries again",
 			long: `Queue held deliveries again. They are sent when they are due. This includes deliveries that a dispatcher held because
 it lacked their key.`,
@@ -75,14 +80,14 @@ the process was lost when the relay might have accepted the message. With --rese
   outboxctl resolve --resend --relay primary --yes`,
 		},
 		{
-			op: store.OpCancel, past: "cancelled", apply: (*store.Store).Cancel,
+			op: store.OpCancel, past: "cancelled", asks: "They are never sent.", apply: (*store.Store).Cancel,
 			short: "Withdraw deliveries that wait",
 			long:  "Withdraw queued and held deliveries. Deliveries that are being sent, or were sent, stay as they are.",
 			example: `  outboxctl cancel 3e4f5a6b
   outboxctl cancel --route newsletter --state queued --yes`,
 		},
 		{
-			op: store.OpPurge, past: "purged", apply: (*store.Store).Purge,
+			op: store.OpPurge, past: "purged", asks: "Their history goes, too. This cannot be undone.", apply: (*store.Store).Purge,
 			short: "Remove finished deliveries",
 			long: `Remove deliveries in a terminal state, with their attempts. A message goes with its last delivery. This cannot be
 undone.`,
@@ -105,6 +110,7 @@ type operationOptions struct {
 	risk       string
 	sent       bool
 	resend     bool
+	reason     string
 	args       []string
 }
 
@@ -116,7 +122,10 @@ type operationJSON struct {
 	DryRun     bool             `json:"dry_run"`
 	Matched    int64            `json:"matched"`
 	Changed    int64            `json:"changed"`
-	Samples    []deliveryJSON   `json:"samples,omitempty"`
+	// States and Routes count the matched deliveries by their state and route before the operation.
+	States  map[outbox.State]int64 `json:"states,omitempty"`
+	Routes  map[string]int64       `json:"routes,omitempty"`
+	Samples []deliveryJSON         `json:"samples,omitempty"`
 }
 
 func newOperations(a *app, runF func(context.Context, *operationOptions) error) []*cobra.Command {
@@ -133,9 +142,10 @@ func newOperation(a *app, op operation, runF func(context.Context, *operationOpt
 		runF = operationRun
 	}
 	cmd := &cobra.Command{
-		Use:     string(op.op) + " [ID... | -]",
-		Short:   op.short,
-		Long:    op.long + "\n\nChoose deliveries by ids, by the flags of `list`, or both. \"-\" reads ids from standard input.",
+		Use:   string(op.op) + " [ID... | -]",
+		Short: op.short,
+		Long: op.long + "\n\nChoose deliveries by ids, by the flags of `list`, or both. ID stands for a message, ID/SEQ for one\n" +
+			"recipient of it. \"-\" reads either from standard input.",
 		Example: op.example,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.args = args
@@ -148,6 +158,7 @@ func newOperation(a *app, op operation, runF func(context.Context, *operationOpt
 	fl.BoolVarP(&opts.yes, "yes", "y", false, "do not ask")
 	fl.BoolVar(&opts.all, "all", false, "choose every delivery; needed if no id and no other flag narrows the choice")
 	fl.BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 if nothing matches")
+	fl.StringVar(&opts.reason, "reason", "", "`WHY` you do it, recorded in the history")
 	if op.op == store.OpRequeue {
 		fl.StringVar(&opts.risk, "accept-risk", "", "`RISK` that you accept: "+riskDuplicate+" requeues sent deliveries")
 	}
@@ -177,6 +188,9 @@ func operationRun(ctx context.Context, opts *operationOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := opts.acceptNamed(chosen); err != nil {
+		return err
+	}
 	result := operationJSON{Operation: opts.op, Resolution: opts.resolution(), DryRun: opts.dryRun}
 	if err := opts.preview(ctx, db, chosen, &result); err != nil {
 		return err
@@ -187,10 +201,15 @@ func operationRun(ctx context.Context, opts *operationOptions) (err error) {
 	case opts.dryRun:
 		return opts.plan(printer, result)
 	}
-	if err := opts.confirm(chosen, names, result.Matched); err != nil {
+	switch ok, err := opts.confirm(ctx, chosen, names, result); {
+	case err != nil:
 		return err
+	case !ok:
+		fmt.Fprintln(opts.io.Err, "Nothing changed.")
+		return nil
 	}
 	result.Samples = nil
+	ctx = store.WithReason(ctx, opts.reason)
 	workErr := opts.work(ctx, db, chosen, &result)
 	if workErr != nil && result.Changed == 0 {
 		return workErr
@@ -255,11 +274,21 @@ func (opts *operationOptions) choice() (store.Filter, selection.Names, error) {
 		return filter, names, errSent("the recipients of sent deliveries would get a second copy")
 	case !sent && len(filter.States) == 0 && !names.None() && opts.risk == riskDuplicate:
 		// The messages are named and the risk is accepted, so sent deliveries are included.
-		filter.States = []outbox.State{
-			outbox.StateSent, outbox.StateFailed, outbox.StateExpired, outbox.StateCancelled, outbox.StateSuppressed, outbox.StateQueued,
-		}
+		filter.States = []outbox.State{outbox.StateSent, outbox.StateFailed, outbox.StateExpired, outbox.StateQueued}
 	}
 	return filter, names, nil
+}
+
+// acceptNamed lets a requeueing with the accepted risk take the cancelled and suppressed recipients, too, if each was named.
+func (opts *operationOptions) acceptNamed(chosen *selection.Selection) error {
+	if opts.op != store.OpRequeue || opts.risk != riskDuplicate || opts.filter.HasStates() || len(chosen.Deliveries) == 0 {
+		return nil
+	}
+	if len(chosen.IDs) > 0 {
+		return exit.Usagef("give those in two commands", "--accept-risk takes either messages or single recipients (ID/SEQ)")
+	}
+	chosen.Filter.States = append(chosen.Filter.States, outbox.StateCancelled, outbox.StateSuppressed)
+	return nil
 }
 
 func errSent(sentence string) error {
@@ -268,31 +297,40 @@ func errSent(sentence string) error {
 
 // preview counts the deliveries that the operation would change. It uses the same predicate as the operation.
 func (opts *operationOptions) preview(ctx context.Context, db *connect.Database, chosen *selection.Selection, result *operationJSON) error {
-	reveal, err := opts.revealer()
-	if err != nil {
-		return err
-	}
 	f, ok := chosen.Whole()
 	if !ok {
 		return nil
 	}
-	n, list, err := db.Store.DryRun(ctx, opts.op, f, samples)
+	counts, err := db.Store.Tally(ctx, opts.op, f)
 	if err != nil {
 		return err
 	}
-	result.Matched = n
+	result.States, result.Routes = make(map[outbox.State]int64), make(map[string]int64)
+	for _, c := range counts {
+		result.Matched += c.Deliveries
+		result.States[c.State] += c.Deliveries
+		result.Routes[c.Route] += c.Deliveries
+	}
+	if !opts.dryRun {
+		return nil
+	}
+	reveal, err := opts.revealer()
+	if err != nil {
+		return err
+	}
+	_, list, err := db.Store.DryRun(ctx, opts.op, f, samples)
 	for _, d := range list {
 		reveal(&d)
 		result.Samples = append(result.Samples, viewDelivery(d))
 	}
-	return nil
+	return err
 }
 
 // nothing reports that the operation matched no delivery.
 func (opts *operationOptions) nothing(
 	ctx context.Context, db *connect.Database, chosen *selection.Selection, printer *output.Printer, result operationJSON,
 ) error {
-	if opts.op == store.OpRequeue && opts.risk == "" && len(chosen.IDs) > 0 {
+	if opts.op == store.OpRequeue && opts.risk == "" && chosen.Size() > 0 {
 		sent, _ := chosen.Whole()
 		sent.States = []outbox.State{outbox.StateSent}
 		if n, err := db.Store.Count(ctx, sent); err != nil {
@@ -304,44 +342,103 @@ func (opts *operationOptions) nothing(
 	if err := opts.report(printer, result); err != nil {
 		return err
 	}
-	if err := opts.explain(ctx, db, chosen); err != nil {
-		return err
-	}
 	if opts.exitStatus {
 		return exit.Silent(exit.NoMatch)
 	}
+	return opts.explain(ctx, db, chosen)
+}
+
+// explain says why the operation does not apply to what was chosen: the states of the first that were named, or of all that match.
+func (opts *operationOptions) explain(ctx context.Context, db *connect.Database, chosen *selection.Selection) error {
+	f, ok := chosen.Whole()
+	if !ok {
+		return nil
+	}
+	if chosen.Named {
+		f.Limit = samples
+		list, err := db.Store.List(ctx, f)
+		for _, d := range list {
+			opts.notef("%s to %s is %s", d.ID, d.Recipient, d.Shown())
+		}
+		return err
+	}
+	counts, err := db.Store.CountBy(ctx, f, store.ByState, samples)
+	if err != nil || len(counts) == 0 {
+		return err
+	}
+	words := make([]string, len(counts))
+	for i, c := range counts {
+		words[i] = grouped(c.Deliveries) + " " + c.Value
+	}
+	opts.notef("what matches is %s; %s", strings.Join(words, ", "), startsFrom[opts.op])
 	return nil
 }
 
-// explain shows the states of the first named messages, because the operation does not apply to them.
-func (opts *operationOptions) explain(ctx context.Context, db *connect.Database, chosen *selection.Selection) error {
-	if len(chosen.IDs) == 0 {
-		return nil
-	}
-	list, err := db.Store.List(ctx, store.Filter{IDs: chosen.IDs[:min(len(chosen.IDs), samples)], Limit: samples})
-	for _, d := range list {
-		opts.notef("%s to %s is %s", d.ID, d.Recipient, d.Shown())
-	}
-	return err
+// startsFrom says which deliveries a verb changes.
+var startsFrom = map[store.Operation]string{
+	store.OpRequeue: "requeue takes failed, expired and deferred deliveries, others if --state names them",
+	store.OpHold:    "only queued deliveries are held",
+	store.OpRelease: "only held deliveries are released",
+	store.OpResolve: "only uncertain deliveries are resolved",
+	store.OpCancel:  "only queued and held deliveries are cancelled",
+	store.OpPurge:   "only finished deliveries are purged; cancel the others first",
 }
 
-// confirm asks a question, unless --yes was given or the messages were named one by one.
-func (opts *operationOptions) confirm(chosen *selection.Selection, names selection.Names, n int64) error {
-	if opts.yes || chosen.Named {
-		return nil
+// confirm asks a question, unless --yes was given or the deliveries were named one by one. It also asks before it purges whole
+// messages, if somebody is there to answer.
+func (opts *operationOptions) confirm(
+	ctx context.Context, chosen *selection.Selection, names selection.Names, result operationJSON,
+) (bool, error) {
+	asked := opts.io.InTTY && opts.io.ErrTTY && !names.FromInput
+	if opts.yes || chosen.Named && (opts.op != store.OpPurge || len(chosen.IDs) == 0 || !asked) {
+		return true, nil
 	}
-	if !opts.io.InTTY || !opts.io.ErrTTY || names.FromInput {
-		return exit.Usagef("", "%s be %s. Not a terminal: add --yes", count(n, "delivery would", "deliveries would"), opts.past)
+	if !asked {
+		return false, exit.Usagef("", "%s be %s (%s). Not a terminal: add --yes",
+			count(result.Matched, "delivery would", "deliveries would"), opts.past, shares(result.States))
 	}
-	ok, err := opts.io.Confirm(fmt.Sprintf("%s %s?", title(string(opts.op)), count(n, "delivery", "deliveries")))
-	switch {
-	case err != nil:
-		return fmt.Errorf("read the answer: %w", err)
-	case !ok:
-		return &exit.Error{Err: errors.New("nothing was changed")}
-	default:
-		return nil
+	ok, err := opts.io.Confirm(ctx, opts.question(result))
+	if err != nil {
+		err = fmt.Errorf("read the answer: %w", err)
 	}
+	return ok, err
+}
+
+// question says what will happen, to how many deliveries, in which states or on which routes.
+func (opts *operationOptions) question(result operationJSON) string {
+	switch opts.resolution() {
+	case store.ResolveSent:
+		return fmt.Sprintf("Record %s as sent (%s)? They are not sent again.",
+			count(result.Matched, "uncertain delivery", "uncertain deliveries"), shares(result.Routes))
+	case store.ResolveResend:
+		return fmt.Sprintf("Send %s again (%s)? Some recipients may get a second copy.",
+			count(result.Matched, "uncertain delivery", "uncertain deliveries"), shares(result.Routes))
+	}
+	consequence := opts.asks
+	if result.States[outbox.StateSent] > 0 && opts.op == store.OpRequeue {
+		consequence = "The recipients of the sent ones get a second copy."
+	}
+	return fmt.Sprintf("%s %s (%s)? %s",
+		title(string(opts.op)), count(result.Matched, "delivery", "deliveries"), shares(result.States), consequence)
+}
+
+// mostShares is how many states or routes a question names.
+const mostShares = 4
+
+// shares lists numbers with their names, the largest first.
+func shares[K ~string](counts map[K]int64) string {
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b K) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	words := make([]string, 0, len(names))
+	for i, name := range names {
+		if i == mostShares && len(names) > mostShares+1 {
+			words = append(words, fmt.Sprintf("%d others", len(names)-mostShares))
+			break
+		}
+		words = append(words, grouped(counts[name])+" "+string(name))
+	}
+	return strings.Join(words, ", ")
 }
 
 // work runs the operation and counts what changed.
@@ -361,14 +458,16 @@ func (opts *operationOptions) work(ctx context.Context, db *connect.Database, ch
 func (opts *operationOptions) plan(printer *output.Printer, result operationJSON) error {
 	return printer.Object(result, "", func(r *output.Rows) {
 		if printer.Format() == output.TSV {
+			r.Head("operation", "matched", "changed")
 			r.Add(output.Text(string(opts.op)), output.Int(result.Matched), output.Int(result.Changed))
 			return
 		}
-		r.Add(output.Text(fmt.Sprintf("%s would be %s, for example:", count(result.Matched, "delivery", "deliveries"), opts.past)))
+		r.Add(output.Text(fmt.Sprintf("%s would be %s (%s), for example:",
+			count(result.Matched, "delivery", "deliveries"), opts.outcome(), shares(result.States))))
 		r.Section("", output.Column{Title: "ID"}, output.Column{Title: "STATE"}, output.Column{Title: "TO", Shrink: true},
 			output.Column{Title: "SUBJECT", Shrink: true})
 		for _, d := range result.Samples {
-			r.Add(idCell(d.ID), output.Cell{Text: d.Shown, Color: stateColor(d.State)}, output.Text(d.Recipient), sampleSubject(d))
+			r.Add(idCell(d.ID, d.Seq), output.Cell{Text: d.Shown, Color: stateColor(d.State)}, output.Text(d.Recipient), sampleSubject(d))
 		}
 	})
 }
@@ -386,13 +485,26 @@ func (opts *operationOptions) report(printer *output.Printer, result operationJS
 	return printer.Object(result, "", func(r *output.Rows) {
 		switch {
 		case printer.Format() == output.TSV:
+			r.Head("operation", "matched", "changed")
 			r.Add(output.Text(string(opts.op)), output.Int(result.Matched), output.Int(result.Changed))
 		case result.Matched == 0:
 			r.Add(output.Text("Nothing to " + string(opts.op) + "."))
 		default:
-			r.Add(output.Text(fmt.Sprintf("%s %s.", count(result.Changed, "delivery was", "deliveries were"), opts.past)))
+			r.Add(output.Text(fmt.Sprintf("%s %s.", count(result.Changed, "delivery was", "deliveries were"), opts.outcome())))
 		}
 	})
+}
+
+// outcome is the participle for the results.
+func (opts *operationOptions) outcome() string {
+	switch opts.resolution() {
+	case store.ResolveSent:
+		return "recorded as sent"
+	case store.ResolveResend:
+		return "queued again"
+	default:
+		return opts.past
+	}
 }
 
 func title(s string) string { return string(s[0]-'a'+'A') + s[1:] }

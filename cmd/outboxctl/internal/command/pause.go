@@ -8,6 +8,7 @@ import (
 
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/exit"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/store"
 )
 
 type pauseOptions struct {
@@ -36,7 +37,7 @@ func newPause(a *app, runF func(context.Context, *pauseOptions) error) *cobra.Co
 application can still enqueue. If the route is paused already, its reason changes.`
 	cmd.Example = `  outboxctl pause newsletter --reason 'wrong template'
   outboxctl pause default`
-	cmd.Flags().StringVar(&opts.reason, "reason", "", "`WHY` it is paused, shown by status")
+	cmd.Flags().StringVar(&opts.reason, "reason", "", "`WHY` it is paused, shown by status and recorded")
 	return cmd
 }
 
@@ -48,6 +49,7 @@ func newResume(a *app, runF func(context.Context, *pauseOptions) error) *cobra.C
 	cmd.Long = "Resume a paused route. A running dispatcher goes on with it at its next poll."
 	cmd.Example = "  outboxctl resume newsletter"
 	cmd.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 if the route was not paused")
+	cmd.Flags().StringVar(&opts.reason, "reason", "", "`WHY` it goes on, recorded in the history")
 	return cmd
 }
 
@@ -79,6 +81,7 @@ func pauseRun(ctx context.Context, opts *pauseOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	ctx = store.WithReason(ctx, opts.reason)
 	result := pausedJSON{Operation: "resume", Route: opts.route}
 	sentence := "Route " + opts.route + " was resumed."
 	if opts.resume {
@@ -102,6 +105,7 @@ func pauseRun(ctx context.Context, opts *pauseOptions) (err error) {
 			if result.Changed {
 				changed = "1"
 			}
+			r.Head("operation", "route", "changed")
 			r.Add(output.Text(result.Operation), output.Text(result.Route), output.Text(changed))
 			return
 		}

@@ -183,7 +183,7 @@ a dispatcher delivers it through an SMTP relay.`,
 	root.AddGroup(&cobra.Group{ID: groupSee, Title: "See"}, &cobra.Group{ID: groupMend, Title: "Mend"},
 		&cobra.Group{ID: groupSend, Title: "Send"}, &cobra.Group{ID: groupSetUp, Title: "Set up"})
 	for group, commands := range map[string][]*cobra.Command{
-		groupSee:   {newStatus(a, nil), newList(a, nil), newShow(a, nil), newCat(a, nil)},
+		groupSee:   {newStatus(a, nil), newList(a, nil), newShow(a, nil), newCat(a, nil), newHistory(a, nil)},
 		groupMend:  append(newOperations(a, nil), newPause(a, nil), newResume(a, nil), newSuppress(a, nil), newRekey(a, nil)),
 		groupSend:  {newEnqueue(a, nil), newFlush(a, nil), newRun(a, nil)},
 		groupSetUp: {newMigrate(a), newVersion(a, nil)},

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/cmd/outboxctl/internal/selection"
 	"github.com/outboxmail/outbox/keyring"
 	"github.com/outboxmail/outbox/store"
 )
@@ -55,7 +56,7 @@ func showRun(ctx context.Context, opts *showOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	id, err := db.Store.Find(ctx, opts.name)
+	id, err := db.Store.Find(ctx, messageOf(opts.name))
 	if err != nil {
 		return err
 	}
@@ -149,4 +150,10 @@ func absolute(t, now time.Time) output.Cell {
 		cell.Short = fmt.Sprintf("%s (%s)", cell.Text, cell.Short)
 	}
 	return cell
+}
+
+// messageOf returns the name of the message in a name that may be that of one recipient.
+func messageOf(name string) string {
+	message, _ := selection.Split(name)
+	return message
 }

@@ -102,6 +102,7 @@ due. You can requeue it after you remove the address from the list.`,
 		"Take addresses off the list. Suppressed deliveries stay suppressed until you requeue them.",
 		"  outboxctl suppress remove ann@example.net\n  outboxctl requeue --state suppressed --to ann@example.net --yes",
 		needs(1, -1, "an address"), suppressRemove)
+	remove.Flags().StringVar(&opts.reason, "reason", "", "`WHY` they get mail again, recorded in the history")
 	remove.Flags().BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 if none of them was on the list")
 	opts.output.Add(remove, suppressJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 
@@ -157,7 +158,7 @@ func (opts *suppressOptions) change(
 		if err != nil {
 			return err
 		}
-		result.Changed, workErr = work(ctx, db.Store)
+		result.Changed, workErr = work(store.WithReason(ctx, opts.reason), db.Store)
 		if err := db.Close(); err != nil {
 			return errors.Join(workErr, err)
 		}
@@ -169,6 +170,7 @@ func (opts *suppressOptions) change(
 		past := map[string]string{"add": "put on the list", "remove": "taken off the list", "import": "put on the list"}[result.Operation]
 		switch {
 		case printer.Format() == output.TSV:
+			r.Head("operation", "matched", "changed")
 			r.Add(output.Text(result.Operation), output.Int(result.Matched), output.Int(result.Changed))
 		case result.DryRun:
 			r.Add(output.Text(fmt.Sprintf("%s be %s.", count(result.Matched, "address would", "addresses would"), past)))

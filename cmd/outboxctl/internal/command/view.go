@@ -1,6 +1,7 @@
 package command
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/outboxmail/outbox"
@@ -81,6 +82,7 @@ type messageJSON struct {
 	TraceParent string                 `json:"trace_parent,omitempty"`
 	Deliveries  []deliveryJSON         `json:"deliveries"`
 	Attempts    []attemptJSON          `json:"attempts"`
+	Changes     []changeJSON           `json:"changes,omitempty"`
 	Feedback    []feedbackJSON         `json:"feedback,omitempty"`
 }
 
@@ -94,6 +96,15 @@ type feedbackJSON struct {
 	Detail     string             `json:"detail,omitempty"`
 	EventID    string             `json:"event_id"`
 	RecordedAt time.Time          `json:"recorded_at"`
+}
+
+// changeJSON is what an operator did to a delivery.
+type changeJSON struct {
+	Seq    int       `json:"seq"`
+	At     time.Time `json:"at"`
+	Actor  string    `json:"actor"`
+	Verb   string    `json:"verb"`
+	Reason string    `json:"reason,omitempty"`
 }
 
 // attemptJSON is an attempt. Attempts that simply succeeded are not recorded.
@@ -128,6 +139,9 @@ func viewMessage(m *store.Message) messageJSON {
 			Seq: a.Seq, Attempt: a.Attempt, Verb: a.Verb, StartedAt: a.StartedAt, DurationMS: a.Duration.Milliseconds(), Owner: a.Owner,
 			Relay: a.Relay, Stage: a.Stage, Class: a.Class, Code: a.Code, Enhanced: a.Enhanced, Reply: a.Reply,
 		})
+	}
+	for _, c := range m.Changes {
+		v.Changes = append(v.Changes, changeJSON(c))
 	}
 	for _, f := range m.Feedback {
 		v.Feedback = append(v.Feedback, feedbackJSON{
@@ -167,10 +181,19 @@ func stateColor(s outbox.State) iostreams.Color {
 	}
 }
 
-// idCell shows the beginning of an id on a terminal. In most lists that is enough to name the message.
-func idCell(id outbox.ID) output.Cell {
-	const shown = 18 // the time to the millisecond and a counter within it
-	return output.Cell{Text: string(id), Short: string(id[:min(len(id), shown)])}
+// shortID is the number of digits at the end of an id that are shown to people. They are random; the beginning is a clock.
+const shortID = 8
+
+// short returns the end of an id, which stands for the message wherever an id is taken.
+func short(id outbox.ID) string { return string(id[max(0, len(id)-shortID):]) }
+
+// idCell names a delivery: as ID/SEQ for programs, by its last digits for people. The first recipient needs no number there.
+func idCell(id outbox.ID, seq int) output.Cell {
+	cell := output.Cell{Text: store.DeliveryID{ID: id, Seq: seq}.String(), Short: short(id)}
+	if seq > 1 {
+		cell.Short += "/" + strconv.Itoa(seq)
+	}
+	return cell
 }
 
 // why returns the last reply of the relay, or else the class of the last outcome.

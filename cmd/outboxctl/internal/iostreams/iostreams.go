@@ -2,6 +2,7 @@
 package iostreams
 
 import (
+	"context"
 	"io"
 	"os"
 	"strconv"
@@ -116,17 +117,29 @@ func Paint(text string, c Color, on bool) string {
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
 
-// Confirm asks a question on Err and reads the answer from In. Only "y" and "yes" count as consent, in either case.
-func (s *Streams) Confirm(question string) (bool, error) {
+// Confirm asks a question on Err and reads the answer from In. Only "y" and "yes" count as consent, in either case. It returns
+// when ctx ends, with the cause.
+func (s *Streams) Confirm(ctx context.Context, question string) (bool, error) {
 	if _, err := io.WriteString(s.Err, question+" [y/N] "); err != nil {
 		return false, err
 	}
-	line, err := readLine(s.In)
-	if err != nil {
-		return false, err
+	type answer struct {
+		line string
+		err  error
 	}
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes", nil
+	read := make(chan answer, 1)
+	go func() { // nothing ends the reading of a terminal; the process does
+		line, err := readLine(s.In)
+		read <- answer{line, err}
+	}()
+	select {
+	case <-ctx.Done():
+		_, _ = io.WriteString(s.Err, "\n")
+		return false, context.Cause(ctx)
+	case a := <-read:
+		word := strings.ToLower(strings.TrimSpace(a.line))
+		return word == "y" || word == "yes", a.err
+	}
 }
 
 // readLine reads one line and not a byte beyond it. The end of the input also ends the line.

@@ -1,6 +1,8 @@
 package iostreams
 
 import (
+	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -79,7 +81,7 @@ func TestConfirm(t *testing.T) {
 	} {
 		var asked strings.Builder
 		s := &Streams{In: iotest.OneByteReader(strings.NewReader(answer)), Err: &asked}
-		got, err := s.Confirm("Really?")
+		got, err := s.Confirm(t.Context(), "Really?")
 		if err != nil || got != want {
 			t.Errorf("answer %q: %t, %v; want %t", answer, got, err, want)
 		}
@@ -88,14 +90,30 @@ func TestConfirm(t *testing.T) {
 		}
 	}
 	s := &Streams{In: iotest.ErrReader(io.ErrClosedPipe), Err: io.Discard}
-	if ok, err := s.Confirm("Really?"); ok || err == nil {
+	if ok, err := s.Confirm(t.Context(), "Really?"); ok || err == nil {
 		t.Errorf("a broken input: %t, %v", ok, err)
 	}
 }
 
+// A question ends with the context, although nobody answers.
+func TestConfirmEndsWithTheContext(t *testing.T) {
+	in, out := io.Pipe()
+	defer func() { _ = out.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	var asked strings.Builder
+	s := &Streams{In: in, Err: writerFunc(func(p []byte) (int, error) { cancel(); return asked.Write(p) })}
+	if ok, err := s.Confirm(ctx, "Really?"); ok || !errors.Is(err, context.Canceled) || !strings.HasPrefix(asked.String(), "Really? [y/N] ") {
+		t.Errorf("%t, %v after %q", ok, err, &asked)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
 func TestConfirmLeavesTheRestOfTheInput(t *testing.T) {
 	in := strings.NewReader("y\nrest")
-	if _, err := (&Streams{In: in, Err: io.Discard}).Confirm("?"); err != nil {
+	if _, err := (&Streams{In: in, Err: io.Discard}).Confirm(t.Context(), "?"); err != nil {
 		t.Fatal(err)
 	}
 	if rest, _ := io.ReadAll(in); string(rest) != "rest" {

@@ -28,12 +28,13 @@ const (
 	JSON   Format = "json"   // one object
 	NDJSON Format = "ndjson" // one object on each line
 	TSV    Format = "tsv"    // values between tabs, without a header
-	ID     Format = "id"     // message ids only, as input for another command
+	ID     Format = "id"     // ids only, as input for another command
 )
 
 // Flags holds the flags that choose the format. Call [Flags.Add] before use.
 type Flags struct {
 	format  string
+	header  bool
 	fields  []string
 	known   []string
 	allowed []Format
@@ -48,7 +49,10 @@ func (f *Flags) Add(cmd *cobra.Command, sample any, allowed ...Format) {
 		names[i] = string(a)
 	}
 	cmd.Flags().StringVarP(&f.format, "output", "o", "", "output `FORMAT`: "+strings.Join(names, ", ")+
-		" (default table on a terminal, tsv in a pipe)")
+		" (default table on a terminal, else tsv)")
+	if slices.Contains(allowed, TSV) && cmd.Flags().Lookup("header") == nil { // enqueue has another --header
+		cmd.Flags().BoolVar(&f.header, "header", false, "begin tab-separated values with the names of the columns")
+	}
 	cmd.Flags().StringSliceVar(&f.fields, "json", nil, "JSON with only these `FIELDS`, separated by commas")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok && missing.GetFlag().Name == "json" {
@@ -63,7 +67,7 @@ func (f *Flags) Add(cmd *cobra.Command, sample any, allowed ...Format) {
 
 // Printer checks the flags and returns a printer for the chosen format.
 func (f *Flags) Printer(s *iostreams.Streams) (*Printer, error) {
-	p := &Printer{out: s.Out, streams: s, fields: f.fields}
+	p := &Printer{out: s.Out, streams: s, fields: f.fields, header: f.header}
 	for _, field := range f.fields {
 		if !slices.Contains(f.known, field) {
 			return nil, exit.Usagef("the fields are "+strings.Join(f.known, ", "), "there is no field %q", field)

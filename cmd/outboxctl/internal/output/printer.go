@@ -16,6 +16,7 @@ type Printer struct {
 	out     io.Writer
 	streams *iostreams.Streams
 	format  Format
+	header  bool // name the columns of TSV
 	fields  []string
 }
 
@@ -57,8 +58,9 @@ func (p *Printer) Object(v any, id string, rows func(*Rows)) error {
 type List[T any] struct {
 	// Name is the field of the JSON object that holds the items.
 	Name string
-	// Columns are the headers of the table.
+	// Columns are the headers of the table. Names are those of the columns of TSV, for --header.
 	Columns []Column
+	Names   []string
 	// JSON, ID and Cells convert an item for the formats.
 	JSON  func(T) any
 	ID    func(T) string
@@ -114,6 +116,7 @@ func (l List[T]) writer(p *Printer) (each func(int, T) error, end func(int) erro
 		}
 	default:
 		r := p.rows(l.Columns...)
+		r.Head(l.Names...)
 		each = func(_ int, item T) error {
 			r.Add(l.Cells(item)...)
 			return r.err

@@ -48,6 +48,7 @@ type Rows struct {
 	out     io.Writer
 	streams *iostreams.Streams
 	format  Format
+	headed  bool // write the row of Head
 	columns []Column
 	rows    [][]Cell
 	widths  []int // once measured
@@ -55,7 +56,7 @@ type Rows struct {
 }
 
 func (p *Printer) rows(columns ...Column) *Rows {
-	return &Rows{out: p.out, streams: p.streams, format: p.format, columns: columns}
+	return &Rows{out: p.out, streams: p.streams, format: p.format, headed: p.header, columns: columns}
 }
 
 // Add adds a row.
@@ -70,6 +71,13 @@ func (r *Rows) Add(cells ...Cell) {
 		if len(r.rows) == measured {
 			r.flush()
 		}
+	}
+}
+
+// Head adds the names of the columns as the first row of TSV, if --header asks for them. Other formats have no such row.
+func (r *Rows) Head(names ...string) {
+	if r.format == TSV && r.headed {
+		r.write(strings.Join(names, "\t") + "\n")
 	}
 }
 

@@ -4,7 +4,6 @@ package selection
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,14 +22,17 @@ type Flags struct {
 	class                string
 	code                 int
 	relay, key           string
+	tag, subject         string
+	metadata             []string
 	olderThan, newerThan string
+	since, until         string
 	limit                int
 }
 
 // Add adds the flags to a command.
 func (f *Flags) Add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringSliceVar(&f.ids, "id", nil, "message `IDS`, separated by commas")
+	fl.StringSliceVar(&f.ids, "id", nil, "`IDS` of messages, or ID/SEQ of recipients")
 	fl.StringSliceVar(&f.states, "state", nil, "`STATES`: "+strings.Join(stateNames(), ", "))
 	fl.StringSliceVar(&f.routes, "route", nil, "`ROUTES`, separated by commas")
 	fl.StringVar(&f.from, "from", "", "envelope sender `ADDRESS`, or @domain")
@@ -39,8 +41,13 @@ func (f *Flags) Add(cmd *cobra.Command) {
 	fl.IntVar(&f.code, "code", 0, "last SMTP `CODE`, such as 550")
 	fl.StringVar(&f.relay, "relay", "", "last relay `NAME`")
 	fl.StringVar(&f.key, "key", "", "idempotency `KEY`")
-	fl.StringVar(&f.olderThan, "older-than", "", "enqueued before this `AGE` (90m, 24h, 7d, 2w) or time (RFC 3339)")
+	fl.StringVar(&f.tag, "tag", "", "`TAG` of the message")
+	fl.StringArrayVar(&f.metadata, "metadata", nil, "`NAME=VALUE` in the metadata; repeat it for more")
+	fl.StringVar(&f.subject, "subject", "", "`TEXT` in the subject")
+	fl.StringVar(&f.olderThan, "older-than", "", "enqueued before this `AGE` (90m, 24h, 7d, 2w) or time")
 	fl.StringVar(&f.newerThan, "newer-than", "", "enqueued within this `AGE` or since this time")
+	fl.StringVar(&f.since, "since", "", "last changed within this `AGE` or since this time")
+	fl.StringVar(&f.until, "until", "", "last changed before this `AGE` or time")
 	fl.IntVar(&f.limit, "limit", 0, "at most `N` deliveries (default no limit)")
 	for name, values := range map[string][]string{"state": stateNames(), "class": classNames()} {
 		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
@@ -49,25 +56,42 @@ func (f *Flags) Add(cmd *cobra.Command) {
 	}
 }
 
+// HasStates reports whether --state was given.
+func (f *Flags) HasStates() bool { return len(f.states) > 0 }
+
 // Filter checks the flags and returns their filter without ids. Ages count back from now.
 func (f *Flags) Filter(now time.Time) (store.Filter, error) {
 	out := store.Filter{
-		Routes: f.routes, From: f.from, To: f.to, Class: f.class, Code: f.code, Relay: f.relay, Key: f.key, Limit: f.limit,
+		Routes: f.routes, From: f.from, To: f.to, Class: f.class, Code: f.code, Relay: f.relay, Key: f.key,
+		Tag: f.tag, Subject: f.subject, Limit: f.limit,
+	}
+	for _, pair := range f.metadata {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || name == "" {
+			return out, exit.Usagef("write --metadata customer=C-1001", "--metadata: %q is not NAME=VALUE", pair)
+		}
+		if out.Metadata == nil {
+			out.Metadata = make(map[string]string)
+		}
+		out.Metadata[name] = value
 	}
 	for _, name := range f.states {
 		state := outbox.State(strings.ToLower(strings.TrimSpace(name)))
-		if !state.Valid() {
-			hint := "the states are " + strings.Join(stateNames(), ", ")
-			if state == "scheduled" || state == "deferred" {
-				hint = "a delivery that is shown as " + string(state) + " has the state queued"
-			}
-			return out, exit.Usagef(hint, "--state: %q is not a state", name)
+		if !slices.Contains(stateNames(), string(state)) {
+			return out, exit.Usagef("the states are "+strings.Join(stateNames(), ", "), "--state: %q is not a state", name)
 		}
 		out.States = append(out.States, state)
 	}
 	for flag, address := range map[string]string{"from": f.from, "to": f.to} {
+		if domain, ok := strings.CutPrefix(address, "*@"); ok {
+			return out, exit.Usagef("for a domain write @"+domain, "--%s: %q is a pattern, not an address", flag, address)
+		}
 		if address != "" && (!strings.Contains(address, "@") || strings.HasSuffix(address, "@")) {
-			return out, exit.Usagef("", "--%s: %q is neither an address nor @domain", flag, address)
+			hint := ""
+			if address = strings.TrimSuffix(address, "@"); strings.Contains(address, ".") {
+				hint = "for a domain write @" + address
+			}
+			return out, exit.Usagef(hint, "--%s: %q is neither an address nor @domain", flag, address)
 		}
 	}
 	if f.class != "" && !slices.Contains(classNames(), f.class) {
@@ -83,23 +107,30 @@ func (f *Flags) Filter(now time.Time) (store.Filter, error) {
 	return f.between(out, now)
 }
 
-// between adds the limits of the time of enqueueing to a filter.
+// between adds the limits of time to a filter.
 func (f *Flags) between(out store.Filter, now time.Time) (store.Filter, error) {
 	for _, bound := range []struct {
 		flag, value string
 		to          *time.Time
-	}{{"older-than", f.olderThan, &out.Before}, {"newer-than", f.newerThan, &out.After}} {
+	}{
+		{"older-than", f.olderThan, &out.Before}, {"newer-than", f.newerThan, &out.After},
+		{"since", f.since, &out.Since}, {"until", f.until, &out.Until},
+	} {
 		if bound.value == "" {
 			continue
 		}
 		t, err := ParseAgo(bound.value, now)
 		if err != nil {
-			return out, exit.Usagef("write 90m, 24h, 7d, 2w, or a time such as 2026-03-01T08:00:00Z", "--%s: %w", bound.flag, err)
+			return out, exit.Usagef("write 90m, 24h, 7d, 1d12h, 05:00, 2026-03-01, \"2026-03-01 08:00\" or 2026-03-01T08:00:00Z",
+				"--%s: %w", bound.flag, err)
 		}
 		*bound.to = t
 	}
 	if !out.Before.IsZero() && !out.After.IsZero() && !out.After.Before(out.Before) {
 		return out, exit.Usagef("", "--older-than and --newer-than leave no time between them")
+	}
+	if !out.Since.IsZero() && !out.Until.IsZero() && !out.Since.Before(out.Until) {
+		return out, exit.Usagef("", "--since and --until leave no time between them")
 	}
 	return out, nil
 }
@@ -109,7 +140,7 @@ func stateNames() []string {
 	for _, s := range outbox.States() {
 		names = append(names, string(s))
 	}
-	return names
+	return append(names, string(store.Scheduled), string(store.Deferred))
 }
 
 func classNames() []string {
@@ -118,50 +149,4 @@ func classNames() []string {
 		string(smtpx.ClassRecipient), string(smtpx.ClassMessage), string(smtpx.ClassConfig), string(smtpx.ClassUnreachable),
 		string(smtpx.ClassAmbiguous),
 	}
-}
-
-// ParseAgo parses an age, which counts back from now, or a time in RFC 3339.
-func ParseAgo(s string, now time.Time) (time.Time, error) {
-	return parseMoment(s, func(d time.Duration) time.Time { return now.Add(-d) })
-}
-
-// ParseAhead parses a duration, which counts from now, or a time in RFC 3339.
-func ParseAhead(s string, now time.Time) (time.Time, error) { return parseMoment(s, now.Add) }
-
-func parseMoment(s string, from func(time.Duration) time.Time) (time.Time, error) {
-	if t, err := time.Parse(time.RFC3339, s); err == nil {
-		return t, nil
-	}
-	d, err := ParseDuration(s)
-	if err != nil {
-		return time.Time{}, err
-	}
-	return from(d), nil
-}
-
-// ParseDuration parses a positive duration in the syntax of Go, in days or in weeks: 90m, 1h30m, 7d, 2w.
-func ParseDuration(s string) (time.Duration, error) {
-	const day = 24 * time.Hour
-	for suffix, unit := range map[string]time.Duration{"d": day, "w": 7 * day} {
-		if number, ok := strings.CutSuffix(s, suffix); ok {
-			n, err := strconv.ParseFloat(number, 64)
-			if err != nil || !(n > 0) || n > float64(1<<62)/float64(unit) {
-				return 0, &badDurationError{s}
-			}
-			return time.Duration(n * float64(unit)), nil
-		}
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return 0, &badDurationError{s}
-	}
-	return d, nil
-}
-
-// badDurationError is the error of text that is neither a duration nor a time.
-type badDurationError struct{ text string }
-
-// Error quotes the text.
-func (e *badDurationError) Error() string {
-	return strconv.Quote(e.text) + " is neither a duration nor a time"
 }

@@ -44,6 +44,9 @@ func TestFilter(t *testing.T) {
 		{"--class config --code 535 --relay r --key k --limit 5", store.Filter{Class: "config", Code: 535, Relay: "r", Key: "k", Limit: 5}},
 		{"--older-than 90m", store.Filter{Before: now.Add(-90 * time.Minute)}},
 		{"--newer-than 7d --older-than 1d", store.Filter{After: now.Add(-7 * 24 * time.Hour), Before: now.Add(-24 * time.Hour)}},
+		{"--state scheduled,deferred", store.Filter{States: []outbox.State{"scheduled", "deferred"}}},
+		{"--tag t --subject s --metadata a=b=c --metadata d=", store.Filter{Tag: "t", Subject: "s", Metadata: map[string]string{"a": "b=c", "d": ""}}},
+		{"--since 1h --until 30m", store.Filter{Since: now.Add(-time.Hour), Until: now.Add(-30 * time.Minute)}},
 		{"--newer-than 2026-02-28T12:00:00+01:00", store.Filter{After: time.Date(2026, 2, 28, 11, 0, 0, 0, time.UTC)}},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
@@ -62,7 +65,10 @@ func TestFilter(t *testing.T) {
 func TestFilterRefuses(t *testing.T) {
 	for args, want := range map[string]string{
 		"--state queud":                      `"queud" is not a state`,
-		"--state scheduled":                  `"scheduled" is not a state`,
+		"--to example.com":                   "neither an address nor @domain",
+		"--to *@example.com":                 "is a pattern",
+		"--metadata customer":                `"customer" is not NAME=VALUE`,
+		"--since 1h --until 2h":              "no time between them",
 		"--state failed,":                    `"" is not a state`,
 		"--from shop":                        "neither an address nor @domain",
 		"--to ann@":                          "neither an address nor @domain",
@@ -106,6 +112,7 @@ func TestResolve(t *testing.T) {
 		args        []string
 		input       string
 		want        []outbox.ID
+		recipients  []store.DeliveryID
 		named       bool
 		err         error
 	}{
@@ -113,6 +120,8 @@ func TestResolve(t *testing.T) {
 		{name: "arguments", args: []string{"a", "b"}, want: []outbox.ID{idA, idB}, named: true},
 		{name: "flags", flags: "--id b,a", want: []outbox.ID{idB, idA}, named: true},
 		{name: "twice", flags: "--id a", args: []string{"a", string(idA)}, want: []outbox.ID{idA}, named: true},
+		{name: "recipients", args: []string{"a/2", "b", "a/2", "a/1"}, want: []outbox.ID{idB}, recipients: []store.DeliveryID{{ID: idA, Seq: 2}, {ID: idA, Seq: 1}}, named: true},
+		{name: "recipients on input", args: []string{"-"}, input: string(idB) + "/12\tfailed\n", recipients: []store.DeliveryID{{ID: idB, Seq: 12}}, named: true},
 		{name: "unknown", args: []string{"c"}, err: store.ErrNotFound},
 		{name: "input", args: []string{"-"}, input: "a\n\n  b\tqueued\tmore\n", want: []outbox.ID{idA, idB}, named: true},
 		{name: "whole id on input is not looked up", args: []string{"-"}, input: string(idB), want: []outbox.ID{idB}, named: true},
@@ -136,7 +145,7 @@ func TestResolve(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || !slices.Equal(s.IDs, tt.want) || s.Named != tt.named || s.Filter.Limit != 3 {
+			if err != nil || !slices.Equal(s.IDs, tt.want) || !slices.Equal(s.Deliveries, tt.recipients) || s.Named != tt.named || s.Filter.Limit != 3 {
 				t.Errorf("%+v, %v; want %v, %t", s, err, tt.want, tt.named)
 			}
 		})
@@ -178,6 +187,51 @@ func TestWhole(t *testing.T) {
 				t.Errorf("%d ids, limit %d, %t", len(f.IDs), f.Limit, ok)
 			}
 		})
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for name, want := range map[string]string{
+		"abcd": "abcd 0", "abcd/2": "abcd 2", "abcd/0": "abcd/0 0", "abcd/x": "abcd/x 0", "abcd/": "abcd/ 0", "abcd/+1": "abcd/+1 0",
+		"abcd/-1": "abcd/-1 0", "<a@b>": "<a@b> 0", "<a@b>/3": "<a@b> 3", "<a/3@b>": "<a/3@b> 0", "a@b/3": "a@b/3 0", "a/b/3": "a/b 3",
+		"abcd/99999999999999999999": "abcd/99999999999999999999 0",
+	} {
+		if id, seq := Split(name); id+" "+strconv.Itoa(seq) != want {
+			t.Errorf("Split(%q) = %q, %d; want %s", name, id, seq, want)
+		}
+	}
+}
+
+// People type dates and times in many forms.
+func TestParseMoments(t *testing.T) {
+	zone := time.FixedZone("", 2*60*60)
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, zone)
+	for s, want := range map[string]time.Time{
+		"2026-02-26":          time.Date(2026, 2, 26, 0, 0, 0, 0, zone),
+		"2026-02-26T05:00":    time.Date(2026, 2, 26, 5, 0, 0, 0, zone),
+		"2026-02-26 05:00":    time.Date(2026, 2, 26, 5, 0, 0, 0, zone),
+		"2026-02-26 05:00:07": time.Date(2026, 2, 26, 5, 0, 7, 0, zone),
+		"2026-02-26 05:00Z":   time.Date(2026, 2, 26, 5, 0, 0, 0, time.UTC),
+		"05:00":               time.Date(2026, 3, 1, 5, 0, 0, 0, zone),
+		"23:00":               time.Date(2026, 2, 28, 23, 0, 0, 0, zone),
+		"yesterday":           time.Date(2026, 2, 28, 0, 0, 0, 0, zone),
+		"Today":               time.Date(2026, 3, 1, 0, 0, 0, 0, zone),
+		"1h30":                at.Add(-90 * time.Minute),
+		"1d12h":               at.Add(-36 * time.Hour),
+		"1w1d":                at.Add(-8 * 24 * time.Hour),
+		"1.5d":                at.Add(-36 * time.Hour),
+	} {
+		if got, err := ParseAgo(s, at); err != nil || !got.Equal(want) {
+			t.Errorf("ParseAgo(%q) = %v, %v; want %v", s, got, err, want)
+		}
+	}
+	if got, err := ParseAhead("05:00", at); err != nil || !got.Equal(time.Date(2026, 3, 2, 5, 0, 0, 0, zone)) {
+		t.Errorf("the next 05:00 is %v, %v", got, err)
+	}
+	for _, s := range []string{"", "5", "-5m", "2026-02-30", "25:00", "1d-2h", "d", "1h30x", "+1d", "0d", "3mo", "1d1d"} {
+		if got, err := ParseAgo(s, at); err == nil {
+			t.Errorf("ParseAgo(%q) = %v", s, got)
+		}
 	}
 }
 
