@@ -28,6 +28,7 @@ build: ## compile everything and put the programs into bin
 test: bin/withpostgres bin/testsum ## run every test in its short form with the race detector, on SQLite and PostgreSQL
 	$(TEST) $(RACE) -timeout $(TEST_TIMEOUT) ./...
 	cd examples/integrations && ../../bin/withpostgres -- ../../bin/testsum -timeout $(TEST_TIMEOUT) ./...
+	cd bench && ../bin/withpostgres -- ../bin/testsum -timeout $(TEST_TIMEOUT) ./...
 
 check: lint test ## what a change must pass: lint and test
 
@@ -37,7 +38,7 @@ campaign: bin/withpostgres bin/testsum bin/mutate ## run the long forms of the t
 	code=$$?; cat campaign.txt; exit $$code
 	bin/withpostgres -- bin/mutate -n $(MUTANTS)
 
-bench: bin/withpostgres ## measure beside the peers as in docs/benchmarks.md, then run the benchmarks of the packages
+bench: bin/withpostgres ## measure beside the peers and print the table of docs/benchmarks.md, then run the benchmarks of the packages
 	cd bench && $(GO) run .
 	bin/withpostgres -- $(GO) test -run '^$$' -bench . -benchmem ./...
 

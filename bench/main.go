@@ -1,8 +1,9 @@
-// Command bench measures outbox beside its peers, in the same minute on the same machine, and prints the tables of
-// docs/benchmarks.md. Every result is a ratio or a count; the bars are those that the project set itself.
+// Command bench measures outbox beside its peers, in the same minute on the same machine, and prints the table of
+// docs/benchmarks.md: rates, and the processor time that a message costs the client, the database server and the relay.
 //
-//	make bench                 # everything
-//	go run . -only P1,P2       # some of it
+//	make bench                   # everything
+//	go run . -only P1,P2         # some of it
+//	go run . -short -only P3     # a trial of seconds
 //
 // It starts a PostgreSQL of its own, or uses the one that OUTBOX_TEST_POSTGRES names.
 package main
@@ -22,51 +23,25 @@ import (
 	"time"
 )
 
-// result is one line of the table.
-type result struct {
-	work    string
-	numbers string
-	ratio   string
-	bar     string
-	met     bool
-}
-
 // bench is what the measurements share.
 type bench struct {
 	ctx     context.Context //nolint:containedctx // the program's own
 	dir     string
 	server  string
+	master  int     // process of the server, 0 if it is on another machine
 	seconds float64 // for each of the rounds
 	scale   float64 // of the counts of messages
+	rounds  int     // turns of each contender; the medians count
 	results []result
 
 	databases int
-}
-
-// report adds a line and prints it at once.
-func (b *bench) report(r result) {
-	b.results = append(b.results, r)
-	fmt.Fprintln(os.Stderr, row(r))
-}
-
-// noBar is the bar of a result that is there for orientation.
-const noBar = "–"
-
-func row(r result) string {
-	met := "yes"
-	switch {
-	case r.bar == noBar:
-		met = noBar
-	case !r.met:
-		met = "**no**"
-	}
-	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.work, r.numbers, r.ratio, r.bar, met)
 }
 
 func main() {
 	only := flag.String("only", "", "comma-separated measurements, such as P1,P6; empty for all")
 	seconds := flag.Float64("seconds", 3, "length of a round of each contender")
 	scale := flag.Float64("scale", 1, "share of the messages to load, for a trial")
+	short := flag.Bool("short", false, "a trial of seconds: one round of 0.2 s, a fiftieth of the messages; its numbers mean nothing")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile; the drains of outbox carry the label drain=outbox")
 	flag.Parse()
 
@@ -79,7 +54,11 @@ func main() {
 		}
 		return
 	}
-	err := profiled(*profile, func() error { return run(ctx, *only, *seconds, *scale) })
+	b := &bench{ctx: ctx, seconds: *seconds, scale: *scale, rounds: 5}
+	if *short {
+		b.seconds, b.scale, b.rounds = 0.2, 0.02, 1
+	}
+	err := profiled(*profile, func() error { return b.run(*only) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -103,35 +82,51 @@ func profiled(name string, fn func() error) (err error) {
 	return errors.Join(err, f.Close())
 }
 
-func run(ctx context.Context, only string, seconds, scale float64) error {
-	dir, err := os.MkdirTemp("", "outbox-bench-")
-	if err != nil {
+// measurement is one of those of docs/benchmarks.md.
+type measurement struct {
+	name string
+	run  func(*bench) error
+}
+
+var measurements = []measurement{
+	{"P1", (*bench).enqueuePostgres},
+	{"P1b", (*bench).enqueueMany},
+	{"P2", (*bench).enqueueSQLite},
+	{"P3", (*bench).drainPostgres},
+	{"P4", (*bench).drainSQLite},
+	{"P5", (*bench).distance},
+	{"P6", (*bench).depth},
+	{"P6b", (*bench).breadth},
+	{"P7", (*bench).latency},
+	{"P8", (*bench).memory},
+	{"P9", (*bench).idle},
+	{"P10", (*bench).fence},
+	{"P11", (*bench).fleet},
+	{"P12", (*bench).render},
+}
+
+// run runs the measurements that are named, or all of them, and prints the table.
+func (b *bench) run(only string) (err error) {
+	wanted := strings.Split(only, ",")
+	for _, name := range wanted {
+		if only != "" && !slices.ContainsFunc(measurements, func(m measurement) bool { return m.name == name }) {
+			return fmt.Errorf("there is no measurement %q", name)
+		}
+	}
+	if b.dir, err = os.MkdirTemp("", "outbox-bench-"); err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	dsn, stop, err := server(ctx)
-	if err != nil {
+	defer func() { _ = os.RemoveAll(b.dir) }()
+	var stop func()
+	if b.server, stop, err = server(b.ctx); err != nil {
 		return err
 	}
 	defer stop()
-	b := &bench{ctx: ctx, dir: dir, server: dsn, seconds: seconds, scale: scale}
-	for _, m := range []struct {
-		name string
-		run  func(*bench) error
-	}{
-		{"P1", (*bench).enqueuePostgres},
-		{"P2", (*bench).enqueueSQLite},
-		{"P3", (*bench).drainPostgres},
-		{"P4", (*bench).drainSQLite},
-		{"P5", (*bench).distance},
-		{"P6", (*bench).depth},
-		{"P7", (*bench).latency},
-		{"P8", (*bench).memory},
-		{"P9", (*bench).idle},
-		{"P10", (*bench).fence},
-		{"P11", (*bench).fleet},
-	} {
-		if only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
+	if b.master, err = postmaster(b.ctx, b.server); err != nil {
+		return err
+	}
+	for _, m := range measurements {
+		if only != "" && !slices.Contains(wanted, m.name) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s …\n", m.name)
@@ -143,12 +138,12 @@ func run(ctx context.Context, only string, seconds, scale float64) error {
 		}
 	}
 	trial := ""
-	if scale != 1 {
-		trial = fmt.Sprintf(", a trial with %g of the messages", scale)
+	if b.scale != 1 {
+		trial = fmt.Sprintf(", a trial with %g of the messages", b.scale)
 	}
 	fmt.Printf("Measured %s on %d cores (%s/%s, %s), commit %s%s.\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(),
-		runtime.GOOS, runtime.GOARCH, runtime.Version(), commit(ctx), trial)
-	fmt.Println("| work | numbers | ratio | bar | met |\n|---|---|---|---|---|")
+		runtime.GOOS, runtime.GOARCH, runtime.Version(), commit(b.ctx), trial)
+	fmt.Println(head)
 	for _, r := range b.results {
 		fmt.Println(row(r))
 	}
@@ -157,12 +152,6 @@ func run(ctx context.Context, only string, seconds, scale float64) error {
 
 // share is that part of a count of messages that this run loads.
 func (b *bench) share(n int) int { return max(1, int(float64(n)*b.scale)) }
-
-// median sorts the rates and returns the middle one.
-func median(rates []float64) float64 {
-	slices.Sort(rates)
-	return rates[len(rates)/2]
-}
 
 // commit names what was measured.
 func commit(ctx context.Context) string {
@@ -179,30 +168,31 @@ type contender struct {
 	work func(ctx context.Context) error // once; called by several goroutines at a time
 }
 
-// rounds is how often each contender has its turn; the median of the rates counts.
-const rounds = 5
-
-// compare lets contenders take turns and returns how often each did its work in a second.
-func (b *bench) compare(goroutines int, contenders ...contender) ([]float64, error) {
-	rates := make([][]float64, len(contenders))
-	for range rounds {
+// compare lets contenders take turns for all rounds and returns the numbers of each.
+func (b *bench) compare(m meter, goroutines int, contenders ...contender) ([]*figures, error) {
+	all := make([]*figures, len(contenders))
+	for i := range all {
+		all[i] = &figures{meter: m}
+	}
+	for range b.rounds {
 		for i, c := range contenders {
-			rate, err := b.rate(goroutines, c)
+			n := 0
+			s, err := m.measure(1, func() (err error) {
+				n, err = b.turn(goroutines, c)
+				return err
+			})
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
-			rates[i] = append(rates[i], rate)
+			s.n = n
+			all[i].stretches = append(all[i].stretches, s)
 		}
 	}
-	medians := make([]float64, len(contenders))
-	for i, list := range rates {
-		medians[i] = median(list)
-	}
-	return medians, nil
+	return all, nil
 }
 
-// rate has goroutines do the work over and over for a round.
-func (b *bench) rate(goroutines int, c contender) (float64, error) {
+// turn has goroutines do the work over and over for a round, and returns how often they did it.
+func (b *bench) turn(goroutines int, c contender) (int, error) {
 	ctx, cancel := context.WithTimeout(b.ctx, time.Duration(b.seconds*float64(time.Second)))
 	defer cancel()
 	type outcome struct {
@@ -210,7 +200,6 @@ func (b *bench) rate(goroutines int, c contender) (float64, error) {
 		err error
 	}
 	outcomes := make(chan outcome, goroutines)
-	began := time.Now()
 	for range goroutines {
 		go func() {
 			n := 0
@@ -233,5 +222,5 @@ func (b *bench) rate(goroutines int, c contender) (float64, error) {
 			failed = o.err
 		}
 	}
-	return float64(total) / time.Since(began).Seconds(), failed
+	return total, failed
 }

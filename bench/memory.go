@@ -166,8 +166,9 @@ func (b *bench) memoryOn(name, database string, load memoryLoad) error {
 	}
 	bound := int64(64<<20 + concurrency*size)
 	b.report(result{
-		fmt.Sprintf("P8 memory of a dispatcher with %d messages of %s, %s", count, megabytes(int64(size)), name), "peak RSS " + megabytes(peak),
-		fmt.Sprintf("%.2f × the bound", float64(peak)/float64(bound)), "≤ 64 MB + 10 × size = " + megabytes(bound), peak <= bound,
+		work: fmt.Sprintf("P8 memory of a dispatcher with %d messages of %s, %s", count, megabytes(int64(size)), name), who: ours,
+		more: "peak RSS " + megabytes(peak), ratio: times(float64(peak)/float64(bound)) + " the bound",
+		bar: "≤ 64 MB + 10 × size = " + megabytes(bound), met: peak <= bound,
 	})
 	return nil
 }

@@ -182,7 +182,7 @@ func (b *bench) distance() error {
 		senders = append(senders, s)
 	}
 	rates, turns := make([][]float64, len(senders)), make([][]float64, len(senders))
-	for range rounds {
+	for range b.rounds {
 		for i, s := range senders {
 			rate, perMessage, err := b.fly(f, s)
 			if err != nil {
@@ -196,22 +196,18 @@ func (b *bench) distance() error {
 	for i := range senders {
 		slices.Sort(rates[i])
 		slices.Sort(turns[i])
-		medians[i], flights[i] = rates[i][rounds/2], turns[i][rounds/2]
+		medians[i], flights[i] = rates[i][b.rounds/2], turns[i][b.rounds/2]
 	}
-	// At 4 flights a message go-mail can at best be a quarter as fast: without NOOP and RSET it is shown, and no bar is set.
-	for i, bar := range []float64{4, 0, 10} {
+	for i, bar := range []float64{5, 3, 12} {
 		i++ // the first is smtpx
 		r := result{
-			work:    fmt.Sprintf("P5 drain over STARTTLS + AUTH, %v round trip, %d connections: smtpx and %s", roundTrip, connections, senders[i].name),
-			numbers: fmt.Sprintf("%.0f/s and %.0f/s; %.2f and %.2f flights a message", medians[0], medians[i], flights[0], flights[i]),
-			ratio:   fmt.Sprintf("%.1f ×", medians[0]/medians[i]), bar: noBar, met: medians[0] >= bar*medians[i],
-		}
-		if bar > 0 {
-			r.bar = fmt.Sprintf("≥ %.0f ×", bar)
+			work:  fmt.Sprintf("P5 drain over STARTTLS + AUTH, %v round trip, %d connections: smtpx and %s", roundTrip, connections, senders[i].name),
+			more:  fmt.Sprintf("%.0f/s and %.0f/s; %.2f and %.2f flights a message", medians[0], medians[i], flights[0], flights[i]),
+			ratio: fmt.Sprintf("%.1f ×", medians[0]/medians[i]), bar: fmt.Sprintf("≥ %.0f ×", bar), met: medians[0] >= bar*medians[i],
 		}
 		b.report(r)
 	}
-	b.flights("with PIPELINING", flights[0], 1.1)
+	b.flights("with PIPELINING", flights[0], 1.05)
 	return b.distanceWithout()
 }
 
@@ -251,16 +247,20 @@ func (b *bench) flyOnce(f *far) (float64, error) {
 
 // flights reports what the relay counted.
 func (b *bench) flights(offer string, n, bar float64) {
-	b.report(result{"P5 flights for each message of smtpx, " + offer, fmt.Sprintf("%.3f", n), "–", fmt.Sprintf("≤ %v", bar), n <= bar})
+	b.report(result{
+		work: "P5 flights for each message of smtpx, " + offer, who: ours, more: fmt.Sprintf("%.3f", n), bar: fmt.Sprintf("≤ %v", bar), met: n <= bar,
+	})
 }
 
 // fly has a sender work for a round and returns its rate and the flights of a message, as the relay counts both.
 func (b *bench) fly(f *far, s *farSender) (rate, flights float64, err error) {
 	before, count := f.relay.Stats(), f.relay.Count()
-	rate, err = b.rate(s.goroutines, s.contender)
+	began := time.Now()
+	n, err := b.turn(s.goroutines, s.contender)
 	if err != nil {
 		return 0, 0, err
 	}
+	rate = float64(n) / time.Since(began).Seconds()
 	sent := f.relay.Count() - count
 	if sent == 0 {
 		return 0, 0, fmt.Errorf("no message arrived")

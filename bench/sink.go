@@ -31,6 +31,7 @@ func tool(name string) (string, error) {
 // sink is a relay of Postfix's that takes everything and keeps nothing, in a process of its own.
 type sink struct {
 	addr string // host:port
+	pid  int
 	stop func()
 }
 
@@ -65,7 +66,7 @@ func startSink(ctx context.Context) (*sink, error) {
 		text, _ := io.ReadAll(bufio.NewReader(stderr))
 		said <- string(text)
 	}()
-	s := &sink{addr: addr, stop: func() {
+	s := &sink{addr: addr, pid: cmd.Process.Pid, stop: func() {
 		_ = cmd.Process.Kill()
 		<-said
 		_ = cmd.Wait()
