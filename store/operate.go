@@ -25,6 +25,8 @@ const (
 	OpCancel  Operation = "cancel"
 	OpResolve Operation = "resolve"
 	OpPurge   Operation = "purge"
+	// OpHoldRestored is that of [Store.HoldRestored]. The audit calls it a hold.
+	OpHoldRestored Operation = "hold restored"
 )
 
 // Resolution says what an operator found out about an uncertain delivery.
@@ -133,6 +135,8 @@ var guards = map[Operation]string{
 	OpCancel:  "d.state IN ('queued', 'held')",
 	OpResolve: "d.state = 'uncertain'",
 	OpPurge:   "d.finished_at IS NOT NULL",
+
+	OpHoldRestored: "d.state IN ('queued', 'sending', 'uncertain')",
 }
 
 // operable returns the predicate of a filter, narrowed to the states from which the operation starts.

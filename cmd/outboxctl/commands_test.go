@@ -203,6 +203,23 @@ func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(err, db.Close()))
 }
 
+// cmdAction compares a column of the newest row of outbox_actions:
+//
+//	action COLUMN WANT
+func cmdAction(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: action column want")
+	}
+	db := open(ts)
+	query := pgschema.Qualify("SELECT coalesce("+args[0]+", '') FROM outbox_actions ORDER BY at DESC, id DESC LIMIT 1", db.Schema)
+	var got string
+	err := db.SQL.QueryRowContext(context.Background(), query).Scan(&got)
+	ts.Check(errors.Join(err, db.Close()))
+	if got != args[1] {
+		ts.Fatalf("the %s is %q, want %q", args[0], got, args[1])
+	}
+}
+
 // cmdFill stores many messages:
 //
 //	fill N

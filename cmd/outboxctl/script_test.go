@@ -89,6 +89,7 @@ func params(t *testing.T, engine, script string) testscript.Params {
 			"set":           cmdSet,
 			"json":          cmdJSON,
 			"sql":           cmdSQL,
+			"action":        cmdAction,
 			"fill":          cmdFill,
 			"heartbeat":     cmdHeartbeat,
 			"slice":         cmdSlice,

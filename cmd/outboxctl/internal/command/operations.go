@@ -58,9 +58,15 @@ it knows the idempotency key of the first copy: it accepts the second one and dr
 			op: store.OpHold, past: "held", asks: "They wait until you release or cancel them.", apply: (*store.Store).Hold,
 			short: "Set queued deliveries aside",
 			long: `Set queued deliveries aside. They wait until you release or cancel them, or until their deadline. To stop a whole
-route, with the messages that come later, use "outboxctl pause".`,
+route, with the messages that come later, use "outboxctl pause".
+
+After a restore, run "outboxctl hold --restored" before the first dispatcher starts. The copy still has waiting what the
+original has sent since, and a dispatcher would send it again. With --restored every delivery that a dispatcher might send is
+held: those that are queued, being sent, or uncertain. Then release what must go out, and cancel the rest.`,
 			example: `  outboxctl hold 3e4f5a6b
-  outboxctl hold --to @example.net --dry-run`,
+  outboxctl hold --to @example.net --dry-run
+  outboxctl hold --restored --dry-run
+  outboxctl hold --restored --yes --reason "backup of Monday"`,
 		},
 		{
 			op: store.OpRelease, past: "released", asks: "They are sent when they are due.", apply: (*store.Store).Release,
@@ -110,6 +116,7 @@ type operationOptions struct {
 	risk       string
 	sent       bool
 	resend     bool
+	restored   bool
 	reason     string
 	args       []string
 }
@@ -159,6 +166,9 @@ func newOperation(a *app, op operation, runF func(context.Context, *operationOpt
 	fl.BoolVar(&opts.all, "all", false, "choose every delivery; needed if no id and no other flag narrows the choice")
 	fl.BoolVar(&opts.exitStatus, "exit-status", false, "exit with 4 if nothing matches")
 	fl.StringVar(&opts.reason, "reason", "", "`WHY` you do it, recorded in the history")
+	if op.op == store.OpHold {
+		fl.BoolVar(&opts.restored, "restored", false, "hold whatever a dispatcher might send, because the database was restored from a copy")
+	}
 	if op.op == store.OpRequeue {
 		fl.StringVar(&opts.risk, "accept-risk", "", "`RISK` that you accept: "+riskDuplicate+" requeues sent deliveries")
 	}
@@ -174,6 +184,9 @@ func operationRun(ctx context.Context, opts *operationOptions) (err error) {
 	printer, err := opts.output.Printer(opts.io)
 	if err != nil {
 		return err
+	}
+	if opts.restored {
+		opts.op, opts.apply = store.OpHoldRestored, (*store.Store).HoldRestored
 	}
 	filter, names, err := opts.choice()
 	if err != nil {
@@ -191,7 +204,7 @@ func operationRun(ctx context.Context, opts *operationOptions) (err error) {
 	if err := opts.acceptNamed(chosen); err != nil {
 		return err
 	}
-	result := operationJSON{Operation: opts.op, Resolution: opts.resolution(), DryRun: opts.dryRun}
+	result := operationJSON{Operation: opts.verb(), Resolution: opts.resolution(), DryRun: opts.dryRun}
 	if err := opts.preview(ctx, db, chosen, &result); err != nil {
 		return err
 	}
@@ -239,6 +252,14 @@ func (opts *operationOptions) resolution() store.Resolution {
 	}
 }
 
+// verb is the name of the command.
+func (opts *operationOptions) verb() store.Operation {
+	if opts.restored {
+		return store.OpHold
+	}
+	return opts.op
+}
+
 // change runs the operation on the deliveries that a filter selects.
 func (opts *operationOptions) change(ctx context.Context, s *store.Store, f store.Filter, progress store.BulkOption) (int64, error) {
 	if opts.op == store.OpResolve {
@@ -263,7 +284,7 @@ func (opts *operationOptions) choice() (store.Filter, selection.Names, error) {
 	if opts.op == store.OpResolve && opts.sent == opts.resend {
 		return filter, names, exit.Usagef("--sent if the recipients have it, --resend if not", "resolve needs either --sent or --resend")
 	}
-	if filter.Empty() && names.None() && !opts.all {
+	if filter.Empty() && names.None() && !opts.all && !opts.restored {
 		return filter, names, exit.Usagef(fmt.Sprintf("`outboxctl %s --all --dry-run` shows what would change", opts.op),
 			"%s needs ids, a filter, or --all", opts.op)
 	}
@@ -382,6 +403,8 @@ var startsFrom = map[store.Operation]string{
 	store.OpResolve: "only uncertain deliveries are resolved",
 	store.OpCancel:  "only queued and held deliveries are cancelled",
 	store.OpPurge:   "only finished deliveries are purged; cancel the others first",
+
+	store.OpHoldRestored: "queued, sending and uncertain deliveries are held",
 }
 
 // confirm asks a question, unless --yes was given or the deliveries were named one by one. It also asks before it purges whole
@@ -419,7 +442,7 @@ func (opts *operationOptions) question(result operationJSON) string {
 		consequence = "The recipients of the sent ones get a second copy."
 	}
 	return fmt.Sprintf("%s %s (%s)? %s",
-		title(string(opts.op)), count(result.Matched, "delivery", "deliveries"), shares(result.States), consequence)
+		title(string(opts.verb())), count(result.Matched, "delivery", "deliveries"), shares(result.States), consequence)
 }
 
 // mostShares is how many states or routes a question names.
@@ -459,7 +482,7 @@ func (opts *operationOptions) plan(printer *output.Printer, result operationJSON
 	return printer.Object(result, "", func(r *output.Rows) {
 		if printer.Format() == output.TSV {
 			r.Head("operation", "matched", "changed")
-			r.Add(output.Text(string(opts.op)), output.Int(result.Matched), output.Int(result.Changed))
+			r.Add(output.Text(string(opts.verb())), output.Int(result.Matched), output.Int(result.Changed))
 			return
 		}
 		r.Add(output.Text(fmt.Sprintf("%s would be %s (%s), for example:",
@@ -486,9 +509,9 @@ func (opts *operationOptions) report(printer *output.Printer, result operationJS
 		switch {
 		case printer.Format() == output.TSV:
 			r.Head("operation", "matched", "changed")
-			r.Add(output.Text(string(opts.op)), output.Int(result.Matched), output.Int(result.Changed))
+			r.Add(output.Text(string(opts.verb())), output.Int(result.Matched), output.Int(result.Changed))
 		case result.Matched == 0:
-			r.Add(output.Text("Nothing to " + string(opts.op) + "."))
+			r.Add(output.Text("Nothing to " + string(opts.verb()) + "."))
 		default:
 			r.Add(output.Text(fmt.Sprintf("%s %s.", count(result.Changed, "delivery was", "deliveries were"), opts.outcome())))
 		}
