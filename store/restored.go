@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // What HoldRestored says about a delivery, and what the audit says unless the caller gives a reason.
 const (
@@ -19,7 +22,8 @@ func (s *Store) HoldRestored(ctx context.Context, f Filter, opts ...BulkOption) 
 	if reasonOf(ctx) == "" {
 		ctx = WithReason(ctx, restoredReason)
 	}
-	return s.run(ctx, OpHoldRestored, f, append(opts, as(string(OpHold))), "class = CASE WHEN state = 'queued' THEN class ELSE 'ambiguous' END, "+
+	opts = append(slices.Clone(opts), as(string(OpHold)))
+	return s.run(ctx, OpHoldRestored, f, opts, "class = CASE WHEN state = 'queued' THEN class ELSE 'ambiguous' END, "+
 		"reply = CASE WHEN state = 'queued' THEN '"+restoredWaited+"' ELSE '"+restoredDoubt+"' END, "+
 		"state = 'held', lease_token = NULL, doubt_token = NULL")
 }
