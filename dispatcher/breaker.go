@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/outboxmail/outbox/smtpx"
@@ -13,7 +12,9 @@ type RelayState string
 
 // The states of a relay.
 const (
-	// RelayHealthy means that the relay gets its full share.
+	// RelayUnused means that the relay has answered nothing yet. It gets its full share.
+	RelayUnused RelayState = "unused"
+	// RelayHealthy means that messages got through, or were rejected for themselves. The relay gets its full share.
 	RelayHealthy RelayState = "healthy"
 	// RelayDegraded means that the relay fails or throttles often. It gets a quarter of its share.
 	RelayDegraded RelayState = "degraded"
@@ -61,12 +62,13 @@ const (
 //	open → half open   the wait is over, and the probe, if there is one, succeeded
 //	half open → closed a message was accepted, or rejected for itself
 //	half open → open   another failure: the wait doubles
+//
+// The gate's mutex guards it.
 type breaker struct {
-	mu        sync.Mutex
 	state     RelayState // never RelayDegraded, which follows from recent
-	reason    string     // in the relay's words
-	since     time.Time
-	until     time.Time // of offline and paused
+	why       fault      // that took the relay out of use
+	last      fault      // the last one, whatever it led to
+	until     time.Time  // of offline and paused
 	waited    time.Duration
 	failures  int       // in a row
 	doubts    int       // ambiguous outcomes in a row
@@ -75,12 +77,23 @@ type breaker struct {
 	lastFrom  string
 	recent    [window]bool // true is bad
 	next      int
-	degraded  bool      // too many of them were bad, and not yet few enough
-	throttled time.Time // when the relay last throttled
-	shared    bool      // all dispatchers know of the pause; it ends for all of them together
+	degraded  bool       // too many of them were bad, and not yet few enough
+	shown     RelayState // the state that was shown last
+	shownAt   time.Time  // when it was first shown
+	throttled time.Time  // when the relay last throttled
+	shared    bool       // all dispatchers know of the pause; it ends for all of them together
 }
 
-func newBreaker(now time.Time) *breaker { return &breaker{state: RelayHealthy, since: now} }
+func newBreaker(now time.Time) breaker {
+	return breaker{state: RelayUnused, shown: RelayUnused, shownAt: now}
+}
+
+// fault is what made a relay worse than healthy. The zero value is none.
+type fault struct {
+	class smtpx.Class
+	code  int    // of the reply (RFC 5321 §4.2), 0 for none
+	words string // the relay's own words, or the error of the connection
+}
 
 // verdict is what one attempt shows about a relay.
 type verdict struct {
@@ -88,6 +101,7 @@ type verdict struct {
 	stage  smtpx.Stage
 	scope  smtpx.Scope
 	sender string        // envelope sender
+	code   int           // of the reply, 0 for none
 	words  string        // the relay's own words
 	reset  time.Duration // after which the relay asks to be tried again, 0 if it does not say
 }
@@ -102,24 +116,30 @@ func handshake(s smtpx.Stage) bool {
 	}
 }
 
+// fault returns what a verdict says against the relay.
+func (v verdict) fault() fault { return fault{class: v.class, code: v.code, words: v.words} }
+
+// inUse says whether the relay gets messages, apart from a trial.
+func (b *breaker) inUse() bool { return b.state == RelayHealthy || b.state == RelayUnused }
+
 // note applies a verdict and says whether the state changed.
 func (b *breaker) note(now time.Time, v verdict) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	before := b.current(now)
+	if v.class != "" && v.class != smtpx.ClassRecycle {
+		b.last = v.fault()
+	}
 	b.recent[b.next%window] = v.class != "" && v.class != smtpx.ClassRecycle
 	b.next++
 	b.judge()
 	switch v.class {
 	case smtpx.ClassConfig:
 		switch {
-		case (v.scope == smtpx.ScopeLogin || v.scope == smtpx.ScopeRelay) && b.state == RelayHealthy && now.Sub(b.worked) < worksFor:
+		case (v.scope == smtpx.ScopeLogin || v.scope == smtpx.ScopeRelay) && b.inUse() && now.Sub(b.worked) < worksFor:
 			b.failures++ // one odd answer among sessions that work is no reason to stop
 			if b.failures >= tripAfter {
-				b.open(now, RelayOffline, v.words, configWait, longestConfig, v.reset)
+				b.open(now, RelayOffline, v.fault(), configWait, longestConfig, v.reset)
 			}
 		case v.scope == smtpx.ScopeLogin || v.scope == smtpx.ScopeRelay:
-			b.open(now, RelayOffline, v.words, configWait, longestConfig, v.reset)
+			b.open(now, RelayOffline, v.fault(), configWait, longestConfig, v.reset)
 		case v.sender != b.lastFrom: // one sender that may not send is no fault of the relay; several are
 			b.lastFrom = v.sender
 			b.fail(now, v)
@@ -127,26 +147,36 @@ func (b *breaker) note(now time.Time, v verdict) bool {
 	case smtpx.ClassUnreachable:
 		b.fail(now, v)
 	case smtpx.ClassQuota:
-		b.open(now, RelayPaused, v.words, quotaWait, longestQuota, v.reset)
+		b.open(now, RelayPaused, v.fault(), quotaWait, longestQuota, v.reset)
 	case smtpx.ClassThrottled:
 		b.throttled = now
 		b.throttle(now, v)
 	case smtpx.ClassAmbiguous:
 		if b.doubts++; b.state == RelayTrial || b.doubts >= tripAfter {
-			b.open(now, RelayOffline, v.words, outageWait, longestOutage, v.reset)
+			b.open(now, RelayOffline, v.fault(), outageWait, longestOutage, v.reset)
 		}
 	case smtpx.ClassRecycle:
 	default:
 		b.close(now)
 	}
-	return b.current(now) != before
+	return b.show(now)
+}
+
+// show notes the present state as the one that was shown, and says whether it is another than before.
+func (b *breaker) show(now time.Time) bool {
+	state := b.current(now)
+	if state == b.shown {
+		return false
+	}
+	b.shown, b.shownAt = state, now
+	return true
 }
 
 // fail counts a failure and opens the breaker after tripAfter of them, or in a trial.
 func (b *breaker) fail(now time.Time, v verdict) {
 	b.failures++
 	if b.state == RelayTrial || b.failures >= tripAfter {
-		b.open(now, RelayOffline, v.words, outageWait, longestOutage, v.reset)
+		b.open(now, RelayOffline, v.fault(), outageWait, longestOutage, v.reset)
 	}
 }
 
@@ -156,13 +186,13 @@ func (b *breaker) throttle(now time.Time, v verdict) {
 		return
 	}
 	if b.throttles++; b.state == RelayTrial || b.throttles >= throttleRow {
-		b.open(now, RelayPaused, v.words, longThrottle, longestThrottle, min(v.reset, longestThrottle))
+		b.open(now, RelayPaused, v.fault(), longThrottle, longestThrottle, min(v.reset, longestThrottle))
 	}
 }
 
 // open takes the relay out of use. The wait doubles each time, unless the relay named one. Failures of messages that were under way
 // when the breaker opened do not prolong it.
-func (b *breaker) open(now time.Time, state RelayState, words string, first, longest, named time.Duration) {
+func (b *breaker) open(now time.Time, state RelayState, why fault, first, longest, named time.Duration) {
 	if (b.state == RelayOffline || b.state == RelayPaused) && now.Before(b.until) {
 		return
 	}
@@ -171,27 +201,27 @@ func (b *breaker) open(now time.Time, state RelayState, words string, first, lon
 	if named > 0 {
 		wait = named
 	}
-	b.state, b.reason, b.since, b.until, b.shared = state, words, now, now.Add(wait), false
+	b.state, b.why, b.until, b.shared = state, why, now.Add(wait), false
 }
 
 // reopen begins the next wait after a failed probe.
 func (b *breaker) reopen(now time.Time, v verdict) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.last = v.fault()
 	if v.class == smtpx.ClassConfig {
-		b.open(now, RelayOffline, v.words, configWait, longestConfig, v.reset)
-		return
+		b.open(now, RelayOffline, v.fault(), configWait, longestConfig, v.reset)
+	} else {
+		b.open(now, RelayOffline, v.fault(), outageWait, longestOutage, v.reset)
 	}
-	b.open(now, RelayOffline, v.words, outageWait, longestOutage, v.reset)
+	b.show(now)
 }
 
 // close ends a row of failures, and ends a trial.
 func (b *breaker) close(now time.Time) {
 	b.failures, b.doubts, b.throttles, b.lastFrom, b.worked = 0, 0, 0, "", now
 	switch b.state {
-	case RelayTrial:
+	case RelayUnused, RelayTrial:
 		b.waited = 0
-		b.state, b.reason, b.since = RelayHealthy, "", now
+		b.state, b.why = RelayHealthy, fault{}
 	case RelayOffline, RelayPaused: // a message from before; the wait stays
 	default:
 	}
@@ -199,27 +229,19 @@ func (b *breaker) close(now time.Time) {
 
 // pause takes the relay out of use for a time that another dispatcher or an operator set.
 func (b *breaker) pause(now time.Time, d time.Duration, reason string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if until := now.Add(d); b.state != RelayPaused || until.After(b.until) {
-		if b.state != RelayPaused {
-			b.since = now
-		}
-		b.state, b.reason, b.until, b.shared = RelayPaused, reason, until, true
+		b.state, b.why, b.until, b.shared = RelayPaused, fault{class: smtpx.ClassQuota, words: reason}, until, true
+		b.show(now)
 	}
 }
 
 // share notes that all dispatchers know of the pause.
 func (b *breaker) share() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.shared = b.state == RelayPaused
 }
 
 // lift ends a shared pause. It returns false if there is none.
 func (b *breaker) lift(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.state != RelayPaused || !b.shared {
 		return false
 	}
@@ -229,45 +251,43 @@ func (b *breaker) lift(now time.Time) bool {
 
 // lookAgain says whether the wait is over and the relay may be probed or tried.
 func (b *breaker) lookAgain(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	return (b.state == RelayOffline || b.state == RelayPaused) && !now.Before(b.until)
 }
 
 // try begins a trial.
 func (b *breaker) try(now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.state == RelayOffline || b.state == RelayPaused {
-		b.state, b.since = RelayTrial, now
+		b.state = RelayTrial
+		b.show(now)
 	}
 }
 
 // wait returns the time until the relay is tried again, 0 if it is in use.
 func (b *breaker) wait(now time.Time) time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.state != RelayOffline && b.state != RelayPaused {
 		return 0
 	}
 	return max(0, b.until.Sub(now))
 }
 
-// status returns the state, when it began, and its reason.
-func (b *breaker) status(now time.Time) (state RelayState, since time.Time, reason string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.current(now), b.since, b.reason
+// status returns the state, when it began, and the fault that led to it.
+func (b *breaker) status(now time.Time) (state RelayState, since time.Time, why fault) {
+	b.show(now)
+	switch b.shown {
+	case RelayHealthy, RelayUnused:
+		return b.shown, b.shownAt, fault{}
+	case RelayDegraded:
+		return b.shown, b.shownAt, b.last
+	default:
+		return b.shown, b.shownAt, b.why
+	}
 }
 
 func (b *breaker) current(now time.Time) RelayState {
-	if b.state != RelayHealthy {
-		return b.state
-	}
-	if b.degraded || !b.throttled.IsZero() && now.Sub(b.throttled) < throttleMemory {
+	if b.inUse() && (b.degraded || !b.throttled.IsZero() && now.Sub(b.throttled) < throttleMemory) {
 		return RelayDegraded
 	}
-	return RelayHealthy
+	return b.state
 }
 
 // judge sets degraded by the last verdicts.

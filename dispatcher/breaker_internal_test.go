@@ -25,7 +25,7 @@ func TestBreakerStateMachine(t *testing.T) {
 			switch rapid.IntRange(0, 3).Draw(rt, "step") {
 			case 0:
 				now = now.Add(time.Duration(rapid.IntRange(1, 400).Draw(rt, "seconds")) * time.Second)
-				if after, _, _ := b.status(now); after != before && (before != RelayDegraded || after != RelayHealthy) {
+				if after, _, _ := b.status(now); after != before && (before != RelayDegraded || after != RelayHealthy && after != RelayUnused) {
 					rt.Fatalf("time alone led from %s to %s", before, after)
 				}
 			case 1:
@@ -46,7 +46,7 @@ func TestBreakerStateMachine(t *testing.T) {
 					scope:  rapid.SampledFrom([]smtpx.Scope{smtpx.ScopeSender, smtpx.ScopeLogin, smtpx.ScopeRelay}).Draw(rt, "scope"),
 					sender: rapid.SampledFrom(senders).Draw(rt, "sender"), words: "words",
 				}
-				inUse := before == RelayHealthy || before == RelayDegraded
+				inUse := before == RelayHealthy || before == RelayDegraded || before == RelayUnused
 				odd := v.class == smtpx.ClassConfig && v.scope != smtpx.ScopeSender && inUse && now.Sub(worked) < worksFor
 				stops := v.class == smtpx.ClassQuota || v.class == smtpx.ClassConfig && v.scope != smtpx.ScopeSender && !odd
 				counts := v.class == smtpx.ClassUnreachable || v.class == smtpx.ClassConfig && !stops
@@ -149,7 +149,7 @@ func TestPace(t *testing.T) {
 			if c := p.concurrency(); c < 1 || c > full {
 				rt.Fatalf("concurrency %d of %d", c, full)
 			}
-			if r := p.perSecond(); r < slowest {
+			if r := p.limit; r < slowest {
 				rt.Fatalf("%v messages a second", r)
 			}
 		}

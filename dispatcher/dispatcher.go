@@ -29,32 +29,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"github.com/outboxmail/outbox"
-	"github.com/outboxmail/outbox/queue"
 )
-
-// Queue keeps the deliveries. *store.Store is one; its methods state the guarantees in full. The dispatcher calls all
-// methods concurrently.
-type Queue interface {
-	// Due lists what is queued on the routes and when it is due. No routes means every route. It does not write.
-	Due(ctx context.Context, routes []string) ([]queue.Due, error)
-	// Claim leases deliveries that are due.
-	Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Claimed, error)
-	// Body returns a rendered message that was too large to come with its claim. The dispatcher may change the returned bytes
-	// and use the capacity behind them.
-	Body(ctx context.Context, id outbox.ID) ([]byte, error)
-	// Fence records that the named relays may have the deliveries from now on. It returns those whose lease is lost; they
-	// must not be sent.
-	Fence(ctx context.Context, list []queue.FencedRef) (lost []queue.Ref, err error)
-	// Renew extends the leases of claims and returns the tokens of those that are gone.
-	Renew(ctx context.Context, tokens []string, lease time.Duration) (lost []string, err error)
-	// Settle records outcomes. It returns those whose lease is lost; it changed nothing for them.
-	Settle(ctx context.Context, owner string, list []queue.Settlement) (lost []queue.Ref, err error)
-	// Reap takes back lapsed deliveries, queues uncertain ones again if their message says so, and expires overdue ones.
-	Reap(ctx context.Context) (queue.ReapReport, error)
-}
 
 // ErrRunning says that Run was called while another Run of the same Dispatcher goes on. The second call did nothing.
 var ErrRunning = errors.New("dispatcher: already running")
@@ -93,34 +68,13 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer d.running.Store(false)
-	_, err := newEngine(d, false).run(ctx)
+	_, err := newEngine(d, false).run(ctx, d)
 	return err
-}
-
-// Report counts deliveries by what a [Dispatcher.Flush] did with them.
-type Report struct {
-	// Sent counts deliveries that a relay accepted.
-	Sent int
-	// Deferred counts those that were put back for later. Recycled counts those that were put back to be sent at once.
-	Deferred, Recycled int
-	// Failed counts those that were given up.
-	Failed int
-	// Uncertain counts those that a relay may or may not have accepted.
-	Uncertain int
-	// Held counts those that were set aside for an operator. Expired counts those that reached their deadline.
-	Held, Expired int
-	// Lost counts those whose lease had lapsed before their outcome was recorded.
-	Lost int
-}
-
-// Attempted returns the number of deliveries that were settled or lost.
-func (r Report) Attempted() int {
-	return r.Sent + r.Deferred + r.Recycled + r.Failed + r.Uncertain + r.Held + r.Expired + r.Lost
 }
 
 // Flush delivers what is due, and what becomes due meanwhile, and returns when nothing is. It leaves deferred deliveries for
 // later. It may run beside Run. If ctx ends first, Flush stops as Run does and returns the context's error. An error of the
 // queue also ends it. In both cases it records the outcomes of what was sent before it returns.
 func (d *Dispatcher) Flush(ctx context.Context) (Report, error) {
-	return newEngine(d, true).run(ctx)
+	return newEngine(d, true).run(ctx, d)
 }

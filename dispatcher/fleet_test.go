@@ -116,7 +116,7 @@ func TestHeartbeat(t *testing.T) {
 		}
 		stop := start(t, newDispatcher(t, dispatcher.Config{Queue: q, Name: "one"}, &sender{}))
 		until(t, "the dispatcher is seen", func() bool { return len(list()) == 1 })
-		if d := list()[0]; d.ID != "one" || d.PID == 0 || d.Relays["main"] != "healthy" {
+		if d := list()[0]; d.ID != "one" || d.PID == 0 || d.Relays["main"].State != "unused" {
 			t.Errorf("the dispatcher says %+v", d)
 		}
 		stop()

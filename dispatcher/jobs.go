@@ -2,31 +2,19 @@ package dispatcher
 
 import (
 	"slices"
-	"strings"
-	"sync"
 
 	"github.com/outboxmail/outbox"
-	"github.com/outboxmail/outbox/queue"
 )
 
-// jobs holds the messages of a lane: those that wait, by priority, and the number that is being sent.
+// jobs holds the messages of a lane: those that wait, by priority, and how many are being sent to each domain. The lane's mutex
+// guards it.
 type jobs struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	waiting [3][]*job // high, normal, bulk
-	active  int
-	domains map[string]int // messages being sent, by recipient domain
-	bound   func() (concurrency, perDomain int)
-	closed  bool
+	waiting   [3][]*job      // high, normal, bulk
+	domains   map[string]int // messages being sent, by recipient domain
+	perDomain int            // how many may be sent to one domain at once, 0 for any number
 }
 
-// newJobs returns an empty set. bound returns how many messages may be sent at once, and how many of them to one domain, 0 for any
-// number. It is called for every decision.
-func newJobs(bound func() (concurrency, perDomain int)) *jobs {
-	q := &jobs{domains: make(map[string]int), bound: bound}
-	q.changed = sync.NewCond(&q.mu)
-	return q
-}
+func newJobs(perDomain int) *jobs { return &jobs{domains: make(map[string]int), perDomain: perDomain} }
 
 // rank returns the index of a priority in waiting.
 func rank(p outbox.Priority) int {
@@ -40,56 +28,35 @@ func rank(p outbox.Priority) int {
 	}
 }
 
-// put adds a message. It returns false if the lane is closed.
-func (q *jobs) put(j *job) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.closed {
-		return false
-	}
+// put adds a message.
+func (q *jobs) put(j *job) {
 	r := rank(j.claimed.Priority)
 	q.waiting[r] = append(q.waiting[r], j)
-	q.changed.Broadcast()
-	return true
 }
 
-// next waits for a message that may be sent now and removes it: the oldest one of the highest priority whose domains have room. It
-// returns nil if messages wait but the relay may get none at all. It returns false if the lane is closed.
-func (q *jobs) next() (*job, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for {
-		if q.closed {
-			return nil, false
+// next removes the message that goes next and counts its domains: the oldest one of the highest priority whose domains have room and
+// for which fits is true. It returns nil if there is none.
+func (q *jobs) next(fits func(j *job) bool) *job {
+	kept := make(map[string]int)
+	for r := range q.waiting {
+		i := q.first(q.waiting[r], kept, fits)
+		if i < 0 {
+			continue
 		}
-		concurrency, perDomain := q.bound()
-		if concurrency <= 0 && len(q.waiting[0])+len(q.waiting[1])+len(q.waiting[2]) > 0 {
-			return nil, true
+		j := q.waiting[r][i]
+		q.passOver(r, i)
+		if i == 0 { // nearly always; the others need not be moved
+			q.waiting[r][0] = nil
+			q.waiting[r] = q.waiting[r][1:]
+		} else {
+			q.waiting[r] = slices.Delete(q.waiting[r], i, i+1)
 		}
-		if q.active < concurrency {
-			kept := make(map[string]int)
-			for r := range q.waiting {
-				i := q.first(q.waiting[r], perDomain, kept)
-				if i < 0 {
-					continue
-				}
-				j := q.waiting[r][i]
-				q.passOver(r, i)
-				if i == 0 { // nearly always; the others need not be moved
-					q.waiting[r][0] = nil
-					q.waiting[r] = q.waiting[r][1:]
-				} else {
-					q.waiting[r] = slices.Delete(q.waiting[r], i, i+1)
-				}
-				q.active++
-				for _, d := range j.domains() {
-					q.domains[d]++
-				}
-				return j, true
-			}
+		for _, d := range j.domains() {
+			q.domains[d]++
 		}
-		q.changed.Wait()
+		return j
 	}
+	return nil
 }
 
 // passedOften is the number of later messages that may go before a message to several domains. After that one place in each of
@@ -101,15 +68,14 @@ func (j *job) owedTurn() bool { return j.passed >= passedOften && len(j.domains(
 
 // first returns the index of the first message that may be sent now, or -1. kept counts the places in domains that are kept for an
 // earlier message.
-func (q *jobs) first(waiting []*job, perDomain int, kept map[string]int) int {
-	if perDomain <= 0 && len(waiting) > 0 {
-		return 0
-	}
+func (q *jobs) first(waiting []*job, kept map[string]int, fits func(j *job) bool) int {
 	for i, j := range waiting {
-		if !slices.ContainsFunc(j.domains(), func(d string) bool { return q.domains[d]+kept[d] >= perDomain }) {
+		full := q.perDomain > 0 &&
+			slices.ContainsFunc(j.domains(), func(d string) bool { return q.domains[d]+kept[d] >= q.perDomain })
+		if !full && fits(j) {
 			return i
 		}
-		if len(kept) == 0 && j.owedTurn() {
+		if full && len(kept) == 0 && j.owedTurn() {
 			for _, d := range j.domains() {
 				kept[d]++
 			}
@@ -132,28 +98,15 @@ func (q *jobs) passOver(r, i int) {
 
 // done notes that a message that next returned is finished.
 func (q *jobs) done(j *job) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.active--
 	for _, d := range j.domains() {
 		if q.domains[d]--; q.domains[d] <= 0 {
 			delete(q.domains, d)
 		}
 	}
-	q.changed.Broadcast()
-}
-
-// rebound makes next decide anew, because a bound changed.
-func (q *jobs) rebound() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.changed.Broadcast()
 }
 
 // take removes all waiting messages and returns them.
 func (q *jobs) take() []*job {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	var all []*job
 	for r := range q.waiting {
 		all = append(all, q.waiting[r]...)
@@ -162,13 +115,24 @@ func (q *jobs) take() []*job {
 	return all
 }
 
+// takeLast removes up to n messages that would go last and for which may is true, and returns them.
+func (q *jobs) takeLast(n int, may func(j *job) bool) []*job {
+	var out []*job
+	for r := len(q.waiting) - 1; r >= 0; r-- {
+		for i := len(q.waiting[r]) - 1; i >= 0 && len(out) < n; i-- {
+			if j := q.waiting[r][i]; may(j) {
+				out = append(out, j)
+				q.waiting[r] = slices.Delete(q.waiting[r], i, i+1)
+			}
+		}
+	}
+	return out
+}
+
 // takeBlocked removes messages that wait for a full domain, and returns them. It leaves spare messages of each domain, and the one
 // for which places are kept.
 func (q *jobs) takeBlocked(spare int) []*job {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	_, perDomain := q.bound()
-	if perDomain <= 0 {
+	if q.perDomain <= 0 {
 		return nil
 	}
 	var out []*job
@@ -183,7 +147,7 @@ func (q *jobs) takeBlocked(spare int) []*job {
 			over := false
 			for _, d := range j.domains() {
 				held[d]++
-				over = over || q.domains[d] >= perDomain && held[d] > spare
+				over = over || q.domains[d] >= q.perDomain && held[d] > spare
 			}
 			if over {
 				out = append(out, j)
@@ -194,32 +158,10 @@ func (q *jobs) takeBlocked(spare int) []*job {
 	return out
 }
 
-// count returns how many messages wait and how many are being sent.
-func (q *jobs) count() (waiting, active int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// count returns how many messages wait.
+func (q *jobs) count() (waiting int) {
 	for r := range q.waiting {
 		waiting += len(q.waiting[r])
 	}
-	return waiting, q.active
-}
-
-// close makes put and next refuse everything.
-func (q *jobs) close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.closed = true
-	q.changed.Broadcast()
-}
-
-// domainsOf returns the different domains of the recipients, in lower case.
-func domainsOf(list []queue.ClaimedDelivery) []string {
-	domains := make([]string, 0, 1)
-	for _, d := range list {
-		domain := strings.ToLower(d.Recipient[strings.LastIndexByte(d.Recipient, '@')+1:])
-		if !slices.Contains(domains, domain) {
-			domains = append(domains, domain)
-		}
-	}
-	return domains
+	return waiting
 }

@@ -17,42 +17,31 @@ func jobTo(id string, domains ...string) *job {
 	return j
 }
 
+// anyJob says that every message fits.
+func anyJob(*job) bool { return true }
+
 // A message to two domains has its turn although its domains never have room at the same time: one message ends at a time, and
 // another for the same domain waits.
 func TestAMessageToSeveralDomainsHasItsTurn(t *testing.T) {
 	t.Parallel()
-	q := newJobs(func() (concurrency, perDomain int) { return 4, 2 })
+	q := newJobs(2)
 	var active []*job
-	next := func() *job {
-		t.Helper()
-		j, ok := q.next()
-		if !ok || j == nil {
-			t.Fatal("nothing may be sent")
-		}
-		return j
-	}
 	for i := range 2 {
 		q.put(jobTo(fmt.Sprintf("x%d", i), "x.example"))
 		q.put(jobTo(fmt.Sprintf("y%d", i), "y.example"))
 	}
 	for range 4 {
-		active = append(active, next())
+		active = append(active, q.next(anyJob))
 	}
 	q.put(jobTo("both", "x.example", "y.example"))
 	for i := range 200 {
 		q.put(jobTo(fmt.Sprintf("x%d", i+2), "x.example"))
 		q.put(jobTo(fmt.Sprintf("y%d", i+2), "y.example"))
 	}
-	fits := func() bool {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		return q.first(q.waiting[1], 2, make(map[string]int)) >= 0
-	}
 	for range 2 * passedOften {
 		q.done(active[0])
 		active = active[1:]
-		for fits() {
-			j := next()
+		for j := q.next(anyJob); j != nil; j = q.next(anyJob) {
 			if j.claimed.ID == "both" {
 				return
 			}
@@ -66,9 +55,9 @@ func TestAMessageToSeveralDomainsHasItsTurn(t *testing.T) {
 // owed its turn stays.
 func TestCrowdsAreParted(t *testing.T) {
 	t.Parallel()
-	q := newJobs(func() (concurrency, perDomain int) { return 4, 1 })
+	q := newJobs(1)
 	q.put(jobTo("first", "x.example"))
-	if j, ok := q.next(); !ok || j.claimed.ID != "first" {
+	if j := q.next(anyJob); j == nil || j.claimed.ID != "first" {
 		t.Fatal("nothing may be sent")
 	}
 	for i := range 10 {
@@ -77,8 +66,8 @@ func TestCrowdsAreParted(t *testing.T) {
 	}
 	for range passedOften {
 		q.put(jobTo("other", "z.example"))
-		j, ok := q.next()
-		if !ok || j.claimed.ID != "other" {
+		j := q.next(anyJob)
+		if j == nil || j.claimed.ID != "other" {
 			t.Fatalf("%+v goes before the other", j)
 		}
 		q.done(j)
@@ -87,5 +76,31 @@ func TestCrowdsAreParted(t *testing.T) {
 	left := q.take()
 	if len(crowd)+len(left) != 20 || len(left) != 3 || left[1].claimed.ID != "both0" {
 		t.Errorf("%d are put back, and %d stay", len(crowd), len(left))
+	}
+}
+
+// A message that does not fit is passed over, whatever its priority. Messages are handed back from the end.
+func TestWhatDoesNotFitIsPassedOver(t *testing.T) {
+	t.Parallel()
+	q := newJobs(0)
+	for i, p := range []outbox.Priority{outbox.High, outbox.High, outbox.Normal, outbox.Bulk, outbox.Bulk} {
+		j := jobTo(fmt.Sprint(i), "x.example")
+		j.claimed.Priority = p
+		q.put(j)
+	}
+	ids := func(list ...*job) (s string) {
+		for _, j := range list {
+			s += string(j.claimed.ID)
+		}
+		return s
+	}
+	if got := ids(q.next(func(j *job) bool { return j.claimed.ID > "0" }), q.next(func(j *job) bool { return j.claimed.ID > "2" })); got != "13" {
+		t.Errorf("first go %s", got)
+	}
+	if got := ids(q.takeLast(2, func(j *job) bool { return j.claimed.ID != "2" })...); got != "40" {
+		t.Errorf("back go %s", got)
+	}
+	if got := ids(q.take()...); got != "2" {
+		t.Errorf("%s is left", got)
 	}
 }

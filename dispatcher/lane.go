@@ -2,8 +2,8 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,189 +12,222 @@ import (
 	"github.com/outboxmail/outbox/smtpx"
 )
 
-const (
-	// prefetch is the largest number of messages that wait in a lane for each one that it sends at once.
-	prefetch = 7
-	// ahead is the amount of work that a lane holds beyond what it is sending, as the time that the work takes. It is short, so
-	// that an urgent message that comes later waits little.
-	ahead = 250 * time.Millisecond
-	// stuckAfter is the time for which a full lane may finish nothing. After that the others do not wait for its share.
-	stuckAfter = 2 * time.Second
-)
-
-// job is a claimed message on its way through a lane.
-type job struct {
-	claimed   queue.Claimed
-	claimedAt time.Time // before the claim was asked for
-	to        []string  // the recipients' domains, set at the first use
-	sealed    bool      // it is encrypted at rest
-	fenced    bool      // the message must be fenced before it is sent, whatever the relay's Fence
-	passed    int       // how many later messages were sent before it
-}
-
-// expired says whether the deadline of the message has passed. It goes by the time since the claim.
-func (j *job) expired() bool {
-	return j.claimed.ExpiresIn > 0 && time.Since(j.claimedAt) >= j.claimed.ExpiresIn
-}
-
-// refs returns the references to all deliveries of the job.
-func (j *job) refs() []queue.Ref {
-	refs := make([]queue.Ref, len(j.claimed.Deliveries))
-	for i := range refs {
-		refs[i] = j.claimed.Ref(i)
-	}
-	return refs
-}
-
-// domains returns the domains of the recipients. The caller holds the lock of jobs.
-func (j *job) domains() []string {
-	if j.to == nil {
-		j.to = domainsOf(j.claimed.Deliveries)
-	}
-	return j.to
-}
-
-// lane sends the messages that were claimed for one relay. It begins messages as fast as pace and breaker allow, each in a
-// goroutine, and waits for all of them before it ends.
+// lane holds the messages that were claimed for one relay and sends them as its gate allows. It has no loop of its own: whatever may
+// let a message begin calls pump.
 type lane struct {
-	*engine
-	name        string
-	current     atomic.Pointer[Relay]
-	jobs        *jobs
-	breaker     *breaker
-	pace        *pace
-	send        SendFunc
-	closing     chan struct{} // closed by close
-	finished    chan struct{} // closed when its Sender is not used any more
-	down        chan struct{} // buffer of one: the breaker opened
-	again       chan struct{} // buffer of one: the pause ended early
-	cut         context.CancelFunc
-	unsigned    sync.Once // logs that the provider would break signatures
-	uncommitted sync.Once // logs that the sender does not call Envelope.Commit
+	name    string
+	current *atomic.Pointer[Relay]
+	gate    *gate
+	memory  *tenant
+	courier *courier
+	ledger  *ledger
+	log     *slog.Logger
+	guard   guard
+	outside surroundings
 
-	sends     sends
-	took      atomic.Int64 // moving average of the duration of a send, in nanoseconds
-	lastDone  atomic.Int64 // when a message was last finished, in Unix nanoseconds
-	recovered atomic.Bool  // the relay is used again after an outage
+	mu        sync.Mutex
+	jobs      *jobs
+	sending   map[*job]time.Time // since when
+	timer     *time.Timer        // calls pump; nil before the first time
+	closed    bool
+	probing   bool
+	parted    time.Time          // when messages for full domains were last put back
+	stopProbe context.CancelFunc // breaks off a probe; nil before the first
+	work      sync.WaitGroup     // sends and probes
+	finished  chan struct{}      // closed when its Sender is not used any more
 
-	// Only the claimer uses these.
-	backlog   bool      // the queue probably has more for this lane
-	served    float64   // messages claimed, divided by the weight
-	idled     bool      // it could not send at the last turn
-	putBackAt time.Time // when messages for full domains were last put back
+	ctx context.Context //nolint:containedctx // of the sends: pump is called by timers, too
+	cut context.CancelFunc
 
-	last    queue.Due // where the last message came from
-	guessed bool      // the last claim looked there first
+	recovered atomic.Bool // the relay is used again after an outage
 }
 
-func newLane(e *engine, r Relay) *lane {
+// surroundings is what a lane tells others of.
+type surroundings struct {
+	moved    func()                                      // a slot was freed, or messages were handed back
+	changed  func()                                      // the state of the relay changed
+	ended    func()                                      // nothing uses the lane any more
+	observer func(ctx context.Context, event RelayEvent) // of the application; nil for none
+	restores bool                                        // bring a relay back that was out of use
+	probe    time.Duration                               // the longest time for a probe
+}
+
+// newLane returns a lane that sends until close is called. cut, and the end of ctx, break off its sends.
+func newLane(ctx context.Context, current *atomic.Pointer[Relay], c *courier, m *memory, s surroundings) *lane {
 	now := time.Now()
+	r := current.Load()
 	l := &lane{
-		engine: e, name: r.Name, breaker: newBreaker(now), pace: newPace(r.Concurrency, now),
-		closing: make(chan struct{}), finished: make(chan struct{}), down: make(chan struct{}, 1), again: make(chan struct{}, 1), idled: true,
+		name: r.Name, current: current, gate: newGate(r.Concurrency, now), courier: c, ledger: c.ledger, log: c.log, guard: c.guard,
+		outside: s, jobs: newJobs(r.PerDomain), sending: make(map[*job]time.Time), finished: make(chan struct{}),
 	}
-	l.current.Store(&r)
-	l.jobs = newJobs(l.bound)
-	l.send = l.chain()
-	l.lastDone.Store(now.UnixNano())
+	l.ctx, l.cut = context.WithCancel(ctx)
+	l.memory = m.join(l.pump)
 	return l
 }
 
 // relay returns the present configuration.
 func (l *lane) relay() *Relay { return l.current.Load() }
 
-// bound returns how many messages may be sent at once, and how many of them to one domain.
-func (l *lane) bound() (concurrency, perDomain int) {
-	return l.concurrency(), l.relay().PerDomain
+// update gives the lane a new configuration.
+func (l *lane) update(r Relay) {
+	l.current.Store(&r)
+	l.gate.resize(r.Concurrency)
+	l.mu.Lock()
+	l.jobs.perDomain = r.PerDomain
+	l.mu.Unlock()
+	l.pump()
 }
 
-func (l *lane) concurrency() int {
-	switch state, _, _ := l.breaker.status(time.Now()); state {
-	case RelayOffline, RelayPaused:
-		return 0
-	case RelayTrial:
-		return 1
-	default:
-		return l.pace.concurrency()
+// put gives the lane a message. It returns false if the lane cannot send now; the caller keeps the message then.
+func (l *lane) put(j *job) bool {
+	l.mu.Lock()
+	if l.closed || !l.gate.able() {
+		l.mu.Unlock()
+		return false
 	}
+	l.jobs.put(j)
+	l.mu.Unlock()
+	l.pump()
+	return true
 }
 
-// able says whether the relay may get messages now.
-func (l *lane) able() bool { return l.concurrency() > 0 }
-
-// room returns how many messages the lane may hold.
-func (l *lane) room() int {
-	n := l.concurrency()
-	if state, _, _ := l.breaker.status(time.Now()); n == 0 || state == RelayTrial {
-		return n
-	}
-	wait := prefetch * n
-	if took := l.took.Load(); took > 0 {
-		wait = min(wait, max(1, int(int64(n)*int64(ahead)/took)))
-	}
-	return n + wait
-}
-
-// free returns how many more messages the lane may hold.
-func (l *lane) free() int {
-	waiting, active := l.jobs.count()
-	return l.room() - waiting - active
-}
-
-// run sends until the lane is closed. It returns when all sends have ended.
-func (l *lane) run(ctx context.Context) {
-	var sends sync.WaitGroup
-	// Each goroutine sends one message after the other: its stack has already grown to what a send needs. There are as many as
-	// messages were ever sent at once, and they stay until the lane ends.
-	work := make(chan *job)
-	workers := 0
+// pump begins what may begin now.
+func (l *lane) pump() {
 	for {
-		l.pace.wait(l.closing)
-		j, ok := l.jobs.next()
-		if !ok {
-			break
+		j := l.next()
+		if j == nil {
+			return
 		}
-		if j == nil { // the relay cannot send: other relays may take what waits
-			l.handBack(l.jobs.take())
-			continue
-		}
-		l.ledger.underway.Add(1)
-		if _, active := l.jobs.count(); workers < active {
-			workers++
-			sends.Go(func() {
-				for j := range work {
-					l.handle(ctx, j)
-				}
-			})
-		}
-		work <- j // there are as many goroutines as messages, so one is free or soon will be
+		go l.run(j)
 	}
-	close(work)
-	l.handBack(l.jobs.take())
-	sends.Wait()
+}
+
+// next removes the message that may begin now, and counts it as begun. Whoever gets it calls run. If there is none, next sets the timer
+// for the time at which there may be one.
+func (l *lane) next() *job {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	begin, again := l.gate.grant(now)
+	if begin > 0 {
+		var memory time.Time // when to ask for memory anew
+		j := l.jobs.next(func(j *job) bool {
+			ok, at := l.reserve(now, j)
+			if memory.IsZero() || !at.IsZero() && at.Before(memory) {
+				memory = at
+			}
+			return ok
+		})
+		if j != nil {
+			l.gate.begin(now)
+			l.sending[j] = now
+			l.ledger.underway.Add(1)
+			l.work.Add(1)
+			return j
+		}
+		again = memory
+	}
+	if due, probe := l.gate.due(now); due && l.outside.restores && !l.probing {
+		l.probing = true
+		l.work.Go(func() { l.restore(probe) })
+	} else if !again.IsZero() && (again.After(now) || !due) {
+		l.wakeAt(now, again)
+	}
+	return nil
+}
+
+// wakeAt makes the timer call pump at a time. The caller holds the mutex.
+func (l *lane) wakeAt(now, at time.Time) {
+	d := max(at.Sub(now), 0)
+	if l.timer == nil {
+		l.timer = time.AfterFunc(d, l.pump)
+		return
+	}
+	l.timer.Reset(d)
+}
+
+// reserve takes the memory for a large body.
+func (l *lane) reserve(now time.Time, j *job) (ok bool, again time.Time) {
+	if !j.large() || j.reserved > 0 {
+		return true, time.Time{}
+	}
+	size := l.courier.sizeInMemory(j)
+	if ok, again = l.memory.acquire(now, size); ok {
+		j.reserved = size
+	}
+	return ok, again
+}
+
+// run sends one message after the other, as long as more may begin. Its stack has already grown to what a send needs.
+func (l *lane) run(j *job) {
+	for j != nil {
+		l.handle(j)
+		next := l.next()
+		l.work.Done()
+		l.pump() // more than one may begin, for example after an outage
+		l.outside.moved()
+		j = next
+	}
 }
 
 // handle sends one message and hands over its outcome.
-func (l *lane) handle(ctx context.Context, j *job) {
-	l.sends.begin(j)
-	list := l.deliver(ctx, j)
-	l.sends.end(j)
+func (l *lane) handle(j *job) {
+	d := l.courier.deliver(l.ctx, j)
+	if d.heard {
+		l.note(d.verdict)
+	}
 	l.ledger.underway.Add(-1)
-	l.ledger.put(list...)
-	l.lastDone.Store(time.Now().UnixNano())
+	l.memory.release(j.reserved)
+	l.ledger.put(d.list...)
+	l.mu.Lock()
 	l.jobs.done(j)
-	l.progressed()
+	delete(l.sending, j)
+	l.mu.Unlock()
+	l.gate.end(time.Now(), d.took)
 }
 
-// close makes the lane begin nothing more. Then run hands back the messages that have not begun.
-func (l *lane) close() {
-	select {
-	case <-l.closing:
+// note applies a verdict. A relay that is out of use gets nothing more, so what waits goes back.
+func (l *lane) note(v verdict) {
+	changed, _ := l.gate.note(time.Now(), v)
+	if !changed {
 		return
-	default:
-		close(l.closing)
 	}
-	l.jobs.close()
+	l.report(v.class)
+	if !l.gate.able() {
+		l.handBack(l.take())
+	}
+}
+
+// report logs the state of the relay and tells the Observer. It is called once for a change, however many messages met the fault.
+func (l *lane) report(class smtpx.Class) {
+	c := l.gate.condition(time.Now())
+	event := RelayEvent{
+		Relay: l.name, State: c.state, Since: c.since, Reason: c.why.words, Class: class, Code: c.why.code, For: c.next,
+		Routes: l.relay().Routes, Rate: l.relay().Rate, PerSecond: c.perSecond,
+	}
+	level := slog.LevelWarn
+	switch c.state {
+	case RelayOffline, RelayPaused:
+		level = slog.LevelError
+	case RelayHealthy, RelayUnused:
+		level = slog.LevelInfo
+	default:
+	}
+	l.log.Log(l.ctx, level, "relay", "relay", l.name, "state", c.state, "class", class, "code", event.Code, "reason", masked(event.Reason),
+		"for", event.For)
+	tell(l.ctx, l.guard, "Observer.Relay", l.outside.observer, event)
+	l.outside.changed()
+}
+
+// take removes all messages that wait.
+func (l *lane) take() []*job {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.memory.forget()
+	return l.jobs.take()
 }
 
 // handBack returns messages to the queue as if they had not been claimed.
@@ -203,90 +236,180 @@ func (l *lane) handBack(list []*job) {
 		l.ledger.put(same(j, queue.Settlement{Outcome: queue.Recycled})...)
 	}
 	if len(list) > 0 {
-		l.progressed()
+		l.outside.moved()
 	}
 }
 
-// put gives the lane a message. If the lane cannot take it, the message goes back to the queue. It is due at once if another lane
-// can take it, and later if not, or if it is in doubt with this relay.
-func (l *lane) put(j *job) {
-	if l.able() && l.jobs.put(j) {
+// giveBack hands back up to n messages that the lane cannot begin soon, of routes that others serve. What is in doubt stays: no other
+// relay may have it.
+func (l *lane) giveBack(n int, others func(route string) bool) {
+	c := l.gate.room(time.Now())
+	l.mu.Lock()
+	n = min(n, l.jobs.count()-c.ready)
+	list := l.jobs.takeLast(n, func(j *job) bool { return others(j.claimed.Route) && !j.doubted() })
+	l.mu.Unlock()
+	l.handBack(list)
+}
+
+const (
+	// blockedDelay is how long a message waits that was put back because its recipients' domain is full.
+	blockedDelay = 5 * time.Second
+	// blockedEvery is the shortest time between two such removals.
+	blockedEvery = time.Second
+)
+
+// partCrowd puts back messages that fill the lane and wait for a full domain.
+func (l *lane) partCrowd(now time.Time) {
+	l.mu.Lock()
+	if l.jobs.perDomain <= 0 || now.Sub(l.parted) < blockedEvery {
+		l.mu.Unlock()
 		return
 	}
-	s := queue.Settlement{Outcome: queue.Recycled, Delay: l.cfg.Poll}
-	switch {
-	case slices.ContainsFunc(j.claimed.Deliveries, doubtful):
-		s.Delay = max(s.Delay, l.breaker.wait(time.Now()))
-	case l.another(l, j.claimed.Route):
-		s.Delay = 0
+	l.parted = now
+	list := l.jobs.takeBlocked(l.jobs.perDomain)
+	l.mu.Unlock()
+	for _, j := range list {
+		l.ledger.put(same(j, queue.Settlement{Outcome: queue.Recycled, Delay: blockedDelay})...)
 	}
-	l.ledger.put(same(j, s)...)
 }
 
-// doubtful says whether a delivery may have been accepted before.
-func doubtful(d queue.ClaimedDelivery) bool { return d.Class == string(smtpx.ClassAmbiguous) }
-
-// timed updates the average duration of a send.
-func (l *lane) timed(took time.Duration) {
-	if before := l.took.Load(); before > 0 {
-		took = time.Duration(before) + (took-time.Duration(before))/8
-	}
-	l.took.Store(int64(took))
+// free returns how many more messages the lane may hold.
+func (l *lane) free() int {
+	c := l.gate.room(time.Now())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.ready - l.jobs.count()
 }
 
-// stuck says whether the lane has finished nothing for a while.
-func (l *lane) stuck(now time.Time) bool { return now.UnixNano()-l.lastDone.Load() > int64(stuckAfter) }
+// view shows the lane to the planner.
+func (l *lane) view(now time.Time) view {
+	r := l.relay()
+	c := l.gate.room(now)
+	condition := l.gate.condition(now)
+	l.mu.Lock()
+	waiting := l.jobs.count()
+	l.mu.Unlock()
+	v := view{
+		Name: l.name, Routes: r.Routes, Backup: r.Backup, Weight: float64(r.Weight), Rate: r.Rate, Able: condition.concurrency > 0,
+		Free: c.ready - waiting, Room: c.room, Waiting: waiting, Reach: c.reach, Opens: c.opens, Recovered: l.recovered.Swap(false),
+	}
+	if condition.state == RelayDegraded {
+		v.Weight *= degradedShare
+	}
+	return v
+}
 
-// note applies a verdict to pace and breaker.
-func (l *lane) note(ctx context.Context, v verdict) {
-	now := time.Now()
-	before := l.pace.concurrency()
-	switch v.class {
-	case "":
-		l.pace.accepted(now)
-	case smtpx.ClassThrottled:
-		l.pace.throttled(now, v.reset)
-	default:
+// health returns the state of the relay.
+func (l *lane) health(now time.Time) RelayHealth {
+	c := l.gate.condition(now)
+	r := l.relay()
+	h := RelayHealth{
+		Name: l.name, State: c.state, Since: c.since, Class: c.why.class, Code: c.why.code, Reason: c.why.words, For: c.next,
+		Routes: r.Routes, Rate: r.Rate, Concurrency: c.concurrency, PerSecond: c.perSecond,
 	}
-	changed := l.breaker.note(now, v)
-	if l.pace.concurrency() != before || changed {
-		l.jobs.rebound()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h.Waiting, h.Sending = l.jobs.count(), len(l.sending)
+	return h
+}
+
+// longerThan returns how many sends take longer than limit, and since when the longest of them goes on.
+func (l *lane) longerThan(limit time.Duration) (n int, since time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, began := range l.sending {
+		if time.Since(began) > limit {
+			if n++; since.IsZero() || began.Before(since) {
+				since = began
+			}
+		}
 	}
-	if !changed {
+	return n, since
+}
+
+// restore brings the relay back after it was out of use: it probes, if the Sender can and probe says so, and begins a trial.
+func (l *lane) restore(probe bool) {
+	ok := (!probe || l.probe()) && l.gate.try(time.Now())
+	if ok {
+		l.report("")
+		l.recovered.Store(true)
+	}
+	l.mu.Lock()
+	l.probing = false
+	l.mu.Unlock()
+	l.pump()
+	if ok {
+		l.outside.moved()
+	}
+}
+
+// probe says whether a trial may begin. It is true if the Sender cannot probe.
+func (l *lane) probe() bool {
+	p, ok := l.relay().Sender.(Prober)
+	if !ok {
+		return true
+	}
+	limited, cancel := context.WithTimeout(l.ctx, l.outside.probe)
+	defer cancel()
+	l.mu.Lock()
+	l.stopProbe = cancel
+	if l.closed {
+		cancel()
+	}
+	l.mu.Unlock()
+	err := errors.New("the probe panicked")
+	l.guard.call(l.ctx, "Prober.Probe", func() { _, err = p.Probe(limited) })
+	if err == nil {
+		return true
+	}
+	e := verdictOf(err)
+	v := verdict{class: smtpx.ClassUnreachable, stage: e.Stage, scope: e.Scope(), words: wordsOf(e), code: e.Reply.Code}
+	if e.Class == smtpx.ClassConfig {
+		v.class = smtpx.ClassConfig
+	}
+	wait := l.gate.reopen(time.Now(), v)
+	l.log.WarnContext(l.ctx, "relay_probe_failed", "relay", l.name, "class", v.class, "reason", masked(v.words), "for", wait)
+	return false
+}
+
+// pause takes the relay out of use for the time d.
+func (l *lane) pause(d time.Duration, reason string) {
+	if l.gate.pause(time.Now(), d, reason) {
+		l.report(smtpx.ClassQuota)
+		l.handBack(l.take())
+	}
+	l.pump() // sets the timer
+}
+
+// lift ends a pause that all dispatchers share.
+func (l *lane) lift() {
+	if l.gate.lift(time.Now()) {
+		l.pump()
+	}
+}
+
+// close makes the lane begin nothing more, and hands back what has not begun. finished is closed once all sends have ended.
+func (l *lane) close() {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
 		return
 	}
-	l.report(ctx, v.class)
-	if !l.able() {
-		signal(l.down)
-		l.handBack(l.jobs.take())
-		l.sharePause(ctx)
+	l.closed = true
+	if l.timer != nil {
+		l.timer.Stop()
 	}
-}
-
-// report logs the state of the relay and tells the Observer. It is called once for a change, however many messages met the fault.
-func (l *lane) report(ctx context.Context, class smtpx.Class) {
-	now := time.Now()
-	state, _, reason := l.breaker.status(now)
-	event := RelayEvent{Relay: l.name, State: state, Reason: reason, Class: class, For: l.breaker.wait(now)}
-	level := slog.LevelWarn
-	switch state {
-	case RelayOffline, RelayPaused:
-		level = slog.LevelError
-	case RelayHealthy:
-		level = slog.LevelInfo
-	default:
+	if l.stopProbe != nil {
+		l.stopProbe()
 	}
-	l.log.Log(ctx, level, "relay", "relay", l.name, "state", state, "class", class, "reason", masked(reason), "for", event.For)
-	notify(ctx, l.engine, "Observer.Relay", l.cfg.Observer.Relay, event)
-	l.heartbeatSoon()
-}
-
-// same returns the same settlement for every delivery of a job.
-func same(j *job, s queue.Settlement) []queue.Settlement {
-	list := make([]queue.Settlement, len(j.claimed.Deliveries))
-	for i := range list {
-		list[i] = s
-		list[i].Ref = j.claimed.Ref(i)
-	}
-	return list
+	l.memory.forget()
+	l.mu.Unlock()
+	l.memory.leave()
+	go func() {
+		l.handBack(l.take())
+		l.work.Wait()
+		l.cut()
+		close(l.finished)
+		l.outside.ended()
+	}()
 }

@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -428,15 +427,19 @@ func count(r *Report, o queue.Outcome, lost bool) {
 	}
 }
 
-// trouble describes what cannot be recorded, for Health. Empty means nothing.
-func (g *ledger) trouble() string {
-	if d, err := g.behind(); d > 0 {
-		return fmt.Sprintf("no outcome could be recorded for %v: %v", d.Round(time.Second), err)
-	}
+// fault returns what cannot be recorded. ok is false if there is nothing.
+func (g *ledger) fault() (f Fault, ok bool) {
+	d, err := g.behind()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if n := len(g.aside); n > 0 {
-		return fmt.Sprintf("%d outcomes cannot be recorded", n)
+	switch {
+	case d > 0:
+		f = Fault{Kind: FaultUnrecorded, Since: time.Now().Add(-d)}
+		if err != nil {
+			f.Error = oneLine(err.Error())
+		}
+	case len(g.aside) > 0:
+		f = Fault{Kind: FaultUnrecorded, Count: len(g.aside), Since: g.aside[0].known}
 	}
-	return ""
+	return f, f.Kind != ""
 }

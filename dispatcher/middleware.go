@@ -31,34 +31,34 @@ type SendFunc func(ctx context.Context, s *Sending) (smtpx.Result, error)
 // message is kept, and is uncertain if Envelope.Commit had succeeded.
 type Middleware func(next SendFunc) SendFunc
 
-// chain wraps the sender of a lane in the middleware.
-func (l *lane) chain() SendFunc {
+// chain wraps the sender of a relay in the middleware.
+func (co *courier) chain() SendFunc {
 	send := func(ctx context.Context, s *Sending) (smtpx.Result, error) {
-		return l.relay().Sender.Send(ctx, s.Envelope, s.Body)
+		return co.relay().Sender.Send(ctx, s.Envelope, s.Body)
 	}
-	for _, m := range slices.Backward(l.cfg.Middleware) {
+	for _, m := range slices.Backward(co.cfg.Middleware) {
 		next := send
 		send = func(context.Context, *Sending) (smtpx.Result, error) { //nolint:unparam // it is a SendFunc
 			return smtpx.Result{}, &smtpx.Error{Class: smtpx.ClassConfig, Err: errors.New("a middleware panicked when it was set up")}
 		}
-		l.safely(context.Background(), "Middleware", func() { send = m(next) })
+		co.guard.call(context.Background(), "Middleware", func() { send = m(next) })
 	}
 	return send
 }
 
 // contained calls the chain and turns a panic into an error, an ambiguous one if the message may have left.
-func (l *lane) contained(ctx context.Context, s *Sending, committed func() bool) (res smtpx.Result, err error) {
+func (co *courier) contained(ctx context.Context, s *Sending, committed func() bool) (res smtpx.Result, err error) {
 	defer func() {
 		p := recover()
 		if p == nil {
 			return
 		}
-		l.log.ErrorContext(ctx, "sending panicked", "id", s.Message.ID, "relay", s.Relay, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		co.log.ErrorContext(ctx, "sending panicked", "id", s.Message.ID, "relay", s.Relay, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		failure := &smtpx.Error{Class: smtpx.ClassConfig, Err: fmt.Errorf("the sender panicked: %v", p)}
 		if committed() {
 			failure.Class, failure.Stage = smtpx.ClassAmbiguous, smtpx.StageDot
 		}
 		res, err = smtpx.Result{}, failure
 	}()
-	return l.send(ctx, s)
+	return co.send(ctx, s)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/mail"
 	"time"
 
@@ -31,9 +32,6 @@ type Notice struct {
 	// Defaults to the header.
 	Full bool
 }
-
-// noticeEncrypter is a [Queue] that encrypts the notices of settlements. *store.Store says whether it does.
-type noticeEncrypter interface{ EncryptsNotices() bool }
 
 // maxReturned is the largest message that a report returns whole.
 const maxReturned = 256 << 10
@@ -66,7 +64,7 @@ func (n *Notice) check() error {
 }
 
 // attach gives the first of the failures in a list the report about all of them.
-func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []queue.Settlement, body []byte) {
+func (n *Notice) attach(ctx context.Context, cfg *Config, log *slog.Logger, j *job, list []queue.Settlement, body []byte) {
 	c := &j.claimed
 	if !n.on() || c.Sender == "" {
 		return
@@ -86,15 +84,15 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []queue.Settl
 	}
 	subject := c.Subject
 	if j.sealed {
-		q, ok := l.cfg.Queue.(noticeEncrypter)
-		opened, err := l.cfg.Keys.OpenSubject(string(c.ID), subject)
+		q, ok := cfg.Queue.(noticeEncrypter)
+		opened, err := cfg.Keys.OpenSubject(string(c.ID), subject)
 		if subject = opened; !ok || !q.EncryptsNotices() || err != nil {
 			subject, body = "(encrypted)", nil
 		}
 	}
 	raw, err := n.write(c, list, failed, to, subject, body)
 	if err != nil {
-		l.log.ErrorContext(ctx, "cannot write the notice of a failure", "id", c.ID, "error", err)
+		log.ErrorContext(ctx, "cannot write the notice of a failure", "id", c.ID, "error", err)
 		return
 	}
 	route := n.Route
@@ -105,7 +103,7 @@ func (n *Notice) attach(ctx context.Context, l *lane, j *job, list []queue.Settl
 	//nolint:contextcheck // it waits for nothing
 	if _, err := outbox.Render(notice, c.ID, time.Now()); err != nil {
 		// The failure could not be recorded with it.
-		l.log.ErrorContext(ctx, "the notice of a failure cannot be sent", "id", c.ID, "error", err)
+		log.ErrorContext(ctx, "the notice of a failure cannot be sent", "id", c.ID, "error", err)
 		return
 	}
 	list[failed[0]].Notice = &queue.Notice{From: n.From, To: to, Route: route, Raw: raw}

@@ -2,8 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/outboxmail/outbox/queue"
@@ -24,6 +22,8 @@ type Observer struct {
 	Lost func(ctx context.Context, refs []queue.Ref)
 	// Relay is called when the state of a relay changes.
 	Relay func(ctx context.Context, e RelayEvent)
+	// Fault is called when a [Fault] begins, and once more when it is over.
+	Fault func(ctx context.Context, e FaultEvent)
 	// Queue is called with the error of a call to the queue, and with nil once that call works again.
 	Queue func(ctx context.Context, call string, err error)
 }
@@ -93,34 +93,18 @@ type OutcomeEvent struct {
 type RelayEvent struct {
 	Relay string
 	State RelayState
+	// Since is when the state began.
+	Since time.Time
 	// Reason is the relay's own words, or the error of the connection. It may contain addresses. Empty for a healthy relay.
 	Reason string
-	// Class is the class of that answer or error.
+	// Class is the class of the answer or error that changed the state. Code is its reply code (RFC 5321 §4.2), 0 for none.
 	Class smtpx.Class
+	Code  int
 	// For is the time until the relay is tried again. Zero if it is in use.
 	For time.Duration
-}
-
-// safely calls a function of the application and logs its panic.
-func (e *engine) safely(ctx context.Context, what string, hook func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			e.log.ErrorContext(ctx, "a hook panicked", "hook", what, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		}
-	}()
-	hook()
-}
-
-// notify calls a function of the Observer unless it is nil.
-func notify[T any](ctx context.Context, e *engine, what string, hook func(context.Context, T), event T) {
-	if hook != nil {
-		e.safely(ctx, what, func() { hook(ctx, event) })
-	}
-}
-
-// queueFault tells the Observer that a call to the queue failed, or with a nil error that it works again.
-func (e *engine) queueFault(ctx context.Context, call string, err error) {
-	if hook := e.cfg.Observer.Queue; hook != nil {
-		e.safely(ctx, "Observer.Queue", func() { hook(ctx, call, err) })
-	}
+	// Routes are those that the relay serves; none means every route. Rate is its configured bound. PerSecond is how many messages
+	// may begin in a second now, +Inf unless the relay throttles.
+	Routes    []string
+	Rate      Rate
+	PerSecond float64
 }

@@ -25,31 +25,31 @@ var (
 
 // prepare turns a stored body into the bytes to send: it decrypts the body, adds the fields that the provider reads, and signs
 // it. The same message gives the same bytes every time.
-func (l *lane) prepare(ctx context.Context, c *queue.Claimed, body []byte) ([]byte, error) {
+func (co *courier) prepare(ctx context.Context, c *queue.Claimed, body []byte) ([]byte, error) {
 	// The body may have been encrypted between claim and fetch. OpenBody sees that in the body itself.
-	body, err := l.cfg.Keys.OpenBody(string(c.ID), body)
+	body, err := co.cfg.Keys.OpenBody(string(c.ID), body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errClosed, err)
 	}
 	opened := *c
-	if opened.Metadata, err = l.cfg.Keys.OpenMetadata(string(c.ID), c.Metadata); err != nil {
+	if opened.Metadata, err = co.cfg.Keys.OpenMetadata(string(c.ID), c.Metadata); err != nil {
 		return nil, fmt.Errorf("%w: %w", errClosed, err)
 	}
-	r := l.relay()
+	r := co.relay()
 	p := genericProfile()
-	l.safely(ctx, "Sender.Profile", func() { p = profileOf(r.Sender) })
+	co.guard.call(ctx, "Sender.Profile", func() { p = profileOf(r.Sender) })
 	body = stamp(p, &opened, body)
 	if r.Sign == nil {
 		return body, nil
 	}
 	if why := breaksSignatures(p); why != "" {
-		l.unsigned.Do(func() {
-			l.log.WarnContext(ctx, "messages are not signed", "relay", l.name, "provider", p.Name, "reason", why)
+		co.unsigned.Do(func() {
+			co.log.WarnContext(ctx, "messages are not signed", "relay", co.name, "provider", p.Name, "reason", why)
 		})
 		return body, nil
 	}
 	err = errors.New("the signer panicked")
-	l.safely(ctx, "Signer.Sign", func() { body, err = r.Sign.Sign(body) })
+	co.guard.call(ctx, "Signer.Sign", func() { body, err = r.Sign.Sign(body) })
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSign, err)
 	}
@@ -58,12 +58,12 @@ func (l *lane) prepare(ctx context.Context, c *queue.Claimed, body []byte) ([]by
 
 // notReady settles a message that could not be prepared. If its key is missing it is held: further attempts would fail alike
 // until its deadline. If it could not be signed it is deferred, as after every fault of the configuration.
-func (l *lane) notReady(ctx context.Context, j *job, err error) []queue.Settlement {
+func (co *courier) notReady(ctx context.Context, j *job, err error) delivered {
 	e := &smtpx.Error{Class: smtpx.ClassConfig, Err: err}
 	if !errors.Is(err, errClosed) {
-		return l.failed(ctx, j, e, nil, 0)
+		return co.failed(ctx, j, e, nil, 0)
 	}
-	return l.settleAll(ctx, j, queue.Settlement{Outcome: queue.Held, Uncounted: true, Evidence: evidenceOf(l.name, e, 0)})
+	return co.settleAll(ctx, j, queue.Settlement{Outcome: queue.Held, Uncounted: true, Evidence: evidenceOf(co.name, e, 0)})
 }
 
 // genericProfile is the profile of an unknown provider.

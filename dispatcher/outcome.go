@@ -24,20 +24,20 @@ const (
 )
 
 // settlement decides the outcome of a delivery that was not accepted, by the class of its failure.
-func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, took time.Duration) queue.Settlement {
+func (co *courier) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, took time.Duration) queue.Settlement {
 	c, d := &j.claimed, &j.claimed.Deliveries[i]
-	s := queue.Settlement{Evidence: evidenceOf(l.name, e, took)}
+	s := queue.Settlement{Evidence: evidenceOf(co.name, e, took)}
 	if ctx.Err() != nil && e.Class != smtpx.ClassAmbiguous && errors.Is(e, context.Canceled) {
 		return queue.Settlement{Outcome: queue.Recycled} // cut off because the dispatcher stops
 	}
 	if errors.Is(e, errFence) {
 		s.Outcome, s.Uncounted, s.Delay = queue.Deferred, true, fenceRetry
-		return l.withDoubt(s, d)
+		return co.withDoubt(s, d)
 	}
 	switch e.Class {
 	case smtpx.ClassRecipient, smtpx.ClassMessage:
 		s.Outcome = queue.Failed
-		s.Suppress = e.Class == smtpx.ClassRecipient && !e.MailboxFull() && l.cfg.suppresses(c.Route) && addressGone(e)
+		s.Suppress = e.Class == smtpx.ClassRecipient && !e.MailboxFull() && co.cfg.suppresses(c.Route) && addressGone(e)
 		return s
 	case smtpx.ClassRecycle:
 		// A new session may help once. After that the delivery waits as in an outage. So does one in doubt, because its class does not
@@ -54,9 +54,9 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		ID: c.ID, Seq: d.Seq, Number: d.Attempt, Priority: c.Priority, Class: e.Class, Age: age, DeferredFor: d.DeferredFor,
 	}
 	delay, again := Backoff{}.Next(attempt) // for a policy that panics
-	l.safely(ctx, "RetryPolicy.Next", func() { delay, again = l.cfg.Retry.Next(attempt) })
+	co.guard.call(ctx, "RetryPolicy.Next", func() { delay, again = co.cfg.Retry.Next(attempt) })
 	delay = max(delay, e.RetryAfter) // at least what the relay asks for, and never negative
-	giveUp := !again || l.overBudget(e.Class, d, age, delay)
+	giveUp := !again || co.overBudget(e.Class, d, age, delay)
 	switch {
 	case e.Class == smtpx.ClassAmbiguous:
 		// The message's policy decides whether it is sent again. Doubt never makes it failed: a delivery that is given up stays
@@ -73,12 +73,12 @@ func (l *lane) settlement(ctx context.Context, j *job, i int, e *smtpx.Error, to
 		// delivery in doubt stays with its relay.
 		// A delivery that a dead dispatcher left has such a class, too, but names no relay.
 		passedOn := d.Relay != "" && failsOver(smtpx.Class(d.Class))
-		if e.Stage != "" && failsOver(e.Class) && !passedOn && !doubtful(*d) && l.another(l, c.Route) {
+		if e.Stage != "" && failsOver(e.Class) && !passedOn && !doubtful(*d) && co.another(c.Route) {
 			s.Delay = 0
 		}
 	}
 	if !counted(e.Class) {
-		return l.withDoubt(s, d)
+		return co.withDoubt(s, d)
 	}
 	return s
 }
@@ -109,26 +109,26 @@ func addressGone(e *smtpx.Error) bool {
 }
 
 // withDoubt keeps an older doubt and its relay after an attempt that sent nothing.
-func (l *lane) withDoubt(s queue.Settlement, d *queue.ClaimedDelivery) queue.Settlement {
+func (co *courier) withDoubt(s queue.Settlement, d *queue.ClaimedDelivery) queue.Settlement {
 	if doubtful(*d) {
 		s.Evidence.Class, s.Evidence.Relay = d.Class, d.Relay
-		s.Evidence.Reply = oneLine("still in doubt; relay " + l.name + ": " + s.Evidence.Reply)
+		s.Evidence.Reply = oneLine("still in doubt; relay " + co.name + ": " + s.Evidence.Reply)
 	}
 	return s
 }
 
 // overBudget says whether MaxAge or MaxOutage ends before the next attempt. MaxAge bounds refusals, MaxOutage bounds outages and
 // throttling, and nothing bounds a fault of the configuration.
-func (l *lane) overBudget(class smtpx.Class, d *queue.ClaimedDelivery, age, delay time.Duration) bool {
+func (co *courier) overBudget(class smtpx.Class, d *queue.ClaimedDelivery, age, delay time.Duration) bool {
 	switch {
 	case class == smtpx.ClassConfig:
 		return false
 	case !counted(class):
-		return d.DeferredFor+delay > l.cfg.MaxOutage
+		return d.DeferredFor+delay > co.cfg.MaxOutage
 	case d.Attempt == 1: // never refused before: it may have waited long for a relay, or an operator requeued it
-		return d.DeferredFor+delay > l.cfg.MaxAge
+		return d.DeferredFor+delay > co.cfg.MaxAge
 	default:
-		return age+delay > l.cfg.MaxAge
+		return age+delay > co.cfg.MaxAge
 	}
 }
 
@@ -184,22 +184,22 @@ var addresses = regexp.MustCompile(`[^\s<>"'(),;:]+@`)
 func masked(reply string) string { return addresses.ReplaceAllString(reply, "***@") }
 
 // finish logs each outcome, tells the Observer, attaches the notice of a failure, and returns the settlements.
-func (l *lane) finish(ctx context.Context, j *job, list []queue.Settlement, body []byte) []queue.Settlement {
+func (co *courier) finish(ctx context.Context, j *job, list []queue.Settlement, body []byte) []queue.Settlement {
 	for i := range list {
-		l.logOutcome(ctx, &j.claimed, i, list[i])
-		if hook := l.cfg.Observer.Outcome; hook != nil {
+		co.logOutcome(ctx, &j.claimed, i, list[i])
+		if hook := co.cfg.Observer.Outcome; hook != nil {
 			event := OutcomeEvent{
 				Event: eventOf(list[i].Outcome), Message: &j.claimed, Delivery: &j.claimed.Deliveries[i], Settlement: list[i],
 			}
-			l.safely(ctx, "Observer.Outcome", func() { hook(ctx, event) })
+			co.guard.call(ctx, "Observer.Outcome", func() { hook(ctx, event) })
 		}
 	}
-	l.cfg.Notice.attach(ctx, l, j, list, body)
+	co.cfg.Notice.attach(ctx, co.cfg, co.log, j, list, body)
 	return list
 }
 
 // logOutcome logs an outcome, without addresses.
-func (l *lane) logOutcome(ctx context.Context, c *queue.Claimed, i int, s queue.Settlement) {
+func (co *courier) logOutcome(ctx context.Context, c *queue.Claimed, i int, s queue.Settlement) {
 	level := slog.LevelWarn
 	switch s.Outcome {
 	case queue.Sent:
@@ -208,11 +208,11 @@ func (l *lane) logOutcome(ctx context.Context, c *queue.Claimed, i int, s queue.
 		level = slog.LevelError
 	default:
 	}
-	if !l.log.Enabled(ctx, level) {
+	if !co.log.Enabled(ctx, level) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("id", string(c.ID)), slog.Int("seq", s.Ref.Seq), slog.String("relay", l.name),
+		slog.String("id", string(c.ID)), slog.Int("seq", s.Ref.Seq), slog.String("relay", co.name),
 		slog.Int("attempt", c.Deliveries[i].Attempt), slog.Duration("took", s.Evidence.Duration),
 	}
 	if s.Outcome == queue.Sent {
@@ -222,5 +222,5 @@ func (l *lane) logOutcome(ctx context.Context, c *queue.Claimed, i int, s queue.
 			slog.String("stage", s.Evidence.Stage), slog.Int("code", s.Evidence.Code), slog.String("enhanced", s.Evidence.Enhanced),
 			slog.String("reply", masked(s.Evidence.Reply)), slog.Duration("delay", s.Delay))
 	}
-	l.log.LogAttrs(ctx, level, string(eventOf(s.Outcome)), attrs...) //nolint:sloglint // one of a few constants
+	co.log.LogAttrs(ctx, level, string(eventOf(s.Outcome)), attrs...) //nolint:sloglint // one of a few constants
 }

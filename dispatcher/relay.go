@@ -137,14 +137,7 @@ func (r *Relay) complete(concurrency int) error {
 }
 
 // serves says whether the relay serves a route.
-func (r *Relay) serves(route string) bool {
-	return len(r.Routes) == 0 || slices.Contains(r.Routes, route)
-}
-
-// shares says whether both relays serve a common route.
-func (r *Relay) shares(other *Relay) bool {
-	return len(r.Routes) == 0 || len(other.Routes) == 0 || slices.ContainsFunc(r.Routes, other.serves)
-}
+func (r *Relay) serves(route string) bool { return serves(r.Routes, route) }
 
 // sameSender says whether two senders are the same one. Senders that cannot be compared count as different.
 func sameSender(a, b Sender) bool {

@@ -1,8 +1,8 @@
 package dispatcher
 
 import (
+	"context"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -30,6 +30,7 @@ func (d *Dispatcher) Update(relays []Relay) error {
 		out = append(out, e.update(relays)...)
 	}
 	d.mu.Unlock()
+	d.Wake() // for what the new relays serve
 	for _, l := range out {
 		l.close()
 	}
@@ -42,39 +43,17 @@ func (d *Dispatcher) Update(relays []Relay) error {
 	return nil
 }
 
-// update gives the lanes their new configuration. It returns the lanes that the caller must close.
-func (e *engine) update(relays []Relay) (out []*lane) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.stopping {
-		return nil
-	}
-	var kept []*lane
-	var fresh []Relay
-	for _, r := range relays {
-		i := slices.IndexFunc(e.lanes, func(l *lane) bool { return l.name == r.Name && sameSender(l.relay().Sender, r.Sender) })
-		if i < 0 {
-			fresh = append(fresh, r)
-			continue
-		}
-		l := e.lanes[i]
-		l.current.Store(&r)
-		l.pace.resize(r.Concurrency)
-		l.jobs.rebound()
-		kept = append(kept, l)
-	}
-	for _, l := range e.lanes {
-		if !slices.Contains(kept, l) {
-			out = append(out, l)
-		}
-	}
-	e.lanes = kept
-	for _, r := range fresh {
-		e.launch(newLane(e, r))
-	}
-	if !e.drain {
-		e.Wake()
-	}
-	e.progressed()
-	return out
+// join makes an engine known: from now on Update changes it, too. It starts with the present relays.
+func (d *Dispatcher) join(e *engine, work context.Context) { //nolint:revive // the context is that of the sends
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.engines[e] = struct{}{}
+	e.start(work, d.cfg.Relays)
+}
+
+// leave makes an engine unknown: from now on Update leaves it alone.
+func (d *Dispatcher) leave(e *engine) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.engines, e)
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/outboxmail/outbox/queue"
@@ -17,15 +19,11 @@ func (s *Store) Heartbeat(ctx context.Context, h queue.Heartbeat) error {
 	if h.ID == "" {
 		return errors.New("heartbeat: no id given")
 	}
-	relays := make(map[string]string, len(h.Relays))
-	for name, health := range h.Relays {
-		relays[clean(name)] = clean(health)
-	}
-	list, err := json.Marshal(relays)
+	list, err := writeTold(h, clean)
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
-	args := []any{clean(h.ID), clean(h.Host), h.PID, clean(h.Version), string(list)}
+	args := []any{clean(h.ID), clean(h.Host), h.PID, clean(h.Version), list}
 	beat := func() error {
 		return s.atomically(ctx, func(c conn) error {
 			if _, err := c.ExecContext(ctx, s.queries.get("heartbeat"), args...); err != nil || s.dialect == schema.Postgres {
@@ -37,19 +35,53 @@ func (s *Store) Heartbeat(ctx context.Context, h queue.Heartbeat) error {
 	}
 	err = beat()
 	if unstorable(err) { // the health of a relay may quote it
-		for name, health := range relays {
-			relays[name] = ascii(health)
-		}
-		if list, err = json.Marshal(relays); err != nil {
+		if args[4], err = writeTold(h, func(s string) string { return ascii(clean(s)) }); err != nil {
 			return fmt.Errorf("heartbeat: %w", err)
 		}
-		args[4] = string(list)
 		err = beat()
 	}
 	if err != nil {
 		return s.failed(ctx, err, "heartbeat")
 	}
 	return nil
+}
+
+// told is what the column relays holds: what a dispatcher says of its relays, and its faults.
+type told struct {
+	Relays map[string]queue.RelayHealth `json:"relays"`
+	Faults []queue.Fault                `json:"faults,omitempty"`
+}
+
+// writeTold returns what the column relays gets. text makes each text storable.
+func writeTold(h queue.Heartbeat, text func(s string) string) (string, error) {
+	t := told{Relays: make(map[string]queue.RelayHealth, len(h.Relays)), Faults: make([]queue.Fault, len(h.Faults))}
+	for name, r := range h.Relays {
+		r.State, r.Class, r.Reason = text(r.State), text(r.Class), text(r.Reason)
+		r.Routes = slices.Clone(r.Routes)
+		for i := range r.Routes {
+			r.Routes[i] = text(r.Routes[i])
+		}
+		t.Relays[text(name)] = r
+	}
+	for i, f := range h.Faults {
+		f.Kind, f.Relay, f.Route, f.Error = text(f.Kind), text(f.Relay), text(f.Route), text(f.Error)
+		t.Faults[i] = f
+	}
+	list, err := json.Marshal(t)
+	return string(list), err
+}
+
+// readTold reads the column relays. Earlier versions wrote the state of each relay in words, such as "offline: connection lost".
+func readTold(text []byte) (t told) {
+	if json.Unmarshal(text, &t) == nil && t.Relays != nil {
+		return t
+	}
+	t = told{Relays: make(map[string]queue.RelayHealth)}
+	for name, words := range readMap(text) {
+		state, reason, _ := strings.Cut(words, ": ")
+		t.Relays[name] = queue.RelayHealth{State: state, Reason: reason}
+	}
+	return t
 }
 
 // Retire forgets a dispatcher that stopped. An unknown one is no error.
@@ -65,8 +97,9 @@ type Dispatcher struct {
 	ID, Host string
 	PID      int
 	Version  string
-	// Relays has the health of each of its relays.
-	Relays map[string]string
+	// Relays describes each of its relays by name. Faults lists what only a person can mend, apart from the relays.
+	Relays map[string]queue.RelayHealth
+	Faults []queue.Fault
 	// StartedAt is its first heartbeat and SeenAt its last; Silent is the time since then. All are by the clock of the
 	// database.
 	StartedAt, SeenAt time.Time
@@ -94,7 +127,8 @@ func (s *Store) Dispatchers(ctx context.Context) ([]Dispatcher, error) {
 			ID: r.ID, Host: r.Host, PID: r.PID, Version: r.Version, StartedAt: r.StartedAt.Time, SeenAt: r.SeenAt.Time,
 			Silent: seconds(r.Silent),
 		}
-		list[i].Relays = readMap(r.Relays)
+		t := readTold(r.Relays)
+		list[i].Relays, list[i].Faults = t.Relays, t.Faults
 	}
 	return list, nil
 }

@@ -164,7 +164,7 @@ func TestWordsThatTheEncodingLacks(t *testing.T) {
 				if err != nil || report.Recorded != 2 {
 					t.Errorf("feedback: %+v, %v", report, err)
 				}
-				if err := s.Heartbeat(t.Context(), queue.Heartbeat{ID: "d", Host: "h", Version: "v", Relays: map[string]string{"main": "отказ"}}); err != nil {
+				if err := s.Heartbeat(t.Context(), queue.Heartbeat{ID: "d", Host: "h", Version: "v", Relays: map[string]queue.RelayHealth{"main": {State: "offline", Reason: "отказ"}}}); err != nil {
 					t.Errorf("heartbeat: %v", err)
 				}
 				if err := s.PauseRelay(t.Context(), "main", time.Hour, "квота"); err != nil {

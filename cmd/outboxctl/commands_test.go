@@ -279,7 +279,7 @@ func cmdHeartbeat(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	db := open(ts)
 	err := db.Store.Heartbeat(context.Background(), queue.Heartbeat{
-		ID: args[0], Host: "host.example", PID: 4711, Relays: map[string]string{"main": "healthy"},
+		ID: args[0], Host: "host.example", PID: 4711, Relays: map[string]queue.RelayHealth{"main": {State: "healthy"}},
 	})
 	ts.Check(errors.Join(err, db.Close()))
 }

@@ -172,8 +172,15 @@ func (w *world) clean(keep queue.Retention) queue.CleanReport {
 
 // beatRules are about the heartbeats of dispatchers.
 func beatRules() []rule {
+	longSince := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	beat := queue.Heartbeat{
-		ID: "d1", Host: "mx-1", PID: 17, Version: "v1.2.3", Relays: map[string]string{"primary": "healthy", "it's \x00": "down \xff"},
+		ID: "d1", Host: "mx-1", PID: 17, Version: "v1.2.3", Relays: map[string]queue.RelayHealth{
+			"primary": {State: "healthy", Routes: []string{"default", "billing"}, Rate: queue.Rate{PerSecond: 14}, Concurrency: 10},
+			"it's \x00": {
+				State: "offline", Class: "config", Code: 535, Reason: "down \xff", Since: longSince, NextTry: longSince.Add(time.Hour), Sending: 3,
+			},
+		},
+		Faults: []queue.Fault{{Kind: "unserved_route", Route: "recipts", Since: longSince}, {Kind: "hung_sends", Relay: "it's", Count: 3}},
 	}
 	return []rule{
 		{"heartbeat", "A heartbeat says who lives, where, as what, and how its relays do.", func(w *world) {
@@ -191,20 +198,32 @@ func beatRules() []rule {
 				w.violatedf("it is said to have been silent for %v", d.Silent)
 			}
 			want(w, "dispatcher", [4]any{d.ID, d.Host, d.PID, d.Version}, [4]any{"d1", "mx-1", 17, "v1.2.3"})
-			want(w, "relays", d.Relays, map[string]string{"primary": "healthy", "it's \uFFFD": "down \uFFFD"})
+			odd := beat.Relays["it's \x00"]
+			odd.Reason = "down \uFFFD"
+			want(w, "relays", d.Relays, map[string]queue.RelayHealth{"primary": beat.Relays["primary"], "it's \uFFFD": odd})
+			want(w, "faults", d.Faults, beat.Faults)
+		}},
+		{"words", "What earlier versions said of relays in words is understood.", func(w *world) {
+			w.must(w.store.Heartbeat(w.Context(), beat))
+			w.exec(`UPDATE outbox_dispatchers SET relays = '{"a": "healthy", "b": "offline: 421 not now: later"}'`)
+			list, err := w.store.Dispatchers(w.Context())
+			w.must(err)
+			want(w, "relays", list[0].Relays, map[string]queue.RelayHealth{
+				"a": {State: "healthy"}, "b": {State: "offline", Reason: "421 not now: later"},
+			})
 		}},
 		{"again", "Later heartbeats keep the start and renew the rest.", func(w *world) {
 			w.must(w.store.Heartbeat(w.Context(), beat))
 			w.exec("UPDATE outbox_dispatchers SET started_at = $1, seen_at = $2", longAgo, bindTime(w.now().Add(-time.Hour)))
 			later := beat
-			later.Relays = map[string]string{"primary": "throttled"}
+			later.Relays = map[string]queue.RelayHealth{"primary": {State: "degraded"}}
 			w.must(w.store.Heartbeat(w.Context(), later))
 			list, err := w.store.Dispatchers(w.Context())
 			w.must(err)
 			want(w, "dispatchers", len(list), 1)
 			want(w, "start", list[0].StartedAt.Year(), 2000)
 			w.near("last seen", list[0].SeenAt, w.now())
-			want(w, "relay", list[0].Relays["primary"], "throttled")
+			want(w, "relay", list[0].Relays["primary"].State, "degraded")
 		}},
 		{"retire", "A dispatcher that stops is forgotten, whether it was known or not.", func(w *world) {
 			w.must(w.store.Heartbeat(w.Context(), beat))

@@ -14,6 +14,7 @@ import (
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
 
@@ -49,14 +50,15 @@ type pauseJSON struct {
 }
 
 type dispatcherJSON struct {
-	ID        string            `json:"id"`
-	Host      string            `json:"host"`
-	PID       int               `json:"pid"`
-	Version   string            `json:"version,omitempty"`
-	Relays    map[string]string `json:"relays,omitempty"`
-	StartedAt time.Time         `json:"started_at"`
-	SeenAt    time.Time         `json:"seen_at"`
-	SilentMS  int64             `json:"silent_ms"`
+	ID        string                       `json:"id"`
+	Host      string                       `json:"host"`
+	PID       int                          `json:"pid"`
+	Version   string                       `json:"version,omitempty"`
+	Relays    map[string]queue.RelayHealth `json:"relays,omitempty"`
+	Faults    []queue.Fault                `json:"faults,omitempty"`
+	StartedAt time.Time                    `json:"started_at"`
+	SeenAt    time.Time                    `json:"seen_at"`
+	SilentMS  int64                        `json:"silent_ms"`
 }
 
 func newStatus(a *app, runF func(context.Context, *statusOptions) error) *cobra.Command {
@@ -124,7 +126,7 @@ func viewStatus(st store.Stats, live []store.Dispatcher) statusJSON {
 	}
 	for _, d := range live {
 		v.Dispatchers = append(v.Dispatchers, dispatcherJSON{
-			ID: d.ID, Host: d.Host, PID: d.PID, Version: d.Version, Relays: d.Relays,
+			ID: d.ID, Host: d.Host, PID: d.PID, Version: d.Version, Relays: d.Relays, Faults: d.Faults,
 			StartedAt: d.StartedAt, SeenAt: d.SeenAt, SilentMS: d.Silent.Milliseconds(),
 		})
 	}
@@ -203,7 +205,11 @@ func showDispatchers(r *output.Rows, live []store.Dispatcher) {
 		}
 		relays := make([]string, 0, len(d.Relays))
 		for _, name := range slices.Sorted(maps.Keys(d.Relays)) {
-			relays = append(relays, name+" "+d.Relays[name])
+			words := name + " " + d.Relays[name].State
+			if reason := d.Relays[name].Reason; reason != "" {
+				words += ": " + reason
+			}
+			relays = append(relays, words)
 		}
 		r.Add(output.Text(d.ID), output.Text(d.Host), output.Int(d.PID), seen, output.Text(strings.Join(relays, ", ")))
 	}
