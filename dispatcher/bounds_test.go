@@ -2,7 +2,7 @@ package dispatcher_test
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -81,7 +81,7 @@ func TestLargeBodiesOfAHungRelayStarveNobody(t *testing.T) {
 func TestMaxBytesOfSeveralRelays(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int64{100 << 10, 300 << 10, 900 << 10} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
+		t.Run(strconv.FormatInt(size, 10), func(t *testing.T) {
 			bubbled(t, func(t *testing.T, q *shelf) {
 				var now, most atomic64
 				s := &sender{}

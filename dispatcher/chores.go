@@ -261,9 +261,9 @@ func (c *chores) readPauses(ctx context.Context, q Pauser) {
 	for _, l := range c.lanes() {
 		i := slices.IndexFunc(states, func(s queue.RelayState) bool { return s.Name == l.name && s.Paused > 0 })
 		if i < 0 {
-			l.lift()
+			l.lift() //nolint:contextcheck // sends have a context of their own
 		} else {
-			l.pause(states[i].Paused, states[i].Reason)
+			l.pause(states[i].Paused, states[i].Reason) //nolint:contextcheck // sends have a context of their own
 		}
 	}
 }

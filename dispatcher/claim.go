@@ -56,7 +56,7 @@ func (c *claimer) loop(ctx context.Context) error {
 		}
 		c.pauses(ctx)
 	}
-	look, turn := time.Now(), time.Time{} // when to look at the queue, and when to plan without a look
+	look := time.Now() // when to look at the queue
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	why := causeWake // the first claim does not wait for a look
@@ -108,8 +108,7 @@ func (c *claimer) loop(ctx context.Context) error {
 		if !c.drain && !serveAll(c.lanes()) { // somebody has to look for routes that no relay serves
 			look = sooner(look, c.whole.Add(lookWhole))
 		}
-		turn = done.plan.turn
-		timer.Reset(max(0, time.Until(sooner(look, turn))))
+		timer.Reset(max(0, time.Until(sooner(look, done.plan.turn))))
 		why = causeProgress
 	}
 }
@@ -277,7 +276,7 @@ func (c *claimer) claim(ctx context.Context, lanes []*lane, views []view, l *lan
 			ClaimedEvent{Relay: l.name, Messages: len(jobs), Deliveries: deliveries, Took: took})
 	}
 	for _, j := range jobs {
-		c.put(lanes, l, j)
+		c.put(lanes, l, j) //nolint:contextcheck // sends have a context of their own
 	}
 	return len(jobs), deliveries < o.Limit, err
 }

@@ -115,7 +115,7 @@ func (b *bulletin) post(ctx context.Context, found []Fault, kinds ...FaultKind) 
 			found[i].Since = f.Since
 		}
 	}
-	b.list = append(kept, found...)
+	b.list = slices.Concat(kept, found)
 	b.mu.Unlock()
 	for _, e := range events {
 		attrs := []any{"kind", e.Fault.Kind, "relay", e.Fault.Relay, "route", e.Fault.Route, "count", e.Fault.Count,

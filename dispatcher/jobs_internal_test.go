@@ -2,6 +2,8 @@ package dispatcher
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/outboxmail/outbox"
@@ -84,15 +86,16 @@ func TestWhatDoesNotFitIsPassedOver(t *testing.T) {
 	t.Parallel()
 	q := newJobs(0)
 	for i, p := range []outbox.Priority{outbox.High, outbox.High, outbox.Normal, outbox.Bulk, outbox.Bulk} {
-		j := jobTo(fmt.Sprint(i), "x.example")
+		j := jobTo(strconv.Itoa(i), "x.example")
 		j.claimed.Priority = p
 		q.put(j)
 	}
-	ids := func(list ...*job) (s string) {
+	ids := func(list ...*job) string {
+		var all []string
 		for _, j := range list {
-			s += string(j.claimed.ID)
+			all = append(all, string(j.claimed.ID))
 		}
-		return s
+		return strings.Join(all, "")
 	}
 	if got := ids(q.next(func(j *job) bool { return j.claimed.ID > "0" }), q.next(func(j *job) bool { return j.claimed.ID > "2" })); got != "13" {
 		t.Errorf("first go %s", got)

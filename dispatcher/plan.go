@@ -80,7 +80,8 @@ func (p *planner) needsDue(lanes []view, why cause) bool {
 // of each order by calling claimed.
 func (p *planner) plan(now time.Time, lanes []view, due []queue.Due, why cause) plan {
 	var out plan
-	if why == causeProgress && due == nil && !slices.ContainsFunc(lanes, func(v view) bool { return p.worthAClaim(v) || v.Free < 0 || v.Recovered }) {
+	busy := func(v view) bool { return p.worthAClaim(v) || v.Free < 0 || v.Recovered }
+	if why == causeProgress && due == nil && !slices.ContainsFunc(lanes, busy) {
 		return plan{turn: nextTurn(now, lanes)} // nothing to do, as after most messages
 	}
 	p.forgetGone(lanes)
@@ -105,7 +106,7 @@ func (p *planner) plan(now time.Time, lanes []view, due []queue.Due, why cause) 
 			ordered[v.Name] = o.Limit
 		}
 	}
-	out.next = p.nextLook(now, lanes, due, why, out)
+	out.next = p.nextLook(now, lanes, due, why)
 	if out.turn = nextTurn(now, lanes); out.held {
 		out.turn = now.Add(shortestWait)
 	}
@@ -196,7 +197,8 @@ func (p *planner) order(lanes []view, v view, due []queue.Due, why cause, ordere
 		return order{}, false
 	}
 	routes, ok := routesOf(lanes, v, due)
-	if !ok || why == causeLook && due != nil && !slices.ContainsFunc(due, func(d queue.Due) bool { return isDue(d) && serves(routes, d.Route) }) {
+	waits := func(d queue.Due) bool { return isDue(d) && serves(routes, d.Route) }
+	if !ok || why == causeLook && !slices.ContainsFunc(due, waits) {
 		a.backlog = false
 		return order{}, false
 	}
@@ -323,7 +325,7 @@ func orphans(lanes []view, due []queue.Due) []string {
 
 // nextLook returns when to look at the queue: when something becomes due, or at the next poll. After looks that claimed nothing
 // although something is due, the wait grows.
-func (p *planner) nextLook(now time.Time, lanes []view, due []queue.Due, why cause, out plan) time.Time {
+func (p *planner) nextLook(now time.Time, lanes []view, due []queue.Due, why cause) time.Time {
 	if why == causeProgress {
 		return time.Time{}
 	}

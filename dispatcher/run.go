@@ -156,7 +156,7 @@ func (e *engine) start(work context.Context, relays []Relay) {
 	defer e.mu.Unlock()
 	e.work = work
 	for _, r := range relays {
-		e.launch(r)
+		e.launch(r) //nolint:contextcheck // a lane is set up without a context; its panics are only logged
 	}
 }
 
