@@ -32,9 +32,7 @@ func lanesOf(t *testing.T, cfg Config, relays ...Relay) []*lane {
 		t.Fatal(err)
 	}
 	e := newEngine(d, true)
-	for _, r := range d.cfg.Relays {
-		e.lanes = append(e.lanes, newLane(e, r))
-	}
+	e.start(t.Context(), d.cfg.Relays)
 	return e.lanes
 }
 
@@ -112,7 +110,7 @@ func TestSettlement(t *testing.T) {
 			}
 			tt.delivery.Attempt = max(tt.delivery.Attempt, 1)
 			j := &job{claimedAt: time.Now(), claimed: queue.Claimed{Route: "default", Deliveries: []queue.ClaimedDelivery{tt.delivery}}}
-			s := lanes[0].settlement(tt.ctx, j, 0, tt.e, time.Second)
+			s := lanes[0].courier.settlement(tt.ctx, j, 0, tt.e, time.Second)
 			if s.Outcome != tt.outcome || s.Uncounted != tt.uncounted || s.Delay != tt.delay {
 				t.Errorf("%s, uncounted %v, after %v; want %s, uncounted %v, after %v", s.Outcome, s.Uncounted, s.Delay, tt.outcome, tt.uncounted, tt.delay)
 			}
@@ -134,7 +132,7 @@ func TestSettlementWaitsAsAsked(t *testing.T) {
 		lanes := lanesOf(t, Config{Retry: Backoff{Jitter: -1}}, Relay{Name: "a"})
 		j := &job{claimedAt: time.Now(), claimed: queue.Claimed{Deliveries: []queue.ClaimedDelivery{{Attempt: 1}}}}
 		e := &smtpx.Error{Stage: smtpx.StageRcpt, Class: smtpx.ClassTransient, RetryAfter: asked}
-		if s := lanes[0].settlement(t.Context(), j, 0, e, 0); s.Delay != want {
+		if s := lanes[0].courier.settlement(t.Context(), j, 0, e, 0); s.Delay != want {
 			t.Errorf("asked for %v, it waits %v, want %v", asked, s.Delay, want)
 		}
 	}
@@ -172,7 +170,7 @@ func TestUnfenced(t *testing.T) {
 	} {
 		l := lanesOf(t, Config{}, Relay{Name: "a", Fence: tt.fence})[0]
 		j := &job{fenced: tt.fenced, claimed: queue.Claimed{OnUncertain: tt.policy}}
-		if got := l.unfenced(j); got != tt.want {
+		if got := l.courier.unfenced(j); got != tt.want {
 			t.Errorf("%+v: %v", tt, got)
 		}
 	}
