@@ -23,7 +23,6 @@ var libraries = []library{
 	},
 	{module: "golang.org/x/crypto", importers: []string{"keyring"}, why: "XChaCha20-Poly1305, which the standard library lacks"},
 	{module: "golang.org/x/sync", importers: []string{"store/sqlite", "dispatcher"}, why: "a weighted semaphore that obeys a context"},
-	{module: "golang.org/x/time", importers: []string{"dispatcher"}, why: "a token bucket"},
 	{module: "golang.org/x/term", importers: []string{"cmd/outboxctl/..."}, why: "the size of a terminal, and a question without echo"},
 	{module: "github.com/cenkalti/backoff/v4", importers: []string{"dispatcher"}, why: "delays with jitter for a queue that does not answer"},
 	{module: "github.com/xdg-go/stringprep", importers: []string{"smtpx"}, why: "SASLprep (RFC 4013) of user names and passwords"},
