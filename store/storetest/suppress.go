@@ -167,7 +167,7 @@ func suppressRules() []rule {
 			w.must(err)
 			want(w, "taken off", n, 1)
 			want(w, "claimed before it is requeued", len(w.claim()), 0)
-			w.changes(1, w.store.Requeue, store.Filter{})
+			w.changes(1, w.store.Requeue, store.Filter{States: []outbox.State{outbox.StateSuppressed}})
 			want(w, "claimed", claimedIDs(w.claim()), []outbox.ID{id})
 		}},
 		{"list", "The list is read in the order of its addresses, with everything that is known of each.", func(w *world) {
