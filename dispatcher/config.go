@@ -26,8 +26,9 @@ type Config struct {
 	// Concurrency is the number of messages that each relay is sent at once. Use two or three times the connections of a
 	// smtpx.Client: the next message then begins before the answer to the one before. Defaults to 10.
 	Concurrency int
-	// MaxBytes bounds the memory for large bodies, those of more than 64 KiB, in bytes. A body larger than MaxBytes is sent
-	// while no other large body is in memory. A body is fetched when its turn comes, and is copied for a moment if it is
+	// MaxBytes bounds the memory for large bodies, those of more than 64 KiB, in bytes. Each relay has an equal share of it. A body
+	// larger than the share is sent while its relay has no other large body in memory, and one larger than MaxBytes while no relay
+	// has. A relay that waited 30 s for memory that others hold gets one body beyond the bound. A body is fetched when its turn comes, and is copied for a moment if it is
 	// decrypted or signed. The process may need twice as much unless GOGC or GOMEMLIMIT say otherwise. Raise MaxBytes if you send
 	// many large messages through slow relays. Defaults to 96 MiB, three messages of 25 MB at a time.
 	MaxBytes int64

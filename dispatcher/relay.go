@@ -43,9 +43,9 @@ type Relay struct {
 	// every route.
 	Routes []string
 	// Weight is the relay's share among the relays that serve a route. Of two relays with weights 3 and 1 the first sends three
-	// quarters. A relay that cannot send leaves its share to the others; a degraded one leaves three quarters of it. The shares
-	// hold under load, too: a fast relay waits for a slow one, unless the slow one finishes nothing for two seconds. Give a slow
-	// relay a small weight or routes of its own. Defaults to 1.
+	// quarters. A relay that cannot send leaves its share to the others; a degraded one leaves three quarters of it. Shares order
+	// the work: a relay waits only for what the others can begin within 250 ms. So a slow relay does not slow a fast one, which then
+	// sends more than its share. Defaults to 1.
 	Weight int
 	// Backup makes the relay serve a route only while no other relay that serves it can send. Defaults to false.
 	Backup bool
