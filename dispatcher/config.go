@@ -28,9 +28,10 @@ type Config struct {
 	Concurrency int
 	// MaxBytes bounds the memory for large bodies, those of more than 64 KiB, in bytes. Each relay has an equal share of it. A body
 	// larger than the share is sent while its relay has no other large body in memory, and one larger than MaxBytes while no relay
-	// has. A relay that waited 30 s for memory that others hold gets one body beyond the bound. A body is fetched when its turn comes, and is copied for a moment if it is
-	// decrypted or signed. The process may need twice as much unless GOGC or GOMEMLIMIT say otherwise. Raise MaxBytes if you send
-	// many large messages through slow relays. Defaults to 96 MiB, three messages of 25 MB at a time.
+	// has. A relay that waited 30 s for memory that others hold gets one body beyond the bound. A body is fetched when its turn
+	// comes, and is copied for a moment if it is decrypted or signed. The process may need twice as much unless GOGC or GOMEMLIMIT
+	// say otherwise. Raise MaxBytes if you send many large messages through slow relays. Defaults to 96 MiB, three messages of 25 MB
+	// at a time through one relay.
 	MaxBytes int64
 	// Poll is the time between two looks at the queue when nothing else wakes the dispatcher. Wake, Watch, and deliveries that
 	// become due wake it, too. Defaults to 1 s.
