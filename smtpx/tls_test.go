@@ -52,6 +52,10 @@ func TestFileOfAuthoritiesIsReadAgain(t *testing.T) {
 	if _, err := client.Probe(testContext(t)); err != nil {
 		t.Errorf("with the right authority again: %v", err)
 	}
+	// A session that the server would resume is no way past the new authorities.
+	writeAt(t, file, otherAuthority, now.Add(4*time.Second))
+	_, err = client.Probe(testContext(t))
+	wantError(t, err, smtpx.StageTLS, smtpx.ClassConfig)
 }
 
 func TestClientCertificate(t *testing.T) {

@@ -261,6 +261,18 @@ func TestRekeyOfWhatWasScrubbed(t *testing.T) {
 			if s, err := keyRing(t, "k2").OpenSubject(string(id), m.Subject); err != nil || s != "subject 0" {
 				t.Errorf("subject %q (%v)", s, err)
 			}
+			// A message in clear that was scrubbed has nothing to seal. It is neither counted nor looked at for ever.
+			b.put(nil, 1, "text")
+			if _, err := b.db.ExecContext(t.Context(), "UPDATE outbox_messages SET body = NULL, metadata = NULL"); err != nil {
+				t.Fatal(err)
+			}
+			if counts, err := b.Rekeyable(t.Context(), keyRing(t, "k2", "k1"), true); err != nil || len(counts) != 0 {
+				t.Errorf("still to be sealed: %v, %v", counts, err)
+			}
+			report, err := b.Rekey(t.Context(), keyRing(t, "k2", "k1"), store.RekeyOptions{Plain: true})
+			if err != nil || report.Changed != 0 || report.Missed != 0 || len(report.Closed) != 0 {
+				t.Errorf("sealed: %+v, %v", report, err)
+			}
 		})
 	}
 }

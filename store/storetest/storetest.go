@@ -64,6 +64,7 @@ func topics() []topic {
 		{"relays", relayRules()},
 		{"clean", cleanRules()},
 		{"heartbeat", beatRules()},
+		{"guards", guardRules()},
 	}
 }
 
