@@ -75,9 +75,9 @@ func (c *chores) reap(ctx context.Context) {
 		case err == nil:
 			failing = false
 		}
-		if report.Requeued+report.Uncertain+report.Expired > 0 {
-			c.log.WarnContext(ctx, "reaped", "requeued", report.Requeued, "uncertain", report.Uncertain, "resent", report.Resent,
-				"expired", report.Expired)
+		if report.Requeued+report.Uncertain+report.Held+report.Expired > 0 {
+			c.log.WarnContext(ctx, "reaped", "requeued", report.Requeued, "uncertain", report.Uncertain, "held", report.Held,
+				"resent", report.Resent, "expired", report.Expired)
 		}
 		if report.Requeued+report.Resent > 0 {
 			c.wake()

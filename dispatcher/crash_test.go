@@ -38,6 +38,7 @@ type child struct {
 	Relay    string `json:"relay"`     // URL; empty for an application that enqueues
 	Commit   bool   `json:"commit"`    // the application commits before it waits to be killed
 	NoSettle bool   `json:"no_settle"` // the dispatcher never comes to record an outcome
+	Poison   string `json:"poison"`    // the recipient whose message ends the process that handles it
 	Verb     string `json:"verb"`      // what to do instead, once; see crashVerbs
 }
 
@@ -89,7 +90,7 @@ func runChild(orders string) error {
 		q = &faulty{Queue: st, settle: func() error { select {} }}
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Queue: q, Name: "child", Relays: []dispatcher.Relay{{Name: "main", Sender: client}}, Logger: slog.New(slog.DiscardHandler),
+		Queue: q, Name: "child", Relays: []dispatcher.Relay{{Name: "main", Sender: poisoned{client, c.Poison}}}, Logger: slog.New(slog.DiscardHandler),
 		Poll: 10 * time.Millisecond,
 	})
 	if err != nil {

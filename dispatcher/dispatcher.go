@@ -8,6 +8,7 @@
 //     renews the lease and tries again.
 //   - If the process dies, its leases lapse. What was not fenced is sent again. What was fenced is uncertain and follows the
 //     message's [outbox.UncertainPolicy]. A message with [outbox.Hold] is never sent twice by itself.
+//   - A message that ends the process again and again is handled apart from others, and is held after five times.
 //   - A refusal keeps the relay's own words. It counts as an attempt of the message. An outage, throttling or a fault of the
 //     configuration does not.
 //

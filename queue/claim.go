@@ -110,6 +110,8 @@ type ReapReport struct {
 	Requeued int
 	// Uncertain lapsed after that, or without the promise of a fence.
 	Uncertain int
+	// Held lapsed five times in a row, without an outcome in between. An operator has to look at them.
+	Held int
 	// Resent are the uncertain deliveries that their message's policy queued again.
 	Resent int
 	// Expired passed their deadline while they waited.

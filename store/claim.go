@@ -25,11 +25,26 @@ const MinLease = 10 * time.Millisecond
 // priority that has any, the most urgent first. It writes nothing and takes no lock, and its cost does not depend on the
 // backlog. An idle dispatcher polls with it.
 func (s *Store) Due(ctx context.Context, routes []string) ([]queue.Due, error) {
-	return s.due(ctx, routes, "")
+	ranges, err := s.due(ctx, routes, "")
+	if err != nil {
+		return nil, err
+	}
+	due := make([]queue.Due, len(ranges))
+	for i, r := range ranges {
+		due[i] = r.Due
+	}
+	return due, nil
+}
+
+// dueRange is what waits on a route and a priority.
+type dueRange struct {
+	queue.Due
+
+	suspects bool // some lapsed time and again, and are due
 }
 
 // due is [Store.Due] for one relay. While the relay is paused, every entry is.
-func (s *Store) due(ctx context.Context, routes []string, relay string) ([]queue.Due, error) {
+func (s *Store) due(ctx context.Context, routes []string, relay string) ([]dueRange, error) {
 	var wanted any
 	if len(routes) > 0 {
 		list, err := json.Marshal(routes)
@@ -42,21 +57,23 @@ func (s *Store) due(ctx context.Context, routes []string, relay string) ([]queue
 		Route    string
 		Priority outbox.Priority
 		DueIn    float64 `db:"due_in"`
+		Suspects bool
 		Paused   bool
 	}
 	rows, err := collect[row](ctx, s.db, s.queries.get("due"), wanted, clean(relay))
 	if err != nil {
 		return nil, s.failed(ctx, err, "list what is due")
 	}
-	due := make([]queue.Due, len(rows))
+	due := make([]dueRange, len(rows))
 	for i, r := range rows {
-		due[i] = queue.Due{Route: r.Route, Priority: r.Priority, In: seconds(r.DueIn), Paused: r.Paused}
+		due[i] = dueRange{Due: queue.Due{Route: r.Route, Priority: r.Priority, In: seconds(r.DueIn), Paused: r.Paused}, suspects: r.Suspects}
 	}
 	return due, nil
 }
 
 // Claim leases up to req.Limit due deliveries: queued → sending, with a fresh token and one more attempt. It serves the more
-// urgent priorities first, leaves each of the others a share, and divides a priority between its routes.
+// urgent priorities first, leaves each of the others a share, and divides a priority between its routes. Of the messages whose leases
+// lapsed twice in a row or more, it takes one with a token of its own, unless the owner holds such a message already.
 //
 //   - Deliveries of a paused route stay, and so do those past their deadline. While req.Relay is paused all stay.
 //   - A delivery whose recipient is on the suppression list becomes suppressed.
@@ -70,7 +87,7 @@ func (s *Store) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Clai
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	if req.Expect.Route != "" && s.dialect == schema.Postgres && req.Rate.PerSecond <= 0 { // elsewhere looking is cheaper than a try
-		got, err := s.claimOnce(ctx, req, []queue.Due{req.Expect})
+		got, err := s.claimOnce(ctx, req, []dueRange{{Due: req.Expect}})
 		if err != nil {
 			return got.list, s.failed(ctx, err, "claim")
 		}
@@ -82,7 +99,7 @@ func (s *Store) Claim(ctx context.Context, req queue.ClaimRequest) ([]queue.Clai
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
-	due = slices.DeleteFunc(due, func(d queue.Due) bool { return d.Paused || d.In > 0 })
+	due = slices.DeleteFunc(due, func(d dueRange) bool { return d.Paused || d.In > 0 })
 	if len(due) == 0 {
 		return nil, nil
 	}
@@ -112,7 +129,7 @@ type round struct {
 
 // claimOnce claims in one transaction. On PostgreSQL without a rate each statement is its own transaction instead. Only then
 // can it return claims together with an error.
-func (s *Store) claimOnce(ctx context.Context, req queue.ClaimRequest, due []queue.Due) (got round, err error) {
+func (s *Store) claimOnce(ctx context.Context, req queue.ClaimRequest, due []dueRange) (got round, err error) {
 	switch {
 	case req.Rate.PerSecond > 0:
 		return s.claimAllowed(ctx, req, due)
@@ -159,8 +176,8 @@ func (s *Store) claimCount(req queue.ClaimRequest) uint64 {
 }
 
 // promote moves one of the less urgent priorities to the front.
-func promote(due []queue.Due, n uint64) []queue.Due {
-	var groups [][]queue.Due
+func promote(due []dueRange, n uint64) []dueRange {
+	var groups [][]dueRange
 	for i, d := range due {
 		if i == 0 || d.Priority != due[i-1].Priority {
 			groups = append(groups, nil)
@@ -175,11 +192,26 @@ func promote(due []queue.Due, n uint64) []queue.Due {
 }
 
 // claimDue claims from ranges, the most urgent first. On a nil conn each statement is a transaction of its own.
-func (s *Store) claimDue(ctx context.Context, c conn, req queue.ClaimRequest, due []queue.Due) (round, error) {
+func (s *Store) claimDue(ctx context.Context, c conn, req queue.ClaimRequest, due []dueRange) (round, error) {
 	var (
 		claimed []queue.Claimed
 		left    = budget{rows: req.Limit, passedOver: passOverAtMost}
 	)
+	for _, d := range due {
+		if !d.suspects {
+			continue
+		}
+		got, err := s.claimRange(ctx, c, req, d.Due, 1, true)
+		claimed = append(claimed, got.list...)
+		if err != nil {
+			return round{list: claimed}, err
+		}
+		left.rows -= got.leased
+		left.passedOver -= got.passedOver()
+		if got.leased > 0 { // one at a time
+			break
+		}
+	}
 	for len(due) > 0 && !left.spent() {
 		n := 1 // ranges of the same priority share what is left
 		for n < len(due) && due[n].Priority == due[0].Priority {
@@ -205,18 +237,18 @@ func (b *budget) spent() bool { return b.rows <= 0 || b.passedOver <= 0 }
 
 // claimEvenly divides the budget between ranges. What one range leaves goes to the next, and then to those that had more to give.
 func (s *Store) claimEvenly(
-	ctx context.Context, c conn, req queue.ClaimRequest, ranges []queue.Due, left *budget,
+	ctx context.Context, c conn, req queue.ClaimRequest, ranges []dueRange, left *budget,
 ) ([]queue.Claimed, error) {
 	var claimed []queue.Claimed
 	for len(ranges) > 0 && !left.spent() {
-		var full []queue.Due
+		var full []dueRange
 		for i, d := range ranges {
 			if left.spent() {
 				break
 			}
 			waiting := len(ranges) - i
 			share := (left.rows + waiting - 1) / waiting
-			got, err := s.claimRange(ctx, c, req, d, share)
+			got, err := s.claimRange(ctx, c, req, d.Due, share, false)
 			claimed = append(claimed, got.list...)
 			if err != nil {
 				return claimed, err
@@ -268,15 +300,17 @@ type messageRow struct {
 
 // claimRange claims from one route and priority, whose rows are adjacent in the index. It holds claimed deliveries whose
 // message it cannot read.
-func (s *Store) claimRange(ctx context.Context, c conn, req queue.ClaimRequest, d queue.Due, limit int) (*grouping, error) {
-	group := &grouping{token: uuid.NewString()}
+func (s *Store) claimRange(
+	ctx context.Context, c conn, req queue.ClaimRequest, d queue.Due, limit int, alone bool,
+) (*grouping, error) {
+	group := &grouping{token: uuid.NewString(), alone: alone}
 	args := []any{d.Route, string(d.Priority), limit, group.token}
 	var err error
 	if s.dialect == schema.Postgres {
-		args = append(args, s.interval(req.Lease), clean(req.Owner), req.InlineBytes, clean(req.Relay), req.Fenced)
+		args = append(args, s.interval(req.Lease), clean(req.Owner), req.InlineBytes, clean(req.Relay), req.Fenced, alone)
 		err = s.claimPostgres(ctx, c, group, args)
 	} else {
-		err = s.claimSQLite(ctx, c, group, req, append(args, clean(req.Relay)))
+		err = s.claimSQLite(ctx, c, group, req, append(args, clean(req.Relay), clean(req.Owner), alone))
 	}
 	if err != nil {
 		return group, err
@@ -296,9 +330,9 @@ func (s *Store) claimPostgres(ctx context.Context, c conn, group *grouping, args
 		err  error
 	)
 	if c == nil {
-		rows, err = change[row](ctx, s, "claim", args...)
+		rows, err = change[row](ctx, s, group.statement(), args...)
 	} else {
-		rows, err = collect[row](ctx, c, s.queries.get("claim"), args...)
+		rows, err = collect[row](ctx, c, s.queries.get(group.statement()), args...)
 	}
 	if err != nil {
 		return err
@@ -316,7 +350,7 @@ func (s *Store) claimPostgres(ctx context.Context, c conn, group *grouping, args
 
 // claimSQLite sorts the leased rows by their due time, records the claim and fetches the messages. SQLite returns rows in no order.
 func (s *Store) claimSQLite(ctx context.Context, c conn, group *grouping, req queue.ClaimRequest, args []any) error {
-	leased, err := collect[leasedRow](ctx, c, s.queries.get("claim"), args...)
+	leased, err := collect[leasedRow](ctx, c, s.queries.get(group.statement()), args...)
 	if err != nil {
 		return err
 	}
@@ -334,7 +368,7 @@ func (s *Store) claimSQLite(ctx context.Context, c conn, group *grouping, req qu
 	messages := make(map[outbox.ID]*messageRow, len(ids))
 	if len(ids) > 0 {
 		_, err := c.ExecContext(ctx, s.queries.get("begin_claim"), group.token, clean(req.Owner), clean(req.Relay), req.Fenced,
-			s.interval(req.Lease))
+			s.interval(req.Lease), group.alone)
 		if err != nil {
 			return err
 		}

@@ -54,6 +54,7 @@ type Delivery struct {
 	DueAt          time.Time
 	ExpiresAt      time.Time // zero for none
 	Attempts       int
+	Lapses         int       // leases that lapsed in a row, without an outcome in between
 	DeferredSince  time.Time // zero unless it waits through an outage or throttling
 	LeaseUntil     time.Time // of the claim; zero unless sending
 	LeaseOwner     string    // the dispatcher that claimed it; empty unless sending
@@ -76,13 +77,13 @@ type Delivery struct {
 	Later bool
 }
 
-// Shown returns the state as people read it. A queued delivery is "deferred" after an attempt, and "scheduled" if its time has
+// Shown returns the state as people read it. A queued delivery is "deferred" after an attempt or a lapse, and "scheduled" if its time has
 // not come.
 func (d *Delivery) Shown() string {
 	switch {
 	case d.State != outbox.StateQueued:
 		return string(d.State)
-	case d.Attempts > 0 || !d.DeferredSince.IsZero():
+	case d.Attempts > 0 || !d.DeferredSince.IsZero() || d.Lapses > 0:
 		return "deferred"
 	case d.Later:
 		return "scheduled"
@@ -118,6 +119,7 @@ type deliveryRow struct {
 	DueAt         timestamp `db:"due_at"`
 	ExpiresAt     timestamp `db:"expires_at"`
 	Attempts      int
+	Lapses        int
 	DeferredSince timestamp `db:"deferred_since"`
 	LeaseUntil    timestamp `db:"lease_until"`
 	LeaseOwner    string    `db:"lease_owner"`
@@ -141,7 +143,7 @@ type deliveryRow struct {
 func (r *deliveryRow) delivery() Delivery {
 	return Delivery{
 		ID: r.ID, Seq: r.Seq, Recipient: r.Recipient, Route: r.Route, Priority: r.Priority, State: r.State,
-		DueAt: r.DueAt.Time, ExpiresAt: r.ExpiresAt.Time, Attempts: r.Attempts, DeferredSince: r.DeferredSince.Time,
+		DueAt: r.DueAt.Time, ExpiresAt: r.ExpiresAt.Time, Attempts: r.Attempts, Lapses: r.Lapses, DeferredSince: r.DeferredSince.Time,
 		LeaseUntil: r.LeaseUntil.Time, LeaseOwner: r.LeaseOwner, Class: r.Class, Code: r.Code, Enhanced: r.Enhanced,
 		Reply: r.Reply, Relay: r.Relay, ProviderID: r.ProviderID, FinishedAt: r.FinishedAt.Time, MessageID: r.MessageID,
 		Sender: r.Sender, Subject: r.Subject, Size: r.Size, CreatedAt: r.CreatedAt.Time, IdempotencyKey: r.Key, KeyID: r.KeyID,
@@ -245,7 +247,7 @@ const listPage = 500
 
 // selectDeliveries reads deliveryRows from the tables of a predicate.
 const selectDeliveries = `SELECT CAST(d.message_id AS text) AS id, d.seq, d.recipient, d.route, d.priority, d.state, d.due_at, d.expires_at,
-  d.attempts, d.deferred_since, k.lease_until, coalesce(k.owner, '') AS lease_owner, coalesce(d.class, '') AS class,
+  d.attempts, d.lapses, d.deferred_since, k.lease_until, coalesce(k.owner, '') AS lease_owner, coalesce(d.class, '') AS class,
   coalesce(d.code, 0) AS code, coalesce(d.enhanced, '') AS enhanced, coalesce(d.reply, '') AS reply,
   coalesce(d.relay, '') AS relay, coalesce(d.provider_id, '') AS provider_id, d.finished_at,
   m.message_id AS rfc_id, m.sender, m.subject, m.size, m.created_at, coalesce(m.idempotency_key, '') AS idempotency_key,

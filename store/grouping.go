@@ -14,6 +14,7 @@ import (
 // grouping collects the deliveries of one claim under their messages, in the order in which they come.
 type grouping struct {
 	token      string
+	alone      bool // it is for one message whose leases lapsed time and again
 	list       []queue.Claimed
 	leased     int
 	suppressed int
@@ -26,6 +27,14 @@ type grouping struct {
 type unread struct {
 	key    key
 	reason string
+}
+
+// statement names the statement that claims.
+func (g *grouping) statement() string {
+	if g.alone {
+		return "claim_alone"
+	}
+	return "claim"
 }
 
 // passedOver is how many deliveries the claim took from the queue without handing them out.

@@ -42,7 +42,7 @@ VALUES ($1, '<m@example.com>', 'shop@example.com', '["ann@example.org"]', 1, $2)
 			claim := func() int {
 				t.Helper()
 				got, err := s.claimRange(t.Context(), db, queue.ClaimRequest{Owner: "d1", Relay: "primary", Lease: time.Minute},
-					queue.Due{Route: "default", Priority: outbox.Normal}, 10)
+					queue.Due{Route: "default", Priority: outbox.Normal}, 10, false)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -108,7 +108,7 @@ func (m *machine) claim(rt *rapid.T) {
 	stopped := relay == "r1" && m.relay
 	due := 0 // that can be leased
 	for _, d := range m.deliveries {
-		if !stopped && d.claimable(m.model) && !m.barred[d.recipient] {
+		if !stopped && d.claimable(m.model) && !m.barred[d.recipient] && d.lapses < 2 {
 			due++
 		}
 	}
@@ -118,8 +118,10 @@ func (m *machine) claim(rt *rapid.T) {
 		expect.Priority = rapid.SampledFrom(queue.Priorities()).Draw(rt, "expected priority")
 	}
 	promised := rapid.Bool().Draw(rt, "fenced")
+	owner := rapid.SampledFrom([]string{"d1", "d2", "d3"}).Draw(rt, "owner")
+	holds := slices.ContainsFunc(m.deliveries, func(d *modelDelivery) bool { return d.claim != nil && d.claim.alone && d.claim.owner == owner })
 	claimed, err := m.store.Claim(rt.Context(), queue.ClaimRequest{
-		Owner: rapid.SampledFrom([]string{"d1", "d2", "d3"}).Draw(rt, "owner"), Limit: limit, Lease: time.Hour, InlineBytes: 1 << 20,
+		Owner: owner, Limit: limit, Lease: time.Hour, InlineBytes: 1 << 20,
 		Relay: relay, Fenced: promised, Expect: expect,
 	})
 	if err != nil {
@@ -135,7 +137,7 @@ func (m *machine) claim(rt *rapid.T) {
 			rt.Fatalf("the token %s is not new", c.Token)
 		}
 		if fresh[c.Token] == nil {
-			fresh[c.Token] = &modelClaim{token: c.Token, relay: relay, promised: promised}
+			fresh[c.Token] = &modelClaim{token: c.Token, owner: owner, relay: relay, promised: promised}
 		}
 	}
 	for _, c := range claimed {
@@ -143,6 +145,15 @@ func (m *machine) claim(rt *rapid.T) {
 			d := m.find(c.Ref(i))
 			if d == nil || !d.claimable(m.model) || m.barred[d.recipient] {
 				rt.Fatalf("%s/%d was claimed and must not be: %+v", c.ID, cd.Seq, d)
+			}
+			if d.lapses >= 2 && !fresh[c.Token].alone {
+				if holds || i > 0 {
+					rt.Fatalf("%s/%d is not claimed alone: %+v", c.ID, cd.Seq, claimed)
+				}
+				holds, fresh[c.Token].alone = true, true
+			}
+			if fresh[c.Token].alone != (d.lapses >= 2) {
+				rt.Fatalf("%s/%d, with %d lapses, is in a claim with others", c.ID, cd.Seq, d.lapses)
 			}
 			d.state, d.fenced, d.claim = outbox.StateSending, false, fresh[c.Token]
 			d.attempts++
@@ -152,7 +163,7 @@ func (m *machine) claim(rt *rapid.T) {
 			got++
 		}
 		for _, d := range m.deliveries {
-			if d.id == c.ID && d.claimable(m.model) && !m.barred[d.recipient] {
+			if d.id == c.ID && d.claimable(m.model) && !m.barred[d.recipient] && fresh[c.Token].alone == (d.lapses >= 2) {
 				rt.Fatalf("%s/%d was left behind by its siblings", d.id, d.seq)
 			}
 		}
@@ -407,6 +418,7 @@ type row struct {
 	ID       outbox.ID    `db:"id"`
 	Seq      int          `db:"seq"`
 	Attempts int          `db:"attempts"`
+	Lapses   int          `db:"lapses"`
 	State    outbox.State `db:"state"`
 	Class    string       `db:"class"`
 	Relay    string       `db:"relay"`
@@ -420,7 +432,7 @@ type row struct {
 
 func (m *machine) rows(rt *rapid.T) (rows []row) {
 	rt.Helper()
-	err := m.db.SelectContext(rt.Context(), &rows, `SELECT CAST(d.message_id AS text) AS id, d.seq, d.attempts, d.state,
+	err := m.db.SelectContext(rt.Context(), &rows, `SELECT CAST(d.message_id AS text) AS id, d.seq, d.attempts, d.lapses, d.state,
 coalesce(d.class, '') AS class, coalesce(d.relay, '') AS relay, coalesce(CAST(d.lease_token AS text), '') AS token, coalesce(CAST(d.doubt_token AS text), '') AS doubt, d.deferred_since IS NOT NULL AS outage,
 d.due_at > c.now AS later, coalesce(k.lease_until <= c.now, d.state <> d.state) AS lapsed,
 (SELECT count(*) FROM outbox_attempts a WHERE a.message_id = d.message_id AND a.seq = d.seq AND a.verb NOT LIKE 'operator-%') AS notes
@@ -439,7 +451,7 @@ func (m *machine) compare(rt *rapid.T) {
 	}
 	for i, d := range m.deliveries {
 		expected := row{
-			ID: d.id, Seq: d.seq, Attempts: d.attempts, State: d.state, Class: d.class, Relay: d.relay, Doubt: d.doubt,
+			ID: d.id, Seq: d.seq, Attempts: d.attempts, Lapses: d.lapses, State: d.state, Class: d.class, Relay: d.relay, Doubt: d.doubt,
 			Outage: d.outage, Later: d.later, Notes: d.notes,
 		}
 		if d.claim != nil {

@@ -21,7 +21,10 @@ type model struct {
 type modelClaim struct {
 	token    string
 	relay    string
+	owner    string
 	promised bool // that each delivery is fenced
+	alone    bool // for one suspect
+	excused  bool // a suspect of the same owner lapsed
 	lapsed   bool
 }
 
@@ -35,6 +38,7 @@ type modelDelivery struct {
 	state    outbox.State
 	fenced   bool
 	attempts int
+	lapses   int
 	outage   bool // waits through an outage
 	later    bool // its time has not come
 	deadline deadline
@@ -116,6 +120,9 @@ func (d *modelDelivery) settle(st queue.Settlement) {
 		d.end(outbox.StateUncertain)
 		d.later = st.Delay > 0
 	}
+	if st.Outcome != queue.Recycled || st.Evidence != (queue.Evidence{}) {
+		d.lapses = 0
+	}
 	switch {
 	case st.Outcome == queue.Recycled:
 	case st.Outcome == queue.Deferred && st.Uncounted:
@@ -136,12 +143,30 @@ func (d *modelDelivery) settle(st queue.Settlement) {
 
 // reap is what time does.
 func (m *model) reap() (report queue.ReapReport) {
+	suspects := make(map[string]bool) // owners
+	for _, d := range m.deliveries {
+		if d.claim != nil && d.claim.alone {
+			suspects[d.claim.owner] = suspects[d.claim.owner] || d.claim.lapsed
+		}
+	}
+	blame := func(c *modelClaim) bool {
+		_, beside := suspects[c.owner]
+		return c.alone || !c.excused && !beside
+	}
+	for _, d := range m.deliveries {
+		if d.claim != nil && !d.claim.alone && suspects[d.claim.owner] {
+			d.claim.excused = true
+		}
+	}
 	for _, d := range m.deliveries {
 		if d.state != outbox.StateSending || !d.claim.lapsed {
 			continue
 		}
 		d.notes++
-		d.later = false
+		if blame(d.claim) {
+			d.lapses++
+		}
+		d.later = d.lapses >= 2
 		if d.fenced || !d.claim.promised && d.policy == outbox.Resend {
 			d.class, d.relay = "ambiguous", d.claim.relay
 			if d.fenced {
@@ -156,6 +181,12 @@ func (m *model) reap() (report queue.ReapReport) {
 				d.class, d.relay = "unreachable", ""
 			}
 			d.attempts = max(0, d.attempts-1) // no relay has refused anything
+			if d.lapses >= 5 {
+				d.end(outbox.StateHeld)
+				d.later = false
+				report.Held++
+				continue
+			}
 			d.end(outbox.StateQueued)
 			report.Requeued++
 		}
@@ -163,7 +194,12 @@ func (m *model) reap() (report queue.ReapReport) {
 	for _, d := range m.deliveries {
 		if d.state == outbox.StateUncertain && !d.later && d.policy == outbox.Resend {
 			d.end(outbox.StateQueued)
-			report.Resent++
+			if d.lapses >= 5 {
+				d.state = outbox.StateHeld
+				report.Held++
+			} else {
+				report.Resent++
+			}
 		}
 		if (d.state == outbox.StateQueued || d.state == outbox.StateHeld) && d.deadline == passed {
 			d.state = outbox.StateExpired
@@ -187,22 +223,22 @@ func (m *model) operate(op string, selected func(*modelDelivery) bool, named []o
 		}
 		gone, ok := false, true
 		switch {
-		case op == "requeue" && (again(d) || queued(d) && (d.attempts > 0 || d.outage)):
-			d.state, d.attempts, d.outage, d.later = outbox.StateQueued, 0, false, false
+		case op == "requeue" && (again(d) || queued(d) && (d.attempts > 0 || d.outage || d.lapses > 0)):
+			d.state, d.attempts, d.lapses, d.outage, d.later = outbox.StateQueued, 0, 0, false, false
 			if d.deadline == passed {
 				d.deadline = noDeadline
 			}
 		case op == "hold" && queued(d):
 			d.state = outbox.StateHeld
 		case op == "release" && held(d):
-			d.state = outbox.StateQueued
+			d.state, d.lapses = outbox.StateQueued, 0
 		case op == "cancel" && (queued(d) || held(d)):
 			d.state = outbox.StateCancelled
 		case op == "resolve-sent" && d.state == outbox.StateUncertain:
 			d.end(outbox.StateSent)
 		case op == "resolve-resend" && d.state == outbox.StateUncertain:
 			d.end(outbox.StateQueued)
-			d.later = false
+			d.later, d.lapses = false, 0
 		case op == "purge" && terminal(d):
 			gone = true
 		default:

@@ -61,7 +61,7 @@ const bulkBatch = 1000
 //
 // Like every operation it returns the number of changed deliveries. On an error the changes made so far are kept.
 func (s *Store) Requeue(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
-	return s.run(ctx, OpRequeue, f, opts, "state = 'queued', due_at = @now, attempts = 0, deferred_since = NULL, finished_at = NULL, "+
+	return s.run(ctx, OpRequeue, f, opts, "state = 'queued', due_at = @now, attempts = 0, lapses = 0, deferred_since = NULL, finished_at = NULL, "+
 		"expires_at = CASE WHEN expires_at > @now THEN expires_at END")
 }
 
@@ -72,7 +72,7 @@ func (s *Store) Hold(ctx context.Context, f Filter, opts ...BulkOption) (int64, 
 
 // Release lets held deliveries go on, when they are due: held → queued.
 func (s *Store) Release(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
-	return s.run(ctx, OpRelease, f, opts, "state = 'queued'")
+	return s.run(ctx, OpRelease, f, opts, "state = 'queued', lapses = 0")
 }
 
 // Cancel withdraws deliveries that are not on their way yet: queued, held → cancelled. A message of which every delivery is
@@ -89,7 +89,7 @@ func (s *Store) Resolve(ctx context.Context, f Filter, r Resolution, opts ...Bul
 		return s.run(ctx, OpResolve, f, opts, "state = 'sent', finished_at = @now, doubt_token = NULL")
 	case ResolveResend:
 		opts = append(slices.Clip(opts), as("resolve-resend"))
-		return s.run(ctx, OpResolve, f, opts, "state = 'queued', due_at = @now, doubt_token = NULL")
+		return s.run(ctx, OpResolve, f, opts, "state = 'queued', due_at = @now, lapses = 0, doubt_token = NULL")
 	default:
 		return 0, fmt.Errorf("resolve: %q is not a resolution: use sent or resend", string(r))
 	}
@@ -129,7 +129,7 @@ func (s *Store) DryRun(ctx context.Context, op Operation, f Filter, samples int)
 // guards are the states that each operation starts from.
 var guards = map[Operation]string{
 	OpRequeue: "(d.state IN ('failed', 'expired') OR " +
-		"d.state = 'queued' AND (d.attempts > 0 OR d.deferred_since IS NOT NULL)) AND m.body IS NOT NULL",
+		"d.state = 'queued' AND (d.attempts > 0 OR d.deferred_since IS NOT NULL OR d.lapses > 0)) AND m.body IS NOT NULL",
 	OpHold:    "d.state = 'queued'",
 	OpRelease: "d.state = 'held'",
 	OpCancel:  "d.state IN ('queued', 'held')",

@@ -252,10 +252,11 @@ UPDATE outbox_deliveries SET state = 'sending', lease_token = '` + token + `' WH
 	for _, p := range []postgresProbe{
 		{name: "due", args: []any{`["default"]`, "primary"}},
 		{
-			name: "claim", args: []any{"default", "normal", 100, token, 60, "d1", 65536, "primary", true}, rows: 100,
+			name: "claim", args: []any{"default", "normal", 100, token, 60, "d1", 65536, "primary", true, false}, rows: 100,
 			set: claim, messages: 1, locks: 1, rereads: 1, suppressions: 1,
 		},
-		{name: "claim", args: []any{"default", "bulk", 100, token, 60, "d1", 65536, "primary", true}},
+		{name: "claim", args: []any{"default", "bulk", 100, token, 60, "d1", 65536, "primary", true, false}},
+		{name: "claim_alone", args: []any{"default", "normal", 1, token, 60, "d1", 65536, "primary", true, true}},
 		{name: "fence", prepare: lease, args: []any{string(fence)}},
 		{name: "renew", prepare: lease, args: []any{`["` + token + `"]`, 60}},
 		{name: "settle", prepare: lease, args: []any{string(list), "d1"}, rows: 100, set: back, locks: 1, rereads: 1, notes: 1},
@@ -264,6 +265,7 @@ UPDATE outbox_deliveries SET state = 'sending', lease_token = '` + token + `' WH
 		{name: "reapable", prepare: lease}, // it looks at what is leased
 		{name: "mark_lapsed", prepare: lease + lapse, args: []any{500}},
 		{name: "reap_lapsed", prepare: lease + mark, args: []any{500, 10}, rows: 100, set: back, locks: 1, rereads: 1, notes: 1},
+		{name: "excuse", prepare: lease + mark},
 		{name: "end_lapsed", prepare: lease + mark},
 		{name: "resend_uncertain", prepare: lease + doubt, args: []any{500}, rows: 100, set: "state = 'queued', due_at = now()", messages: 1, locks: 1},
 		{

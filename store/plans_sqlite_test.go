@@ -41,7 +41,7 @@ func TestPlansOnSQLite(t *testing.T) {
 		t.Helper()
 		t.Log(when)
 		for name, n := range map[string]int{
-			"due": 2, "claim": 5, "claimed_messages": 2, "fence": 3, "renew": 2, "settle": 16, "settle_sent": 9, "end_claim": 1, "mark_lapsed": 0, "lapsed": 1,
+			"due": 2, "claim": 7, "claim_alone": 7, "claimed_messages": 2, "fence": 3, "renew": 2, "settle": 17, "settle_sent": 9, "end_claim": 1, "mark_lapsed": 0, "excuse": 0, "lapsed": 1,
 			"lapsed_fences": 0, "end_lapsed": 0, "resend_uncertain": 1, "expire": 1,
 			"deliveries_by_provider": 2, "deliveries_of": 2, "record_feedback": 1, "suppress_bounced": 1, "feedback": 1, "forget_feedback": 1,
 			"reapable": 0, "is_old": 2, "purge_old": 3, "finished": 6, "scrub": 2,
@@ -224,14 +224,15 @@ func sqliteDepth(t *testing.T, db *sqlx.DB, s *Store) {
 		own           int    // pages for its rows besides: a claim also looks at the deadline of each, which no index holds
 	}{
 		{"due", "", []any{`["default"]`, "primary"}, 0, "", 0},
-		{"claim", "", []any{"default", "normal", 100, token, "primary"}, 100, claim, 2*delivery + suppressed},
-		{"claim", "", []any{"default", "bulk", 100, token, "primary"}, 0, "", 0},
+		{"claim", "", []any{"default", "normal", 100, token, "primary", "d1", false}, 100, claim, 2*delivery + suppressed},
+		{"claim", "", []any{"default", "bulk", 100, token, "primary", "d1", false}, 0, "", 0},
+		{"claim_alone", "", []any{"default", "normal", 1, token, "primary", "d1", true}, 0, "", 0},
 		{"fence", lease, []any{token, "primary", "[]"}, 1, "", 0},
 		{"renew", lease, []any{token, "+60.000 seconds"}, 1, "", 0},
 		{"end_claim", lease, []any{token}, 0, "", 0},
 		{"mark_lapsed", lease, nil, 0, "", 0},
 		{"settle", lease, []any{
-			one.ID, 1, token, one.Verb, one.State, one.Delay, false, false, true, nil, one.Class, nil, nil, nil, nil, nil,
+			one.ID, 1, token, one.Verb, one.State, one.Delay, false, false, true, nil, one.Class, nil, nil, nil, nil, nil, 0,
 		}, 1, back, 0},
 		{"lapsed", lease, []any{500}, 0, "", delivery}, // it looks at what is leased
 		{"reapable", lease, nil, 1, "", delivery},

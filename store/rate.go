@@ -11,7 +11,7 @@ import (
 // claimAllowed claims what the shared allowance of the relay grants. The allowance is a token bucket in outbox_relays. Its row
 // stays locked from the refill until the claim has drawn from it, so that dispatchers keep the rate together. A claim draws one
 // token for each leased delivery. A message with many recipients may overdraw the allowance.
-func (s *Store) claimAllowed(ctx context.Context, req queue.ClaimRequest, due []queue.Due) (got round, err error) {
+func (s *Store) claimAllowed(ctx context.Context, req queue.ClaimRequest, due []dueRange) (got round, err error) {
 	burst := float64(req.Rate.Burst)
 	if burst == 0 {
 		burst = max(1, req.Rate.PerSecond)

@@ -24,6 +24,9 @@ const DoubtDelay = 10 * time.Second
 //   - It takes lapsed claims back: sending → queued, or uncertain behind the fence. What lapsed before the fence was not sent, if its
 //     claim promised fences (see [queue.ClaimRequest]); the attempt is then not counted, because no relay has refused the message.
 //     Deliveries whose row another transaction has locked come later.
+//     Lapses in a row, without an outcome in between, are counted. From the second on the delivery is claimed apart from others, one such
+//     message at a time for each owner, and delayed by 10 s for each lapse. After the fifth it is held. If a process dies that has such a
+//     message, the lapses of its other claims do not count.
 //   - It queues uncertain deliveries again if their message says [outbox.Resend] and their delay is over. The delay is that of
 //     their settlement, or [DoubtDelay].
 //   - It expires deliveries past their deadline.
@@ -38,19 +41,26 @@ func (s *Store) Reap(ctx context.Context) (queue.ReapReport, error) {
 		}
 		before := total
 		if found.Lapsed {
-			requeued, uncertain, err := s.reapLapsed(ctx)
+			got, err := s.reapLapsed(ctx)
 			if err != nil {
 				return total, s.failed(ctx, err, "reap lapsed leases")
 			}
-			total.Requeued += requeued
-			total.Uncertain += uncertain
+			total.Requeued += got.Requeued
+			total.Uncertain += got.Uncertain
+			total.Held += got.Held
 		}
 		if found.Doubtful {
-			resent, err := change[key](ctx, s, "resend_uncertain", reapBatch)
+			states, err := change[outbox.State](ctx, s, "resend_uncertain", reapBatch)
 			if err != nil {
 				return total, s.failed(ctx, err, "resend what is uncertain")
 			}
-			total.Resent += len(resent)
+			for _, state := range states {
+				if state == outbox.StateHeld {
+					total.Held++
+				} else {
+					total.Resent++
+				}
+			}
 		}
 		if found.Overdue {
 			expired, err := change[key](ctx, s, "expire", reapBatch)
@@ -64,6 +74,13 @@ func (s *Store) Reap(ctx context.Context) (queue.ReapReport, error) {
 		}
 	}
 }
+
+const (
+	// suspectAfter and heldAfter are numbers of lapses in a row: from the one on a delivery is claimed alone and delayed by lapseDelay for
+	// each lapse, after the other it is held. The statements have the same numbers.
+	suspectAfter, heldAfter = 2, 5
+	lapseDelay              = 10 * time.Second
+)
 
 type reapable struct{ Lapsed, Doubtful, Overdue bool }
 
@@ -90,6 +107,8 @@ type lapsedRow struct {
 	Relay       string
 	Class       string
 	OnUncertain outbox.UncertainPolicy `db:"on_uncertain"`
+	Lapses      int
+	Blamed      int // 1 if this lapse counts
 }
 
 // fencesOf holds the relay of the last fence of each ref.
@@ -97,61 +116,69 @@ type fencesOf map[refJSON]string
 
 // reapLapsed takes back one batch of lapsed claims. First it marks them: from then on nobody renews or fences them. Then it reads
 // their fences and takes back the deliveries. Last it removes the claims of which nothing is left.
-func (s *Store) reapLapsed(ctx context.Context) (requeued, uncertain int, err error) {
+func (s *Store) reapLapsed(ctx context.Context) (got queue.ReapReport, err error) {
 	if s.dialect == schema.Postgres {
 		if _, err := change[string](ctx, s, "mark_lapsed", reapBatch); err != nil {
-			return 0, 0, err
+			return got, err
 		}
-		type counts struct{ Requeued, Uncertain int }
+		if _, err := change[string](ctx, s, "excuse"); err != nil {
+			return got, err
+		}
+		type counts struct{ Requeued, Uncertain, Held int }
 		list, err := change[counts](ctx, s, "reap_lapsed", reapBatch, DoubtDelay.Seconds())
 		if err != nil {
-			return 0, 0, err
+			return got, err
 		}
 		_, err = change[string](ctx, s, "end_lapsed")
-		return list[0].Requeued, list[0].Uncertain, err
+		return queue.ReapReport{Requeued: list[0].Requeued, Uncertain: list[0].Uncertain, Held: list[0].Held}, err
 	}
 	err = s.atomically(ctx, func(c conn) (err error) {
-		requeued, uncertain, err = s.reapSQLite(ctx, c)
+		got, err = s.reapSQLite(ctx, c)
 		return err
 	})
 	if err != nil {
-		return 0, 0, err
+		return queue.ReapReport{}, err
 	}
-	return requeued, uncertain, nil
+	return got, nil
 }
 
-func (s *Store) reapSQLite(ctx context.Context, c conn) (requeued, uncertain int, err error) {
-	if _, err := c.ExecContext(ctx, s.queries.get("mark_lapsed")); err != nil {
-		return 0, 0, err
+func (s *Store) reapSQLite(ctx context.Context, c conn) (got queue.ReapReport, err error) {
+	for _, name := range []string{"mark_lapsed", "excuse"} {
+		if _, err := c.ExecContext(ctx, s.queries.get(name)); err != nil {
+			return got, err
+		}
 	}
 	lapsed, err := collect[lapsedRow](ctx, c, s.queries.get("lapsed"), reapBatch)
 	if err != nil {
-		return 0, 0, err
+		return got, err
 	}
 	if len(lapsed) > 0 {
 		fences, err := s.lapsedFences(ctx, c)
 		if err != nil {
-			return 0, 0, err
+			return got, err
 		}
 		list := make([]settlementJSON, len(lapsed))
 		for i := range lapsed {
 			list[i] = s.takenBack(&lapsed[i], fences)
-			if list[i].State == outbox.StateUncertain {
-				uncertain++
-			} else {
-				requeued++
+			switch list[i].State {
+			case outbox.StateUncertain:
+				got.Uncertain++
+			case outbox.StateHeld:
+				got.Held++
+			default:
+				got.Requeued++
 			}
 		}
 		answers := make(map[refJSON]answer, len(list))
 		if err := s.settleSQLite(ctx, c, list, answers); err != nil {
-			return 0, 0, err
+			return got, err
 		}
 		if len(answers) != len(list) {
-			return 0, 0, fmt.Errorf("%d of %d lapsed deliveries were not taken back", len(list)-len(answers), len(list))
+			return got, fmt.Errorf("%d of %d lapsed deliveries were not taken back", len(list)-len(answers), len(list))
 		}
 	}
 	_, err = c.ExecContext(ctx, s.queries.get("end_lapsed"))
-	return requeued, uncertain, err
+	return got, err
 }
 
 // lapsedFences reads the fences of the lapsed claims.
@@ -190,7 +217,12 @@ func (s *Store) takenBack(l *lapsedRow, fences fencesOf) settlementJSON {
 	}
 	j := settlementJSON{
 		refJSON: refJSON{ID: l.ID, Seq: l.Seq, Token: l.Token}, Verb: verbReap, State: outbox.StateQueued,
-		Delay: s.interval(time.Duration(0)), Evidence: true, Class: optional("unreachable"), Owner: l.Owner,
+		Evidence: true, Class: optional("unreachable"), Owner: l.Owner, Lapses: l.Blamed,
+	}
+	var delay time.Duration
+	if n := l.Lapses + l.Blamed; n >= suspectAfter {
+		words += fmt.Sprintf(", for the %d. time in a row", n)
+		delay = time.Duration(n) * lapseDelay
 	}
 	relay, fenced := fences[j.refJSON]
 	if !fenced {
@@ -199,13 +231,16 @@ func (s *Store) takenBack(l *lapsedRow, fences fencesOf) settlementJSON {
 	switch {
 	case fenced, l.Orphaned, !l.Fenced && l.OnUncertain == outbox.Resend:
 		j.State, j.Class, j.Stage = outbox.StateUncertain, optional(ambiguous), optional("dot")
-		j.Relay, j.Doubt, j.Delay = optional(relay), optional(l.Token), s.interval(DoubtDelay)
+		j.Relay, j.Doubt, delay = optional(relay), optional(l.Token), max(delay, DoubtDelay)
 	default:
+		if l.Lapses+l.Blamed >= heldAfter {
+			j.State = outbox.StateHeld
+		}
 		j.Uncounted = true // no relay has refused anything
 		if l.Class == ambiguous {
 			j.Class, j.Relay, words = optional(ambiguous), optional(l.Relay), "still in doubt; "+words
 		}
 	}
-	j.Reply = optional(words)
+	j.Reply, j.Delay = optional(words), s.interval(delay)
 	return j
 }

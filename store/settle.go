@@ -31,7 +31,8 @@ type settlementJSON struct {
 	DurationMS int64         `json:"duration_ms"`
 	Suppress   bool          `json:"suppress"`
 	Owner      string        `json:"owner"`
-	Doubt      *string       `json:"doubt,omitempty"` // token that may still settle an uncertain delivery; SQLite only
+	Doubt      *string       `json:"doubt,omitempty"`  // token that may still settle an uncertain delivery; SQLite only
+	Lapses     int           `json:"lapses,omitempty"` // to count; SQLite only
 }
 
 // verbReap is the verb of a lapsed lease.
@@ -298,7 +299,7 @@ func (s *Store) settleSQLite(ctx context.Context, c conn, rows []settlementJSON,
 			n, err = affected(ctx, c, lean, r.ID, r.Seq, r.Token, r.Relay, r.Class, r.Code, r.Enhanced, r.Reply, r.ProviderID)
 		} else {
 			n, err = affected(ctx, c, general, r.ID, r.Seq, r.Token, r.Verb, r.State, r.Delay, r.Uncounted, r.Finished, r.Evidence,
-				r.Relay, r.Class, r.Code, r.Enhanced, r.Reply, r.ProviderID, r.Doubt)
+				r.Relay, r.Class, r.Code, r.Enhanced, r.Reply, r.ProviderID, r.Doubt, r.Lapses)
 		}
 		if err != nil || n == 0 {
 			return err

@@ -66,8 +66,8 @@ ORDER BY 1, 2;
 -- name: waiting
 -- What of the queued is due, scheduled for later, or deferred after an attempt, and since when the oldest is due.
 SELECT count(*) FILTER (WHERE due_at <= c.now) AS due,
-       count(*) FILTER (WHERE due_at > c.now AND attempts = 0 AND deferred_since IS NULL) AS scheduled,
-       count(*) FILTER (WHERE due_at > c.now AND (attempts > 0 OR deferred_since IS NOT NULL)) AS deferred,
+       count(*) FILTER (WHERE due_at > c.now AND attempts = 0 AND deferred_since IS NULL AND lapses = 0) AS scheduled,
+       count(*) FILTER (WHERE due_at > c.now AND (attempts > 0 OR deferred_since IS NOT NULL OR lapses > 0)) AS deferred,
        min(due_at) AS oldest
 FROM outbox_deliveries CROSS JOIN outbox_clock c WHERE state = 'queued';
 

@@ -24,10 +24,12 @@ WITH RECURSIVE seen (route) AS (
          (SELECT d.due_at FROM outbox_deliveries d
           WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority
             AND (d.expires_at IS NULL OR d.expires_at > now()) -- what is overdue is the reaper's
-          ORDER BY d.due_at LIMIT 1) AS due_at
+          ORDER BY d.due_at LIMIT 1) AS due_at,
+         EXISTS (SELECT 1 FROM outbox_deliveries d
+                 WHERE d.state = 'queued' AND d.lapses >= 2 AND d.route = w.route AND d.priority = p.priority AND d.due_at <= now()) AS suspects
   FROM wanted w, (VALUES ('high', 1), ('normal', 2), ('bulk', 3)) AS p (priority, place)
 )
-SELECT route, priority, (extract(epoch FROM due_at) - extract(epoch FROM now()))::float8 AS due_in,
+SELECT route, priority, (extract(epoch FROM due_at) - extract(epoch FROM now()))::float8 AS due_in, suspects,
        EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route)
        OR EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $2::text AND y.paused_until > now()) AS paused
 FROM ranges WHERE due_at IS NOT NULL
@@ -36,12 +38,14 @@ ORDER BY place, due_at;
 -- name: claim
 -- $1 route, $2 priority, $3 limit, $4 token, $5 lease in seconds, $6 owner, $7 largest body to return at once, $8 relay,
 -- $9 whether each delivery will be fenced, so that the commit need not reach the disk by itself. A message that has several rows has
--- its body, tags and metadata in the first.
+-- its body, tags and metadata in the first. $10 is true in claim_alone, which is this statement with "lapses >= 2": it takes what lapsed
+-- time and again, unless the owner has such a claim already.
 -- A difference of epochs has no error where a difference of times has one: an infinite time is infinitely far away.
 -- A CTE and not a subquery with LIMIT, which a join may run twice and claim too much.
 WITH due AS MATERIALIZED (
   SELECT message_id, seq, due_at FROM outbox_deliveries
-  WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= now() AND (expires_at IS NULL OR expires_at > now())
+  WHERE state = 'queued' AND lapses < 2 AND route = $1 AND priority = $2 AND due_at <= now() AND (expires_at IS NULL OR expires_at > now())
+    AND NOT ($10::boolean AND EXISTS (SELECT 1 FROM outbox_claims o WHERE o.owner = $6 AND o.alone AND NOT o.lapsed))
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
     AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $8 AND y.paused_until > now())
   ORDER BY due_at, message_id, seq LIMIT $3
@@ -52,7 +56,7 @@ WITH due AS MATERIALIZED (
   SELECT d.message_id, d.seq, d.barred FROM (SELECT DISTINCT message_id FROM due) AS x CROSS JOIN LATERAL (
     SELECT message_id, seq, (SELECT s.reason FROM outbox_suppressions s WHERE s.address = lower(recipient)) AS barred
     FROM outbox_deliveries
-    WHERE message_id = x.message_id AND state || '' = 'queued' AND route = $1 AND priority = $2 AND due_at <= now()
+    WHERE message_id = x.message_id AND state || '' = 'queued' AND lapses < 2 AND route = $1 AND priority = $2 AND due_at <= now()
       AND (expires_at IS NULL OR expires_at > now())
     FOR UPDATE SKIP LOCKED
   ) AS d
@@ -66,8 +70,8 @@ WITH due AS MATERIALIZED (
   FROM whole WHERE d.message_id = whole.message_id AND d.seq = whole.seq AND d.state || '' = 'queued' AND whole.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.state, d.recipient, d.attempts, d.due_at, d.deferred_since, d.class, d.relay, d.expires_at
 ), claimed AS (
-  INSERT INTO outbox_claims (token, owner, relay, fenced, lease_until)
-  SELECT $4::uuid, $6, nullif($8, ''), $9, clock_timestamp() + make_interval(secs => $5::float8)
+  INSERT INTO outbox_claims (token, owner, relay, fenced, alone, lease_until)
+  SELECT $4::uuid, $6, nullif($8, ''), $9, $10::boolean, clock_timestamp() + make_interval(secs => $5::float8)
   WHERE EXISTS (SELECT 1 FROM leased WHERE state = 'sending')
 ), durability AS MATERIALIZED (
   SELECT CASE WHEN $9 THEN set_config('synchronous_commit', 'off', true) END -- of this transaction
@@ -168,6 +172,7 @@ WITH asked AS MATERIALIZED (
   UPDATE outbox_deliveries d
   SET state = x.state, lease_token = NULL, doubt_token = NULL,
       attempts = d.attempts - CASE WHEN x.uncounted AND d.attempts > 0 THEN 1 ELSE 0 END,
+      lapses = CASE WHEN x.verb = 'recycle' AND NOT x.evidence THEN d.lapses ELSE 0 END, -- its turn did not come
       due_at = CASE WHEN x.state IN ('queued', 'uncertain') THEN now() + make_interval(secs => x.delay) ELSE d.due_at END,
       deferred_since = CASE WHEN x.verb = 'recycle' THEN d.deferred_since
                             WHEN x.verb = 'defer' AND x.uncounted THEN coalesce(d.deferred_since, now()) END,
@@ -215,7 +220,7 @@ WITH asked AS MATERIALIZED (
   FOR NO KEY UPDATE OF d SKIP LOCKED
 ), settled AS (
   UPDATE outbox_deliveries d
-  SET state = 'sent', finished_at = now(), lease_token = NULL, doubt_token = NULL, deferred_since = NULL, relay = x.relay,
+  SET state = 'sent', finished_at = now(), lease_token = NULL, doubt_token = NULL, deferred_since = NULL, lapses = 0, relay = x.relay,
       class = x.class, code = x.code, enhanced = x.enhanced, reply = x.reply, provider_id = x.provider_id
   FROM asked x
   WHERE d.message_id = x.message_id AND d.seq = x.seq AND x.seq BETWEEN 1 AND 2147483647
@@ -255,12 +260,21 @@ WITH lapsed AS MATERIALIZED (
 )
 UPDATE outbox_claims c SET lapsed = TRUE FROM lapsed WHERE c.token = lapsed.token RETURNING CAST(c.token AS text);
 
+-- name: excuse
+-- What lapses beside a claim of one suspect is not to blame. Its claims may lapse before or after that of the suspect.
+WITH innocent AS MATERIALIZED (
+  SELECT token FROM outbox_claims c
+  WHERE NOT c.alone AND NOT c.excused AND EXISTS (SELECT 1 FROM outbox_claims s WHERE s.owner = c.owner AND s.alone AND s.lapsed)
+  FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE outbox_claims c SET excused = TRUE FROM innocent WHERE c.token = innocent.token RETURNING CAST(c.token AS text);
+
 -- name: reap_lapsed
 -- $1 rows at most, $2 seconds until doubt may be resolved by its policy. What a fence names is in doubt with the relay of its last fence.
 -- Of a claim that promised no fences, what Resend allows to send again is in doubt with the relay of the claim; what Hold protects is
 -- fenced in any case. Of a claim that somebody removed nothing is known. The holder may still know the answer. Anything else goes back, and
 -- its attempt is not counted: no relay has refused anything. An older doubt stays with its relay, because an attempt that sent nothing
--- does not resolve it.
+-- does not resolve it. Lapses in a row delay a delivery by 10 seconds each, from the second on. After the fifth it is held.
 WITH candidates AS MATERIALIZED ( -- the token is compared again under the lock: somebody else may have been faster
   SELECT d.message_id, d.seq, d.lease_token AS token FROM outbox_deliveries d LEFT JOIN outbox_claims c ON c.token = d.lease_token
   WHERE d.state = 'sending' AND (c.token IS NULL OR c.lapsed)
@@ -277,20 +291,25 @@ WITH candidates AS MATERIALIZED ( -- the token is compared again under the lock:
   SELECT t.message_id, t.seq, t.token, coalesce(c.owner, '') AS owner, coalesce(c.lease_until, now()) AS lease_until,
          CASE WHEN n.token IS NOT NULL THEN n.relay ELSE c.relay END AS relay,
          n.token IS NOT NULL OR c.token IS NULL OR NOT c.fenced AND coalesce(m.on_uncertain, 'resend') = 'resend' AS doubt,
-         CASE WHEN c.token IS NULL THEN 'the claim was removed' ELSE 'the lease of dispatcher ' || c.owner || ' lapsed' END AS words
+         CASE WHEN c.token IS NULL THEN 'the claim was removed' ELSE 'the lease of dispatcher ' || c.owner || ' lapsed' END AS words,
+         CASE WHEN c.alone OR NOT c.excused AND NOT EXISTS (SELECT 1 FROM outbox_claims s WHERE s.owner = c.owner AND s.alone)
+              THEN 1 ELSE 0 END AS blamed
   FROM taken t LEFT JOIN outbox_claims c ON c.token = t.token
   LEFT JOIN named n ON n.token = t.token AND n.id = t.message_id::text AND n.seq = t.seq::text
   LEFT JOIN outbox_messages m ON m.id = t.message_id AND NOT c.fenced
 ), reaped AS (
   UPDATE outbox_deliveries d
-  SET state = CASE WHEN j.doubt THEN 'uncertain' ELSE 'queued' END,
+  SET state = CASE WHEN j.doubt THEN 'uncertain' WHEN d.lapses + j.blamed >= 5 THEN 'held' ELSE 'queued' END,
+      lapses = d.lapses + j.blamed,
       attempts = d.attempts - CASE WHEN NOT j.doubt AND d.attempts > 0 THEN 1 ELSE 0 END,
-      due_at = CASE WHEN j.doubt THEN now() + make_interval(secs => $2::float8) ELSE now() END,
+      due_at = now() + make_interval(secs => greatest(CASE WHEN j.doubt THEN $2::float8 ELSE 0 END,
+                                                      CASE WHEN d.lapses + j.blamed >= 2 THEN 10 * (d.lapses + j.blamed) ELSE 0 END)),
       doubt_token = CASE WHEN j.doubt THEN d.lease_token END, lease_token = NULL,
       class = CASE WHEN j.doubt OR d.class = 'ambiguous' THEN 'ambiguous' ELSE 'unreachable' END,
       relay = CASE WHEN j.doubt THEN j.relay WHEN d.class = 'ambiguous' THEN d.relay END,
       code = NULL, enhanced = NULL, provider_id = NULL,
       reply = CASE WHEN NOT j.doubt AND d.class = 'ambiguous' THEN 'still in doubt; ' ELSE '' END || j.words
+              || CASE WHEN d.lapses + j.blamed >= 2 THEN ', for the ' || d.lapses + j.blamed || '. time in a row' ELSE '' END
   FROM judged j WHERE d.message_id = j.message_id AND d.seq = j.seq AND d.state || '' = 'sending' AND d.lease_token = j.token
     AND j.seq BETWEEN 1 AND 2147483647
   RETURNING d.message_id, d.seq, d.attempts, d.state, d.relay, d.class, d.reply, j.doubt, j.owner, j.lease_until
@@ -300,7 +319,9 @@ WITH candidates AS MATERIALIZED ( -- the token is compared again under the lock:
          CASE WHEN doubt THEN 'dot' END, class, reply
   FROM reaped
 )
-SELECT count(*) FILTER (WHERE state = 'queued') AS requeued, count(*) FILTER (WHERE state = 'uncertain') AS uncertain FROM reaped;
+SELECT count(*) FILTER (WHERE state = 'queued') AS requeued, count(*) FILTER (WHERE state = 'uncertain') AS uncertain,
+       count(*) FILTER (WHERE state = 'held') AS held
+FROM reaped;
 
 -- name: end_lapsed
 -- Claims that hold nothing any more. One whose deliveries somebody has locked stays until they are free.
@@ -312,16 +333,16 @@ WITH spent AS MATERIALIZED (
 DELETE FROM outbox_claims c USING spent WHERE c.token = spent.token RETURNING CAST(c.token AS text);
 
 -- name: resend_uncertain
--- $1 rows at most. The policy of the message resolves the doubt once its delay is over.
+-- $1 rows at most. The policy of the message resolves the doubt once its delay is over. What lapsed five times in a row is held.
 WITH doubtful AS MATERIALIZED (
   SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
   WHERE d.state = 'uncertain' AND d.due_at <= now() AND m.on_uncertain = 'resend' LIMIT $1
   FOR UPDATE OF d SKIP LOCKED
 )
-UPDATE outbox_deliveries d SET state = 'queued', due_at = now(), doubt_token = NULL
+UPDATE outbox_deliveries d SET state = CASE WHEN d.lapses >= 5 THEN 'held' ELSE 'queued' END, due_at = now(), doubt_token = NULL
 FROM doubtful WHERE d.message_id = doubtful.message_id AND d.seq = doubtful.seq AND d.state || '' = 'uncertain'
   AND doubtful.seq BETWEEN 1 AND 2147483647
-RETURNING d.message_id AS id, d.seq;
+RETURNING d.state;
 
 -- name: expire
 -- $1 rows at most.

@@ -22,20 +22,25 @@ ranges AS MATERIALIZED (
          (SELECT d.due_at FROM outbox_deliveries d INDEXED BY outbox_deliveries_due -- after ANALYZE it might read the table
           WHERE d.state = 'queued' AND d.route = w.route AND d.priority = p.priority
             AND (d.expires_at IS NULL OR d.expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) -- what is overdue is the reaper's
-          ORDER BY d.due_at LIMIT 1) AS due_at
+          ORDER BY d.due_at LIMIT 1) AS due_at,
+         EXISTS (SELECT 1 FROM outbox_deliveries d INDEXED BY outbox_deliveries_suspect
+                 WHERE d.state = 'queued' AND d.lapses >= 2 AND d.route = w.route AND d.priority = p.priority
+                   AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) AS suspects
   FROM wanted w, priorities p
 )
-SELECT route, priority, coalesce((julianday(due_at) - julianday('now')) * 86400.0, 0.0) AS due_in,
+SELECT route, priority, coalesce((julianday(due_at) - julianday('now')) * 86400.0, 0.0) AS due_in, suspects,
        EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = ranges.route)
        OR EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $2 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) AS paused
 FROM ranges WHERE due_at IS NOT NULL
 ORDER BY place, due_at;
 
 -- name: claim
--- $1 route, $2 priority, $3 limit, $4 token, $5 relay.
+-- $1 route, $2 priority, $3 limit, $4 token, $5 relay, $6 owner. $7 is true in claim_alone, which is this statement with "lapses >= 2":
+-- it takes what lapsed time and again, unless the owner has such a claim already.
 WITH due AS MATERIALIZED (
   SELECT message_id, seq, due_at FROM outbox_deliveries
-  WHERE state = 'queued' AND route = $1 AND priority = $2 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+  WHERE state = 'queued' AND lapses < 2 AND route = $1 AND priority = $2 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    AND NOT ($7 AND EXISTS (SELECT 1 FROM outbox_claims o WHERE o.owner = $6 AND o.alone AND NOT o.lapsed))
     AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
     AND NOT EXISTS (SELECT 1 FROM outbox_routes o WHERE o.route = $1)
     AND NOT EXISTS (SELECT 1 FROM outbox_relays y WHERE y.name = $5 AND y.paused_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
@@ -53,7 +58,7 @@ FROM (
   CROSS JOIN outbox_deliveries d ON d.message_id = y.message_id -- the recipients of a message go together
   WHERE
     -- The signs keep the index of what is queued out, so that the messages are looked up by their key.
-    +d.state = 'queued' AND +d.route = $1 AND +d.priority = $2 AND +d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    +d.state = 'queued' AND d.lapses < 2 AND +d.route = $1 AND +d.priority = $2 AND +d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
     AND (d.expires_at IS NULL OR d.expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
   LIMIT -1 -- worked out before anything is changed: else it is merged with the UPDATE, and asks for each use of barred again
 ) AS x
@@ -64,9 +69,9 @@ RETURNING message_id AS id, seq, state, recipient, attempts, due_at,
   coalesce((julianday(expires_at) - julianday('now')) * 86400.0, 0.0) AS expires_in;
 
 -- name: begin_claim
--- $1 token, $2 owner, $3 relay, $4 whether each delivery will be fenced, $5 lease as '+60.000 seconds'.
-INSERT INTO outbox_claims (token, owner, relay, fenced, lease_until)
-VALUES ($1, $2, nullif($3, ''), $4, strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5));
+-- $1 token, $2 owner, $3 relay, $4 whether each delivery will be fenced, $5 lease as '+60.000 seconds', $6 whether it is of one suspect.
+INSERT INTO outbox_claims (token, owner, relay, fenced, alone, lease_until)
+VALUES ($1, $2, nullif($3, ''), $4, $6, strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $5));
 
 -- name: claimed_messages
 -- $1 ids, $2 largest body to return at once. Messages do not change, so this needs no transaction with the claim.
@@ -115,11 +120,12 @@ UPDATE outbox_claims SET lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $2)
 
 -- name: settle
 -- $1 id, $2 seq, $3 token, $4 verb, $5 state, $6 delay as '+60.000 seconds', $7 uncounted, $8 finished, $9 evidence, $10 relay, $11 class,
--- $12 code, $13 enhanced, $14 reply, $15 provider id, $16 the token that may still settle what is uncertain. Evidence that is not given
+-- $12 code, $13 enhanced, $14 reply, $15 provider id, $16 the token that may still settle what is uncertain, $17 lapses to count. Evidence that is not given
 -- leaves the last outcome as it is. A delivery is either leased or in doubt, and has the token of the one or of the other.
 UPDATE outbox_deliveries
 SET state = $5, lease_token = NULL, doubt_token = $16,
     attempts = attempts - ($7 AND attempts > 0),
+    lapses = CASE WHEN $4 = 'reap' THEN lapses + $17 WHEN $4 = 'recycle' AND NOT $9 THEN lapses ELSE 0 END,
     due_at = CASE WHEN $5 IN ('queued', 'uncertain') THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $6) ELSE due_at END,
     deferred_since = CASE WHEN $4 IN ('recycle', 'reap') THEN deferred_since
                           WHEN $4 = 'defer' AND $7 THEN coalesce(deferred_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) END,
@@ -135,7 +141,7 @@ WHERE message_id = $1 AND seq = $2 AND +state IN ('sending', 'uncertain') AND co
 -- name: settle_sent
 -- A delivery that a relay accepted: $1 id, $2 seq, $3 token, $4 relay, $5 class, $6 code, $7 enhanced, $8 reply, $9 provider id.
 UPDATE outbox_deliveries
-SET state = 'sent', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), lease_token = NULL, doubt_token = NULL, deferred_since = NULL,
+SET state = 'sent', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), lease_token = NULL, doubt_token = NULL, deferred_since = NULL, lapses = 0,
     relay = $4, class = $5, code = $6, enhanced = $7, reply = $8, provider_id = $9
 WHERE message_id = $1 AND seq = $2 AND +state IN ('sending', 'uncertain') AND coalesce(lease_token, doubt_token) = $3;
 
@@ -167,11 +173,17 @@ FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'i
 -- A claim that is marked is never renewed or fenced again.
 UPDATE outbox_claims SET lapsed = 1 WHERE lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND NOT lapsed;
 
+-- name: excuse
+-- What lapses beside a claim of one suspect is not to blame. Its claims may lapse before or after that of the suspect.
+UPDATE outbox_claims SET excused = 1
+WHERE NOT alone AND NOT excused AND EXISTS (SELECT 1 FROM outbox_claims s WHERE s.owner = outbox_claims.owner AND s.alone AND s.lapsed);
+
 -- name: lapsed
 -- $1 rows at most. Deliveries whose claim is marked, or gone: then nothing is known of them.
 SELECT d.message_id AS id, d.seq, d.lease_token AS token, c.token IS NULL AS orphaned, coalesce(c.fenced, 1) AS fenced,
        coalesce(c.owner, '') AS owner, coalesce(c.relay, '') AS claim_relay, coalesce(d.relay, '') AS relay, coalesce(d.class, '') AS class,
-       coalesce(m.on_uncertain, 'resend') AS on_uncertain
+       coalesce(m.on_uncertain, 'resend') AS on_uncertain, d.lapses,
+       coalesce(c.alone OR NOT c.excused AND NOT EXISTS (SELECT 1 FROM outbox_claims s WHERE s.owner = c.owner AND s.alone), 0) AS blamed
 FROM outbox_deliveries d LEFT JOIN outbox_claims c ON c.token = d.lease_token LEFT JOIN outbox_messages m ON m.id = d.message_id
 WHERE d.state = 'sending' AND (c.token IS NULL OR c.lapsed) LIMIT $1;
 
@@ -191,12 +203,13 @@ DELETE FROM outbox_claims
 WHERE token = $1 AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.state = 'sending' AND d.lease_token = $1);
 
 -- name: resend_uncertain
--- $1 rows at most. The policy of the message resolves the doubt once its delay is over.
-UPDATE outbox_deliveries SET state = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), doubt_token = NULL
+-- $1 rows at most. The policy of the message resolves the doubt once its delay is over. What lapsed five times in a row is held.
+UPDATE outbox_deliveries
+SET state = CASE WHEN lapses >= 5 THEN 'held' ELSE 'queued' END, due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), doubt_token = NULL
 WHERE state = 'uncertain' AND (message_id, seq) IN (
   SELECT d.message_id, d.seq FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
   WHERE d.state = 'uncertain' AND d.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND m.on_uncertain = 'resend' LIMIT $1)
-RETURNING message_id AS id, seq;
+RETURNING state;
 
 -- name: expire
 -- $1 rows at most.

@@ -35,6 +35,7 @@ func doubtRules() []rule {
 			want(w, "class of the doubt", before.Class, "ambiguous")
 			w.lapse(c.ID)
 			want(w, "report", w.reap(), queue.ReapReport{Requeued: 1})
+			w.dueNow()
 			after := w.claimOne().Deliveries[0]
 			want(w, "class and relay", [2]string{after.Class, after.Relay}, [2]string{before.Class, before.Relay})
 			want(w, "reply", strings.HasPrefix(w.get(c.ID).Deliveries[0].Reply, "still in doubt; the lease of dispatcher"), true)

@@ -50,6 +50,7 @@ func topics() []topic {
 		{"stale", staleRules()},
 		{"evidence", evidenceRules()},
 		{"reap", reapRules()},
+		{"lapses", lapsesRules()},
 		{"doubt", doubtRules()},
 		{"read", readRules()},
 		{"filter", filterRules()},

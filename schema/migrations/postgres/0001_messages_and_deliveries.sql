@@ -79,6 +79,7 @@ CREATE TABLE outbox_deliveries (
 
 -- One for each question: what is due on a (route, priority), what a claim holds, what is in doubt or held, finished, about to expire.
 CREATE INDEX outbox_deliveries_due       ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued';
+CREATE INDEX outbox_deliveries_suspect   ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued' AND lapses >= 2;
 CREATE INDEX outbox_deliveries_leased    ON outbox_deliveries (lease_token, message_id, seq) WHERE state = 'sending';
 CREATE INDEX outbox_deliveries_open      ON outbox_deliveries (state, message_id, seq) WHERE state IN ('uncertain', 'held');
 CREATE INDEX outbox_deliveries_finished  ON outbox_deliveries (state, finished_at, message_id, seq) WHERE finished_at IS NOT NULL;
@@ -91,6 +92,8 @@ CREATE TABLE outbox_claims (
   owner       text        NOT NULL,                                       -- outbox_dispatchers.id
   relay       text,                                                       -- that it was claimed for
   fenced      boolean     NOT NULL,                                       -- whether each delivery is fenced before it is sent
+  alone       boolean     NOT NULL DEFAULT FALSE,                         -- it holds one message, whose leases lapsed time and again
+  excused     boolean     NOT NULL DEFAULT FALSE,                         -- a claim like that lapsed beside it: that message is to blame
   lapsed      boolean     NOT NULL DEFAULT FALSE,                         -- taken back by the reaper, which nothing undoes
   lease_until timestamptz NOT NULL                                        -- not indexed, so that a renewal is a HOT update
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);

@@ -68,6 +68,7 @@ CREATE TABLE outbox_deliveries (
 
 -- One for each question: what is due on a (route, priority), what a claim holds, what is in doubt, held, finished, about to expire.
 CREATE INDEX outbox_deliveries_due       ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued';
+CREATE INDEX outbox_deliveries_suspect   ON outbox_deliveries (route, priority, due_at, message_id, seq) WHERE state = 'queued' AND lapses >= 2;
 CREATE INDEX outbox_deliveries_leased    ON outbox_deliveries (lease_token, message_id, seq) WHERE state = 'sending';
 CREATE INDEX outbox_deliveries_uncertain ON outbox_deliveries (message_id, seq) WHERE state = 'uncertain';
 CREATE INDEX outbox_deliveries_held      ON outbox_deliveries (message_id, seq) WHERE state = 'held';
@@ -81,6 +82,8 @@ CREATE TABLE outbox_claims (
   owner       TEXT    NOT NULL,                                           -- outbox_dispatchers.id
   relay       TEXT,                                                       -- that it was claimed for
   fenced      INTEGER NOT NULL CHECK (fenced IN (0, 1)),                  -- whether each delivery is fenced before it is sent
+  alone       INTEGER NOT NULL DEFAULT 0 CHECK (alone IN (0, 1)),         -- it holds one message, whose leases lapsed time and again
+  excused     INTEGER NOT NULL DEFAULT 0 CHECK (excused IN (0, 1)),       -- a claim like that lapsed beside it: that message is to blame
   lapsed      INTEGER NOT NULL DEFAULT 0 CHECK (lapsed IN (0, 1)),        -- taken back by the reaper, which nothing undoes
   lease_until TEXT    NOT NULL CHECK (lease_until IS strftime('%Y-%m-%dT%H:%M:%fZ', lease_until))
 ) STRICT, WITHOUT ROWID;
