@@ -260,7 +260,8 @@ func (p *predicate) states(states []outbox.State) {
 		terminal = terminal && st.Terminal()
 		switch st {
 		case Scheduled:
-			terms = append(terms, "d.state = 'queued' AND d.attempts = 0 AND d.deferred_since IS NULL AND d.lapses = 0 AND d.due_at > "+clock(p.dialect))
+			terms = append(terms, "d.state = 'queued' AND d.attempts = 0 AND d.deferred_since IS NULL AND d.lapses = 0 AND d.due_at > "+
+				clock(p.dialect))
 		case Deferred:
 			terms = append(terms, "d.state = 'queued' AND (d.attempts > 0 OR d.deferred_since IS NOT NULL OR d.lapses > 0)")
 		default:

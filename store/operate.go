@@ -61,8 +61,8 @@ const bulkBatch = 1000
 //
 // Like every operation it returns the number of changed deliveries. On an error the changes made so far are kept.
 func (s *Store) Requeue(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
-	return s.run(ctx, OpRequeue, f, opts, "state = 'queued', due_at = @now, attempts = 0, lapses = 0, deferred_since = NULL, finished_at = NULL, "+
-		"expires_at = CASE WHEN expires_at > @now THEN expires_at END")
+	return s.run(ctx, OpRequeue, f, opts, "state = 'queued', due_at = @now, attempts = 0, lapses = 0, deferred_since = NULL, "+
+		"finished_at = NULL, expires_at = CASE WHEN expires_at > @now THEN expires_at END")
 }
 
 // Hold sets queued deliveries aside: queued → held.

@@ -218,9 +218,12 @@ func (s *Store) settlementJSON(owner string, st queue.Settlement) (settlementJSO
 
 // settlePostgres settles, notes the attempts and suppresses in one statement. No key comes twice in rows.
 func (s *Store) settlePostgres(ctx context.Context, c conn, owner string, rows []settlementJSON, answers map[refJSON]answer) error {
-	name, args := "settle_sent", []any(nil)
+	var (
+		name string
+		args []any
+	)
 	if rows[0].simplySent() {
-		args = sentArrays(rows)
+		name, args = "settle_sent", sentArrays(rows)
 	} else {
 		list, err := json.Marshal(rows)
 		if err != nil {

@@ -182,6 +182,12 @@ func meetingRules() []rule {
 				want(w, "claims and fences", w.claims()+w.fences(), 0)
 			}
 		}},
+	}
+}
+
+// lockedRules are about rows that another transaction has locked. SQLite locks the whole file.
+func lockedRules() []rule {
+	return []rule{
 		{"locked-delivery", "A delivery that another transaction has locked delays no fence and no renewal of its claim. The reaper takes back " +
 			"the others, and from then on the claim is lost for its holder.", func(w *world) {
 			if w.dialect == schema.SQLite { // which locks the whole file

@@ -17,7 +17,7 @@ func by(owner string) func(*queue.ClaimRequest) {
 // lapsesRules are about messages whose handling ends the process again and again.
 func lapsesRules() []rule {
 	return []rule{
-		{"counted", "Lapses in a row are counted and noted, for what was fenced and for what was not. The first one delays nothing.", func(w *world) {
+		{"counted", "Lapses in a row are counted and noted, fenced or not. The first one delays nothing.", func(w *world) {
 			id := w.enqueue(mail())
 			w.claimOne()
 			w.lapse(id)
@@ -65,7 +65,7 @@ func lapsesRules() []rule {
 			want(w, "released", n, 1)
 			want(w, "lapses", w.one(id).Lapses, 0)
 		}},
-		{"held-in-doubt", "What is in doubt after five lapses in a row is held instead of sent again. With Hold it stays uncertain.", func(w *world) {
+		{"held-in-doubt", "What is in doubt after five lapses in a row is held, not sent again. With Hold it stays uncertain.", func(w *world) {
 			for _, edits := range [][]edit{nil, {holding}} {
 				id := w.enqueue(mail(edits...))
 				w.lapseTimes(id, 4)
@@ -92,7 +92,7 @@ func lapsesRules() []rule {
 				want(w, "lapses after "+string(outcome), w.one(id).Lapses, 0)
 			}
 		}},
-		{"alone", "A message that lapsed twice is claimed under a token of its own, and one such message at a time for each dispatcher.", func(w *world) {
+		{"alone", "A message that lapsed twice has a token of its own, and a dispatcher has one such message at a time.", func(w *world) {
 			bad := w.many(3, to("a@example.org", "b@example.org"))
 			for _, id := range bad {
 				w.lapseTimes(id, 2)
@@ -119,7 +119,7 @@ func lapsesRules() []rule {
 			}
 			want(w, "claimed afterwards", len(w.claim()), 1)
 		}},
-		{"innocent", "If a dispatcher dies that holds such a message, the lapses of what it held beside do not count, whichever claim lapses first.",
+		{"innocent", "If a dispatcher dies with such a message, the lapses of what it held beside do not count, whichever claim lapses first.",
 			func(w *world) {
 				for _, first := range []string{"alone", "NOT alone"} {
 					bad := w.enqueue(mail())

@@ -45,7 +45,7 @@ func topics() []topic {
 		{"due", dueRules()},
 		{"fence", fenceRules()},
 		{"renew", renewRules()},
-		{"claims", slices.Concat(claimsRules(), meetingRules())},
+		{"claims", slices.Concat(claimsRules(), meetingRules(), lockedRules())},
 		{"settle", settleRules()},
 		{"stale", staleRules()},
 		{"evidence", evidenceRules()},
