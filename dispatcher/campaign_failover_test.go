@@ -218,6 +218,12 @@ func TestTheFileIsReplaced(t *testing.T) {
 		if err := os.Rename(copied, k.database); err != nil {
 			t.Fatal(err)
 		}
+		// Health tells of the change before for an hour. Until this one is noticed, an application may still write to the old file.
+		k.await("the change is noticed", func() (bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(events) == 2*i+1, nil
+		})
 		says("was replaced while it was open")
 		before = k.relay.Count()
 		k.place(20)

@@ -51,7 +51,8 @@ func TestHoldRestored(t *testing.T) {
 			t.Fatalf("%d held: %v", n, err)
 		}
 		var reason, verb string
-		if err := db.QueryRowContext(t.Context(), "SELECT reason, verb FROM outbox_actions").Scan(&reason, &verb); err != nil || reason != "it's Monday" || verb != "hold" {
+		err = db.QueryRowContext(t.Context(), "SELECT reason, verb FROM outbox_actions").Scan(&reason, &verb)
+		if err != nil || reason != "it's Monday" || verb != "hold" {
 			t.Errorf("recorded is %q %q: %v", verb, reason, err)
 		}
 		for _, c := range claimed[2:] {
