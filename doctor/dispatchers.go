@@ -91,7 +91,7 @@ func (j *judge) advance() {
 	if j.Finished > 0 || j.due == 0 {
 		return
 	}
-	hit := j.hit(func(r *Route) bool { return r.Due > 0 && !r.Paused && j.servedByAble(r.Name) })
+	hit := j.hit(func(r *Route) bool { return r.Due > 0 && !r.Paused && j.servedFreely(r.Name) })
 	if len(hit) == 0 || j.oldestDue().IsZero() || j.Now.Sub(j.oldestDue()).Minutes() < stillness {
 		return
 	}

@@ -103,6 +103,11 @@ func (j *judge) servedByAble(route string) bool {
 	return len(j.Relays) == 0 || slices.ContainsFunc(j.Relays, func(r Relay) bool { return r.able() && r.serves(route) })
 }
 
+// servedFreely reports whether a relay that takes mail now, and is not slowed down, serves a route.
+func (j *judge) servedFreely(route string) bool {
+	return len(j.Relays) == 0 || slices.ContainsFunc(j.Relays, func(r Relay) bool { return r.able() && r.PerSecond == 0 && r.serves(route) })
+}
+
 // nothingGoes reports whether something is due and no relay takes any of it.
 func (j *judge) nothingGoes() bool {
 	return j.due > 0 && !slices.ContainsFunc(j.Routes, func(r Route) bool { return r.Due > 0 && j.servedByAble(r.Name) })

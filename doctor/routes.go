@@ -18,7 +18,7 @@ func (j *judge) routes() {
 				Kind: KindUnserved, Route: r.Name, Since: r.OldestDue, Hit: hit,
 				Sentence: fmt.Sprintf("No relay serves route %s.", r.Name), Command: "outboxctl list --state queued --route " + r.Name,
 			})
-		case len(j.alive) > 0 && r.Due > 0 && j.servedByAble(r.Name):
+		case len(j.alive) > 0 && r.Due > 0 && j.servedFreely(r.Name):
 			j.backlog(r, hit)
 		}
 		j.deadlines(r, hit)
@@ -52,19 +52,22 @@ func (j *judge) backlog(r *Route, hit []Hit) {
 	p := Problem{
 		Kind: KindOld, Route: r.Name, Since: r.OldestDue, Hit: hit,
 		Sentence: fmt.Sprintf("The oldest mail on route %s is due for %s.", r.Name, span(age)),
-		Command:  "outboxctl list --state queued --sort due --route " + r.Name,
+		Command:  "outboxctl list --state queued --route " + r.Name,
 	}
 	if float64(r.Enqueued) > growth*float64(ended) && r.Due > r.Enqueued-ended {
 		p.Kind = KindGrowing
 		p.Sentence = fmt.Sprintf("The backlog of route %s grows: %s enqueued and %s finished in the last hour.",
 			r.Name, number(r.Enqueued), number(ended))
-		p.Command = "give the route a second relay or more --concurrency"
+		p.Command = "give the route a second relay, or raise the rate of its relay"
 	}
 	j.add(p)
 }
 
 // deadlines judges mail that is lost by waiting.
 func (j *judge) deadlines(r *Route, hit []Hit) {
+	if len(j.alive) == 0 || !r.Paused && !j.servedByAble(r.Name) {
+		return // told with the cause
+	}
 	if r.Expiring > 0 {
 		j.add(Problem{
 			Kind: KindExpiring, Route: r.Name, Hit: hit,
@@ -85,7 +88,7 @@ func (j *judge) deadlines(r *Route, hit []Hit) {
 
 // aside judges what waits for a person.
 func (j *judge) aside(r *Route) {
-	if r.Uncertain > 0 {
+	if r.Uncertain > 0 && !j.doubted(r.Name) {
 		j.add(Problem{
 			Kind: KindUncertain, Route: r.Name, Hit: []Hit{{Route: r.Name, Uncertain: r.Uncertain}},
 			Sentence: fmt.Sprintf("Route %s: nobody knows whether %s.", r.Name, counted(r.Uncertain, "message arrived", "messages arrived")),
@@ -100,6 +103,16 @@ func (j *judge) aside(r *Route) {
 			Command: "outboxctl list --state held --route " + r.Name,
 		})
 	}
+}
+
+// doubted reports whether a relay of the route lost answers, which is told with the relay.
+func (j *judge) doubted(route string) bool {
+	for i := range j.Relays {
+		if r := &j.Relays[i]; r.serves(route) && r.able() && j.lostAnswers(r) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // outcomes judges what came back lately.

@@ -32,6 +32,13 @@ const metadataPrefix = "metadata."
 // ByMetadata groups by the value of one name in the metadata.
 func ByMetadata(name string) Grouping { return Grouping(metadataPrefix + name) }
 
+// Valid reports whether [Store.CountBy] knows the grouping.
+func (g Grouping) Valid() bool {
+	_, known := groupings[g]
+	name, metadata := strings.CutPrefix(string(g), metadataPrefix)
+	return known || metadata && name != "" && name == clean(name)
+}
+
 // Group is a number of deliveries with a common value.
 type Group struct {
 	// Value is empty for deliveries without one.
@@ -53,9 +60,9 @@ const groupedColumns = "d.state, d.route, d.relay, d.class, d.code, d.enhanced, 
 // CountBy counts the deliveries that the filter selects, by a common value, at most limit groups (0 means all), the largest
 // first. It ignores Filter.Limit and reads every delivery that it counts. Sealed metadata have no values.
 func (s *Store) CountBy(ctx context.Context, f Filter, by Grouping, limit int) ([]Group, error) {
-	value, known := groupings[by]
+	value := groupings[by]
 	name, metadata := strings.CutPrefix(string(by), metadataPrefix)
-	if !known && (!metadata || name == "" || name != clean(name)) {
+	if !by.Valid() {
 		return nil, fmt.Errorf("count: %q is not what deliveries can be grouped by", string(by))
 	}
 	p, err := f.predicate(s.dialect)

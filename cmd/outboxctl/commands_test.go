@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/outboxmail/outbox"
@@ -270,18 +271,50 @@ func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(tx.Commit(), db.Close()))
 }
 
-// cmdHeartbeat records a heartbeat of a dispatcher:
+// cmdHeartbeat records a heartbeat of a dispatcher with a relay "main", or with relays that are tried again in a minute:
 //
-//	heartbeat ID
+//	heartbeat ID [NAME=STATE,CLASS,CODE,REASON,ROUTE]...
 func cmdHeartbeat(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: heartbeat id")
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: heartbeat id [name=state,class,code,reason,route]...")
+	}
+	relays := map[string]queue.RelayHealth{}
+	for _, arg := range args[1:] {
+		const fields = 5
+		name, rest, _ := strings.Cut(arg, "=")
+		field := strings.Split(rest, ",")
+		if len(field) != fields {
+			ts.Fatalf("%s has %d fields", arg, len(field))
+		}
+		code, err := strconv.Atoi(field[2])
+		ts.Check(err)
+		relays[name] = queue.RelayHealth{
+			State: field[0], Class: field[1], Code: code, Reason: field[3], Routes: field[4:],
+			Since: time.Now().Add(-time.Hour), NextTry: time.Now().Add(time.Minute),
+		}
+	}
+	if len(relays) == 0 {
+		relays["main"] = queue.RelayHealth{State: "healthy"}
 	}
 	db := open(ts)
-	err := db.Store.Heartbeat(context.Background(), queue.Heartbeat{
-		ID: args[0], Host: "host.example", PID: 4711, Relays: map[string]queue.RelayHealth{"main": {State: "healthy"}},
-	})
+	err := db.Store.Heartbeat(context.Background(), queue.Heartbeat{ID: args[0], Host: "host.example", PID: 4711, Relays: relays})
 	ts.Check(errors.Join(err, db.Close()))
+}
+
+// cmdFits checks that no line of the output is wider than a terminal:
+//
+//	fits COLUMNS
+func cmdFits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: fits columns")
+	}
+	columns, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		if w := runewidth.StringWidth(strings.TrimSuffix(line, "\n")); w > columns {
+			ts.Fatalf("a line has %d columns: %s", w, line)
+		}
+	}
 }
 
 // cmdSlice stores a part of a variable in another. A negative start counts from the end:

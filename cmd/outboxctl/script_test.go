@@ -92,6 +92,7 @@ func params(t *testing.T, engine, script string) testscript.Params {
 			"action":        cmdAction,
 			"fill":          cmdFill,
 			"heartbeat":     cmdHeartbeat,
+			"fits":          cmdFits,
 			"slice":         cmdSlice,
 			"large":         cmdLarge,
 			"sealed":        cmdSealed,

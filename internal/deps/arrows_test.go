@@ -43,7 +43,7 @@ var arrows = []arrow{
 	// The programs. What tests need is none of their business: no outboxtest, no storetest, no internal/pgtest.
 	{from: "cmd/outboxctl/...", may: []string{
 		"cmd/outboxctl/...", ".", "queue", "keyring", "schema", "store", "store/sqlite", "store/postgres", "dispatcher", "smtpx",
-		"internal/letter", "internal/pgschema", "internal/textfile",
+		"doctor", "internal/letter", "internal/pgschema", "internal/textfile",
 	}},
 	{from: "examples/...", may: []string{
 		".", "queue", "keyring", "templates", "schema", "store", "store/sqlite", "store/postgres", "dispatcher", "smtpx",

@@ -152,3 +152,53 @@ WHERE id = $1 AND coalesce(body_key_id, '') = $6 AND (body IS NULL) = $7;
 -- $1 rows at most, the newest first.
 SELECT CAST(id AS text) AS id, at, actor, verb, coalesce(CAST(filter AS text), '') AS filter, coalesce(reason, '') AS reason, affected
 FROM outbox_actions ORDER BY at DESC, id DESC LIMIT $1;
+
+-- name: clock
+SELECT now FROM outbox_clock;
+
+-- name: overview_queued
+-- $1 now, $2 until when a deadline is near.
+SELECT route, count(*) FILTER (WHERE due_at <= $1) AS due,
+       count(*) FILTER (WHERE due_at > $1 AND attempts = 0 AND deferred_since IS NULL) AS scheduled,
+       count(*) FILTER (WHERE due_at > $1 AND (attempts > 0 OR deferred_since IS NOT NULL)) AS deferred,
+       count(*) FILTER (WHERE expires_at <= $2) AS expiring, min(due_at) FILTER (WHERE due_at <= $1) AS oldest
+FROM outbox_deliveries WHERE state = 'queued' GROUP BY route;
+
+-- name: overview_open
+-- What is neither queued nor finished.
+SELECT d.route, d.state, count(*) AS deliveries, min(d.due_at) AS oldest FROM outbox_deliveries d WHERE d.state = 'sending' GROUP BY d.route, d.state
+UNION ALL
+SELECT d.route, d.state, count(*), min(d.due_at) FROM outbox_deliveries d WHERE d.state = 'uncertain' GROUP BY d.route, d.state
+UNION ALL
+SELECT d.route, d.state, count(*), min(m.created_at) FROM outbox_deliveries d JOIN outbox_messages m ON m.id = d.message_id
+WHERE d.state = 'held' GROUP BY d.route, d.state;
+
+-- name: overview_ended
+-- $1 a terminal state, $2 since when, $3 at most.
+SELECT route, count(*) AS deliveries FROM (
+  SELECT route FROM outbox_deliveries WHERE state = $1 AND finished_at >= $2 ORDER BY finished_at DESC LIMIT $3
+) AS x GROUP BY route;
+
+-- name: overview_enqueued
+-- $1 the least id of the time, $2 at most.
+SELECT route, count(*) AS deliveries FROM (
+  SELECT route FROM outbox_deliveries WHERE message_id >= $1 ORDER BY message_id DESC LIMIT $2
+) AS x GROUP BY route;
+
+-- name: overview_outcomes
+-- $1 since when failed deliveries count.
+SELECT relay, class, code, enhanced, min(reply) AS reply, count(*) AS deliveries FROM (
+  SELECT coalesce(relay, '') AS relay, coalesce(class, '') AS class, coalesce(code, 0) AS code, coalesce(enhanced, '') AS enhanced,
+         coalesce(reply, '') AS reply FROM outbox_deliveries WHERE state = 'queued' AND class IS NOT NULL
+  UNION ALL
+  SELECT coalesce(relay, ''), coalesce(class, ''), coalesce(code, 0), coalesce(enhanced, ''), coalesce(reply, '')
+  FROM outbox_deliveries WHERE state = 'uncertain'
+  UNION ALL
+  SELECT coalesce(relay, ''), coalesce(class, ''), coalesce(code, 0), coalesce(enhanced, ''), coalesce(reply, '')
+  FROM outbox_deliveries WHERE state = 'failed' AND finished_at >= $1
+) AS x GROUP BY relay, class, code, enhanced ORDER BY count(*) DESC, relay, code LIMIT 100;
+
+-- name: overview_lapsed
+-- $1 until when a lease must have lapsed.
+SELECT count(*) AS lapsed, min(k.lease_until) AS oldest FROM outbox_deliveries d JOIN outbox_claims k ON k.token = d.lease_token
+WHERE d.state = 'sending' AND k.lease_until < $1;

@@ -59,6 +59,7 @@ func topics() []topic {
 		{"bulk", bulkRules()},
 		{"purge", purgeRules()},
 		{"stats", statsRules()},
+		{"overview", overviewRules()},
 		{"suppress", suppressRules()},
 		{"feedback", feedbackRules()},
 		{"rate", rateRules()},

@@ -3,17 +3,14 @@ package command
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outboxmail/outbox"
-	"github.com/outboxmail/outbox/cmd/outboxctl/internal/iostreams"
 	"github.com/outboxmail/outbox/cmd/outboxctl/internal/output"
+	"github.com/outboxmail/outbox/doctor"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/store"
 )
@@ -25,15 +22,62 @@ type statusOptions struct {
 
 // statusJSON is the JSON of `outboxctl status`.
 type statusJSON struct {
-	States    map[outbox.State]int64 `json:"states"`
-	Counts    []countJSON            `json:"counts"`
-	Due       int64                  `json:"due"`
-	Scheduled int64                  `json:"scheduled"`
-	Deferred  int64                  `json:"deferred"`
-	OldestDue time.Time              `json:"oldest_due,omitzero"`
-	Paused    []pauseJSON            `json:"paused"`
+	Database string        `json:"database"`
+	At       time.Time     `json:"at"`
+	Verdict  doctor.Level  `json:"verdict"`
+	Problems []problemJSON `json:"problems"`
+	Routes   []routeJSON   `json:"routes"`
+
+	States map[outbox.State]int64 `json:"states"`
+	// More names the terminal states of which only the newest deliveries were counted.
+	More      []outbox.State `json:"more"`
+	Counts    []countJSON    `json:"counts"`
+	Due       int64          `json:"due"`
+	Scheduled int64          `json:"scheduled"`
+	Deferred  int64          `json:"deferred"`
+	OldestDue time.Time      `json:"oldest_due,omitzero"`
+	Paused    []pauseJSON    `json:"paused"`
+	// Running counts the dispatchers that are alive.
+	Running int `json:"running"`
 	// Dispatchers lists the dispatchers that were seen within a day and did not shut down properly.
 	Dispatchers []dispatcherJSON `json:"dispatchers"`
+}
+
+type problemJSON struct {
+	Kind       doctor.Kind  `json:"kind"`
+	Level      doctor.Level `json:"level"`
+	Sentence   string       `json:"sentence"`
+	Relay      string       `json:"relay,omitempty"`
+	Route      string       `json:"route,omitempty"`
+	Dispatcher string       `json:"dispatcher,omitempty"`
+	Since      time.Time    `json:"since,omitzero"`
+	Next       time.Time    `json:"next,omitzero"`
+	Evidence   string       `json:"evidence,omitempty"`
+	Command    string       `json:"command"`
+	Hit        []hitJSON    `json:"hit,omitempty"`
+}
+
+type hitJSON struct {
+	Route     string `json:"route"`
+	Waiting   int64  `json:"waiting"`
+	Uncertain int64  `json:"uncertain"`
+	Expired   int64  `json:"expired"`
+	Expiring  int64  `json:"expiring"`
+}
+
+// routeJSON is the state of a route now, and what ended on it in the last hour.
+type routeJSON struct {
+	Route     string                 `json:"route"`
+	Due       int64                  `json:"due"`
+	OldestDue time.Time              `json:"oldest_due,omitzero"`
+	Scheduled int64                  `json:"scheduled"`
+	Deferred  int64                  `json:"deferred"`
+	Sending   int64                  `json:"sending"`
+	Uncertain int64                  `json:"uncertain"`
+	Held      int64                  `json:"held"`
+	Expiring  int64                  `json:"expiring"`
+	LastHour  map[outbox.State]int64 `json:"last_hour"`
+	Relays    []string               `json:"relays"`
 }
 
 type countJSON struct {
@@ -54,6 +98,7 @@ type dispatcherJSON struct {
 	Host      string                       `json:"host"`
 	PID       int                          `json:"pid"`
 	Version   string                       `json:"version,omitempty"`
+	Alive     bool                         `json:"alive"`
 	Relays    map[string]queue.RelayHealth `json:"relays,omitempty"`
 	Faults    []queue.Fault                `json:"faults,omitempty"`
 	StartedAt time.Time                    `json:"started_at"`
@@ -68,13 +113,17 @@ func newStatus(a *app, runF func(context.Context, *statusOptions) error) *cobra.
 	}
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Count the deliveries, and show who delivers",
-		Long: `Count the deliveries by route and state. Show how many are due and since when, which routes are paused, and the
-dispatchers.`,
+		Short: "Say what is wrong, what waits, and who delivers",
+		Long: `Say what is wrong: the worst first, each with its cause, since when, whom it hits, and what to type next. Then show
+what waits on each route, what ended in the last hour, and who delivers.
+
+"Later" counts scheduled and deferred deliveries. "Via" names the relays that serve a route. A number with + was not
+counted to the end. In a pipe, status is the same table; -o tsv has a row for each route and state.`,
 		Example: "  outboxctl status\n  outboxctl status -o json",
 		Args:    needs(0, 0, ""),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), opts) },
 	}
+	opts.output.Piped = output.Table
 	opts.output.Add(cmd, statusJSON{}, output.Table, output.JSON, output.NDJSON, output.TSV)
 	return cmd
 }
@@ -89,28 +138,27 @@ func statusRun(ctx context.Context, opts *statusOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	st, err := db.Store.Stats(ctx)
+	p, err := look(ctx, db, opts.now)
 	if err != nil {
 		return err
 	}
-	live, err := db.Store.Dispatchers(ctx)
-	if err != nil {
-		return err
-	}
-	return printer.Object(viewStatus(st, live), "", func(r *output.Rows) {
+	d := doctor.Verdict(p.snapshot(), doctor.Limits{})
+	return printer.Object(viewStatus(p, d), "", func(r *output.Rows) {
 		if printer.Format() == output.TSV {
-			for _, c := range st.Counts {
+			r.Head("route", "state", "deliveries")
+			for _, c := range p.stats.Counts {
 				r.Add(output.Text(c.Route), output.Text(string(c.State)), output.Int(c.Deliveries))
 			}
 			return
 		}
-		opts.showStatus(r, st)
-		showDispatchers(r, live)
+		showStatus(r, p, d)
 	})
 }
 
-func viewStatus(st store.Stats, live []store.Dispatcher) statusJSON {
+func viewStatus(p *picture, d doctor.Diagnosis) statusJSON {
+	st := p.stats
 	v := statusJSON{
+		Database: p.database, At: p.overview.Now, Verdict: d.Level, Problems: []problemJSON{}, Routes: []routeJSON{}, More: []outbox.State{},
 		States: map[outbox.State]int64{}, Counts: []countJSON{}, Paused: []pauseJSON{}, Dispatchers: []dispatcherJSON{},
 		Due: st.Due, Scheduled: st.Scheduled, Deferred: st.Deferred, OldestDue: st.OldestDue,
 	}
@@ -121,96 +169,63 @@ func viewStatus(st store.Stats, live []store.Dispatcher) statusJSON {
 		v.States[c.State] += c.Deliveries
 		v.Counts = append(v.Counts, countJSON(c))
 	}
-	for _, p := range st.Paused {
-		v.Paused = append(v.Paused, pauseJSON(p))
+	v.More = append(v.More, st.More...)
+	for _, pause := range st.Paused {
+		v.Paused = append(v.Paused, pauseJSON(pause))
 	}
-	for _, d := range live {
+	for _, live := range p.dispatchers {
+		alive := live.Silent <= silence
+		if alive {
+			v.Running++
+		}
 		v.Dispatchers = append(v.Dispatchers, dispatcherJSON{
-			ID: d.ID, Host: d.Host, PID: d.PID, Version: d.Version, Relays: d.Relays, Faults: d.Faults,
-			StartedAt: d.StartedAt, SeenAt: d.SeenAt, SilentMS: d.Silent.Milliseconds(),
+			ID: live.ID, Host: live.Host, PID: live.PID, Version: live.Version, Alive: alive, Relays: live.Relays, Faults: live.Faults,
+			StartedAt: live.StartedAt, SeenAt: live.SeenAt, SilentMS: live.Silent.Milliseconds(),
+		})
+	}
+	for _, problem := range d.Problems {
+		v.Problems = append(v.Problems, viewProblem(problem))
+	}
+	for _, r := range p.overview.Routes {
+		v.Routes = append(v.Routes, routeJSON{
+			Route: r.Route, Due: r.Due, OldestDue: r.OldestDue, Scheduled: r.Scheduled, Deferred: r.Deferred, Sending: r.Sending,
+			Uncertain: r.Uncertain, Held: r.Held, Expiring: r.Expiring, LastHour: r.LastHour, Relays: p.via(r.Route),
 		})
 	}
 	return v
 }
 
-// showStatus writes a matrix of routes and states, then the sums and the pauses.
-func (opts *statusOptions) showStatus(r *output.Rows, st store.Stats) {
-	if len(st.Counts) == 0 {
-		r.Add(output.Text("The outbox is empty."))
-		return
+func viewProblem(p doctor.Problem) problemJSON {
+	v := problemJSON{
+		Kind: p.Kind, Level: p.Level, Sentence: p.Sentence, Relay: p.Relay, Route: p.Route, Dispatcher: p.Dispatcher,
+		Since: p.Since, Next: p.Next, Evidence: p.Evidence, Command: p.Command,
 	}
-	states := []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateSent, outbox.StateFailed} // always shown
-	counts := map[string]map[outbox.State]int64{}
-	var routes []string
-	for _, c := range st.Counts {
-		if counts[c.Route] == nil {
-			counts[c.Route] = map[outbox.State]int64{}
-			routes = append(routes, c.Route)
-		}
-		counts[c.Route][c.State] = c.Deliveries
-		if !slices.Contains(states, c.State) {
-			states = append(states, c.State)
-		}
+	for _, h := range p.Hit {
+		v.Hit = append(v.Hit, hitJSON(h))
 	}
-	order := outbox.States()
-	slices.SortFunc(states, func(a, b outbox.State) int { return slices.Index(order, a) - slices.Index(order, b) })
-	columns := []output.Column{{Title: "ROUTE"}}
-	for _, s := range states {
-		columns = append(columns, output.Column{Title: string(s), Right: true})
-	}
-	r.Section("", columns...)
-	for _, route := range routes {
-		cells := []output.Cell{output.Text(route)}
-		for _, s := range states {
-			cell := output.Int(counts[route][s])
-			if counts[route][s] > 0 {
-				cell.Color = stateColor(s)
-			}
-			cells = append(cells, cell)
-		}
-		r.Add(cells...)
-	}
-	now := opts.now()
-	r.Section("")
-	r.Add(output.Text(""))
-	waiting := fmt.Sprintf("%d due, %d scheduled, %d deferred", st.Due, st.Scheduled, st.Deferred)
-	if st.Due > 0 && !st.OldestDue.IsZero() {
-		waiting += "; the oldest is due since " + output.Relative(st.OldestDue, now)
-	}
-	r.Add(output.Text(waiting))
-	for _, p := range st.Paused {
-		reason := ""
-		if p.Reason != "" {
-			reason = ": " + p.Reason
-		}
-		r.Add(output.Text(fmt.Sprintf("route %s was paused %s by %s%s", p.Route, output.Relative(p.Since, now), p.By, reason)))
-	}
+	return v
 }
 
-// silence is the time without a heartbeat after which a dispatcher is probably dead.
-const silence = time.Minute
+// silence is the time without a heartbeat after which a dispatcher counts as dead.
+var silence = doctor.DefaultLimits().Silence
 
-// showDispatchers lists the dispatchers and marks the silent ones.
-func showDispatchers(r *output.Rows, live []store.Dispatcher) {
-	if len(live) == 0 {
-		r.Add(output.Text("no dispatcher is running"))
-		return
-	}
-	r.Section("Dispatchers", output.Column{Title: "ID", Shrink: true}, output.Column{Title: "HOST"}, output.Column{Title: "PID", Right: true},
-		output.Column{Title: "SEEN"}, output.Column{Title: "RELAYS", Shrink: true})
-	for _, d := range live {
-		seen := output.Text(output.Duration(d.Silent) + " ago")
-		if d.Silent > silence {
-			seen.Color = iostreams.Red
+// describeDispatchers says in one line who lives and who is silent.
+func describeDispatchers(list []store.Dispatcher) string {
+	var alive, dead []string
+	for _, d := range list {
+		where := d.ID + " on " + d.Host
+		if d.Silent <= silence {
+			alive = append(alive, where+" ("+output.Duration(d.Silent)+" ago)")
+		} else {
+			dead = append(dead, where+" for "+output.Duration(d.Silent))
 		}
-		relays := make([]string, 0, len(d.Relays))
-		for _, name := range slices.Sorted(maps.Keys(d.Relays)) {
-			words := name + " " + d.Relays[name].State
-			if reason := d.Relays[name].Reason; reason != "" {
-				words += ": " + reason
-			}
-			relays = append(relays, words)
-		}
-		r.Add(output.Text(d.ID), output.Text(d.Host), output.Int(d.PID), seen, output.Text(strings.Join(relays, ", ")))
 	}
+	words := "No dispatcher is running."
+	if len(alive) > 0 {
+		words = count(int64(len(alive)), "dispatcher", "dispatchers") + ": " + strings.Join(alive, ", ") + "."
+	}
+	if len(dead) > 0 {
+		words += " Silent: " + strings.Join(dead, ", ") + "."
+	}
+	return words
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/outboxmail/outbox"
@@ -196,12 +197,45 @@ func idCell(id outbox.ID, seq int) output.Cell {
 	return cell
 }
 
-// why returns the last reply of the relay, or else the class of the last outcome.
-func why(d store.Delivery) string {
-	if d.Reply != "" || d.Class == "" {
-		return d.Reply
+// replyCell shows the last reply of the relay, or else the class of the last outcome. People see the codes before the words.
+func replyCell(d store.Delivery) output.Cell {
+	words := d.Reply
+	if words == "" {
+		words = d.Class
 	}
-	return d.Class
+	cell := output.Text(words)
+	if words == "" {
+		return cell
+	}
+	cell.Short = words
+	if d.Enhanced != "" && !strings.HasPrefix(cell.Short, d.Enhanced) {
+		cell.Short = d.Enhanced + " " + cell.Short
+	}
+	if code := strconv.Itoa(d.Code); d.Code != 0 && !strings.HasPrefix(cell.Short, code) {
+		cell.Short = code + " " + cell.Short
+	}
+	return cell
+}
+
+// whenCell says to people what the time means: when the delivery ended, when it is tried next, or for how long it has been due.
+func whenCell(d store.Delivery, now time.Time) output.Cell {
+	cell := output.Time(when(d), now)
+	if !d.FinishedAt.IsZero() || cell.Text == "" {
+		return cell
+	}
+	late := now.Sub(d.DueAt)
+	switch d.Shown() {
+	case "queued", "deferred", "scheduled":
+		switch {
+		case late >= time.Second:
+			cell.Short = "due " + output.Duration(late)
+		case late > -time.Second:
+			cell.Short = "due now"
+		case d.Attempts > 0:
+			cell.Short = "next in " + output.Duration(-late)
+		}
+	}
+	return cell
 }
 
 // when returns the time when a delivery finished, or else when it is due.

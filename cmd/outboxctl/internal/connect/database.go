@@ -39,6 +39,7 @@ type Database struct {
 	SQL     *sql.DB
 	Dialect schema.Dialect
 	Schema  string // as in Target
+	Name    string // for people: the file, or the database and its host, without a password
 	Store   *store.Store
 	// Watch wakes a dispatcher after a commit; see dispatcher.Config. It is nil for PostgreSQL.
 	Watch func(ctx context.Context, wake func()) error
@@ -90,6 +91,10 @@ func Open(ctx context.Context, target Target, missing Missing) (*Database, error
 	}
 	if err != nil {
 		return nil, err
+	}
+	db.Name = a.name()
+	if db.Schema != "" {
+		db.Name += ", schema " + db.Schema
 	}
 	if err := reach(ctx, db.SQL); err != nil {
 		return nil, errors.Join(unreachable(ctx, a, err), db.Close())
@@ -180,6 +185,22 @@ func openPostgres(a address, name string) (*Database, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &Database{SQL: db, Dialect: st.Dialect(), Schema: name, Store: st}, nil
+}
+
+// name returns the name that people know the database by.
+func (a address) name() string {
+	u, err := url.Parse(a.shown)
+	if a.dialect == schema.SQLite || err != nil {
+		return a.shown + " · sqlite"
+	}
+	name, host := strings.TrimPrefix(u.Path, "/"), u.Host
+	if name == "" {
+		name = "the default database"
+	}
+	if host == "" {
+		host = "the default host"
+	}
+	return name + " on " + host + " · postgres"
 }
 
 // parse parses the URL of a database. Errors never quote the URL, because it may hold a password.

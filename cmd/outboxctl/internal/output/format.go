@@ -3,6 +3,7 @@
 package output
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -33,6 +34,9 @@ const (
 
 // Flags holds the flags that choose the format. Call [Flags.Add] before use.
 type Flags struct {
+	// Piped is the format where the output is no terminal and none is chosen. Defaults to TSV.
+	Piped Format
+
 	format  string
 	header  bool
 	fields  []string
@@ -49,7 +53,7 @@ func (f *Flags) Add(cmd *cobra.Command, sample any, allowed ...Format) {
 		names[i] = string(a)
 	}
 	cmd.Flags().StringVarP(&f.format, "output", "o", "", "output `FORMAT`: "+strings.Join(names, ", ")+
-		" (default table on a terminal, else tsv)")
+		" (default table on a terminal, else "+string(cmp.Or(f.Piped, TSV))+")")
 	if slices.Contains(allowed, TSV) && cmd.Flags().Lookup("header") == nil { // enqueue has another --header
 		cmd.Flags().BoolVar(&f.header, "header", false, "begin tab-separated values with the names of the columns")
 	}
@@ -65,6 +69,9 @@ func (f *Flags) Add(cmd *cobra.Command, sample any, allowed ...Format) {
 	}
 }
 
+// Fields returns the fields of --json.
+func (f *Flags) Fields() []string { return f.fields }
+
 // Printer checks the flags and returns a printer for the chosen format.
 func (f *Flags) Printer(s *iostreams.Streams) (*Printer, error) {
 	p := &Printer{out: s.Out, streams: s, fields: f.fields, header: f.header}
@@ -79,7 +86,7 @@ func (f *Flags) Printer(s *iostreams.Streams) (*Printer, error) {
 	case f.format == "" && s.OutTTY:
 		p.format = Table
 	case f.format == "":
-		p.format = TSV
+		p.format = cmp.Or(f.Piped, TSV)
 	default:
 		p.format = Format(f.format)
 	}

@@ -17,6 +17,12 @@ type Column struct {
 	Title string
 	// Shrink allows the column to become narrower, down to minShrunk, if the terminal is too narrow for the row.
 	Shrink bool
+	// Wanted is the width below which columns with Drop go rather than this one shrinks. Defaults to minShrunk.
+	Wanted int
+	// Drop lets a narrow terminal leave the column out, the highest number first. 0 keeps it.
+	Drop int
+	// Middle cuts long values in the middle.
+	Middle bool
 	// Right aligns the column to the right, for numbers.
 	Right bool
 }
@@ -52,6 +58,7 @@ type Rows struct {
 	columns []Column
 	rows    [][]Cell
 	widths  []int // once measured
+	dropped []bool
 	err     error
 }
 
@@ -140,21 +147,51 @@ func (r *Rows) measure() {
 	for i, c := range r.columns[:min(len(r.columns), len(r.widths))] {
 		r.widths[i] = max(r.widths[i], runewidth.StringWidth(c.Title))
 	}
+	r.dropped = make([]bool, len(r.widths))
 	if r.streams.OutTTY {
-		r.shrink()
+		r.drop()
+		r.shrink(minShrunk)
+		r.shrink(minShrunk / 2)
 	}
 }
 
-// shrink narrows the widest column with Shrink, one step at a time, until the row fits.
-func (r *Rows) shrink() {
-	total := len(gap) * (len(r.widths) - 1)
-	for _, w := range r.widths {
-		total += w
+// drop leaves columns out until the others have the width that they want.
+func (r *Rows) drop() {
+	for {
+		total, worst := -len(gap), -1
+		for i, w := range r.widths {
+			if r.dropped[i] {
+				continue
+			}
+			if i < len(r.columns) {
+				if c := r.columns[i]; c.Shrink {
+					w = min(w, max(c.Wanted, minShrunk))
+				}
+				if d := r.columns[i].Drop; d > 0 && (worst < 0 || d > r.columns[worst].Drop) {
+					worst = i
+				}
+			}
+			total += w + len(gap)
+		}
+		if total <= r.streams.Width || worst < 0 {
+			return
+		}
+		r.dropped[worst] = true
+	}
+}
+
+// shrink narrows the widest column with Shrink, one step at a time, until the row fits or all have the least width.
+func (r *Rows) shrink(least int) {
+	total := -len(gap)
+	for i, w := range r.widths {
+		if !r.dropped[i] {
+			total += w + len(gap)
+		}
 	}
 	for ; total > r.streams.Width; total-- {
 		widest := -1
 		for i := range r.widths {
-			if i < len(r.columns) && r.columns[i].Shrink && r.widths[i] > minShrunk && (widest < 0 || r.widths[i] > r.widths[widest]) {
+			if i < len(r.columns) && !r.dropped[i] && r.columns[i].Shrink && r.widths[i] > least && (widest < 0 || r.widths[i] > r.widths[widest]) {
 				widest = i
 			}
 		}
@@ -184,13 +221,19 @@ func (r *Rows) shown(c Cell) string {
 func (r *Rows) line(cells []Cell) {
 	var b strings.Builder
 	for i, c := range cells {
+		if i < len(r.dropped) && r.dropped[i] {
+			continue
+		}
 		text := r.shown(c)
 		width := r.widths[min(i, len(r.widths)-1)]
 		if r.streams.OutTTY && i < len(r.columns) && r.columns[i].Shrink {
+			if r.columns[i].Middle {
+				text = cutMiddle(text, width)
+			}
 			text = runewidth.Truncate(text, width, "…")
 		}
 		pad := strings.Repeat(" ", max(0, width-runewidth.StringWidth(text)))
-		if i > 0 {
+		if b.Len() > 0 {
 			b.WriteString(gap)
 		}
 		painted := iostreams.Paint(text, c.Color, r.streams.OutColor)
