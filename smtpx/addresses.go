@@ -12,9 +12,9 @@ import (
 // maxAddresses is the most further addresses that are tried for one connection.
 const maxAddresses = 3
 
-// tryOthers sets up a session with another address of the relay after the first one accepted the connection and then failed in its
-// greeting or in TLS. One bad host of several must not stop a relay. It returns nil if no address succeeds. The caller reports the first
-// error then.
+// tryOthers sets up a session with another address of the relay after the first one accepted the connection and then failed in
+// its greeting or in TLS. One bad host of several must not stop a relay. It returns nil if no address succeeds. The caller
+// reports the first error then.
 func (s *session) tryOthers(ctx context.Context, err *Error) *session {
 	if !s.relay.direct || s.raw == nil || ctx.Err() != nil || !faultOfHost(err) {
 		return nil
@@ -71,8 +71,8 @@ func (s *session) again(address string) *session {
 	return &session{relay: s.relay, number: s.number, address: address, token: s.token, secrets: s.secrets}
 }
 
-// dialPause spaces new connections by the rate. The caller holds mu. It returns how long to wait before the next one, and counts it if that
-// is 0.
+// dialPause spaces new connections by the rate. It returns how long to wait before the next one, and counts it if that is 0.
+// The caller holds mu.
 func (p *pool) dialPause() time.Duration {
 	if p.relay.DialRate <= 0 {
 		return 0

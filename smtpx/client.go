@@ -45,10 +45,12 @@ type relay struct {
 //
 // The parameters are tls (required, starttls, implicit, opportunistic, none), ehlo, auth, conns (connections at a time), rate
 // (14, 0.5, 600/m), dials (new connections, a rate as well), messages and age (limits of one connection), idle, provider, without
-// (extensions not to use, separated by commas), ca, cert and key (PEM files), local (an IP address to bind), proxy (a URL), and clear-auth. Tokens come from
-// token-command, or from an identity provider by client-id, client-secret or client-secret-file, refresh-token or
-// refresh-token-file, service-account (a file), tenant, scope and token-url; see [OAuth2]. Any other parameter is an error.
-// Parameters set the fields of [Config]. Options are applied afterwards. No error of Open quotes a secret.
+// (extensions not to use, separated by commas), ca, cert and key (PEM files), local (an IP address to bind), proxy (a URL), and
+// clear-auth. Tokens come from token-command, or from an identity provider by client-id, client-secret or client-secret-file,
+// refresh-token or refresh-token-file, service-account (a file), tenant, scope and token-url; see [OAuth2]. Any other parameter is
+// an error. Parameters set the fields of [Config]. Options are applied afterwards. No error of Open quotes a secret.
+//
+// Without a port or a mode of TLS the profile decides; see [Profile.Endpoint].
 func Open(url string, opts ...Option) (*Client, error) {
 	config, err := parseURL(url)
 	if err != nil {
@@ -82,21 +84,11 @@ func newRelay(c Config) (*relay, error) {
 		r.profile = p
 	}
 	switch r.TLS {
-	case "", TLSRequired:
-		r.TLS = TLSStartTLS
-		if r.Port == 465 {
-			r.TLS = TLSImplicit
-		}
-	case TLSStartTLS, TLSImplicit, TLSOpportunistic, TLSNone:
+	case "", TLSRequired, TLSStartTLS, TLSImplicit, TLSOpportunistic, TLSNone:
 	default:
 		return nil, errors.New("relay: tls must be required, starttls, implicit, opportunistic or none")
 	}
-	if r.Port == 0 {
-		r.Port = 587
-		if r.TLS == TLSImplicit {
-			r.Port = 465
-		}
-	}
+	r.Port, r.TLS = r.profile.Endpoint(r.Port, r.TLS)
 	if r.Port < 1 || r.Port > 65535 {
 		return nil, errors.New("relay: the port must be from 1 to 65535")
 	}

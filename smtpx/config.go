@@ -26,7 +26,8 @@ type TLSMode string
 
 // The modes. No mode falls back to clear text after TLS has begun.
 const (
-	// TLSRequired is TLSImplicit for smtps and for port 465, else TLSStartTLS. It is the default.
+	// TLSRequired is TLSImplicit for smtps, else the mode that the profile gives the port, else TLSImplicit for port 465 and
+	// TLSStartTLS for any other. It is the default.
 	TLSRequired TLSMode = "required"
 	// TLSStartTLS demands STARTTLS (RFC 3207); a server without it is a configuration error.
 	TLSStartTLS TLSMode = "starttls"
@@ -40,7 +41,7 @@ const (
 
 // Config describes a relay. [Open] fills it from the URL, then applies the options. A zero field takes its default.
 type Config struct {
-	// Host and Port of the relay. Port defaults to 587, with smtps to 465.
+	// Host and Port of the relay. Port defaults to the profile's, else to 587, with smtps to 465.
 	Host string
 	Port int
 	// Socket is the path of a Unix socket to use instead of Host and Port. TLS defaults to TLSNone then, and Host to localhost: the

@@ -322,7 +322,8 @@ func (a *tokenAnswer) issued() issued {
 	return issued{a.AccessToken, life}
 }
 
-// refusedTokenError is an error that an identity provider names. The client, the secret, the refresh token or the consent is refused.
+// refusedTokenError is an error that an identity provider names: it refuses the client, the secret, the refresh token or the
+// consent.
 type refusedTokenError struct{ code, text string }
 
 // Error returns the words of the identity provider.

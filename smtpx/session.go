@@ -180,6 +180,10 @@ func (s *session) ehlo() (Reply, *Error) {
 		if err != nil {
 			return Reply{}, &Error{Stage: StageEHLO, Class: ClassConfig, Err: err}
 		}
+		if s.relay.profile.Quirk(QuirkEHLO) && (strings.HasPrefix(name, "[") || strings.EqualFold(name, "localhost")) {
+			return Reply{}, &Error{Stage: StageEHLO, Class: ClassConfig, Err: fmt.Errorf("the relay refuses the EHLO name %s", name),
+				Hint: "set ehlo= to the fully-qualified name of this host: " + s.relay.profile.Title + " wants a real name"}
+		}
 		s.name = name
 	}
 	r, err := s.command(StageEHLO, s.relay.Timeouts.EHLO, "EHLO "+s.name)

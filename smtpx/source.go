@@ -12,12 +12,12 @@ import (
 type source func() (io.ReadCloser, error)
 
 // SendReader is [Client.Send] for a message that is too large to keep in memory. open returns a reader of the message from its
-// start, and the same octets each time. It is called at least twice: to check the message before anything is sent, and to send it, once
-// for each transaction. At most 128 KiB of a message are in memory at a time, and a message of at most that size is read once.
+// start, and the same octets each time. It is called at least twice: to check the message before anything is sent, and to send
+// it, once for each transaction. At most 128 KiB of a message are in memory at a time, and a message of at most that size is read once.
 //
 // If open or a reader fails, or the octets are not those that were checked, nothing of the message is accepted: the connection is
-// cut in the middle of the body. Recipients of earlier transactions stay accepted. The error is an [*Error] of [ClassRecycle] that
-// wraps the cause. SendReader closes every reader, and open is not called any more when it returns.
+// cut in the middle of the body. Recipients of earlier transactions stay accepted. The error is an [*Error] of [ClassRecycle]
+// that wraps the cause. SendReader closes every reader, and open is not called any more when it returns.
 func (c *Client) SendReader(ctx context.Context, env Envelope, open func() (io.ReadCloser, error)) (Result, error) {
 	return c.sendBody(ctx, env, func() (body, error) { return checkSource(open) })
 }
@@ -109,8 +109,7 @@ func (b *blocks) close() {
 	}
 }
 
-// sourceReader reads a body from its source and checks again that it is the one that was checked. It does so before it returns the last
-// block.
+// sourceReader reads a body from its source. It verifies that it is the one that was checked before it returns the last block.
 type sourceReader struct {
 	want    *body
 	r       io.ReadCloser

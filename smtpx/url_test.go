@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox/smtpx"
+	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
 func TestOpenReadsURL(t *testing.T) {
@@ -130,5 +131,38 @@ func TestOpenAppliesOptionsAfterURL(t *testing.T) {
 	}
 	if _, err := smtpx.Open("smtp://relay.example.com", smtpx.Password("p")); err == nil {
 		t.Error("a password without a user was accepted")
+	}
+}
+
+// The profile of a provider completes what a URL leaves out.
+func TestProfileChoosesPortAndMode(t *testing.T) {
+	for raw, want := range map[string]string{
+		"smtp://email-smtp.eu-west-1.amazonaws.com:2465": "smtps://email-smtp.eu-west-1.amazonaws.com:2465",
+		"smtp://smtp.resend.com:2465":                    "smtps://smtp.resend.com:2465",
+		"smtp://smtpdm.aliyun.com":                       "smtps://smtpdm.aliyun.com:465",
+		"smtp://contoso-com.mail.protection.outlook.com": "smtp://contoso-com.mail.protection.outlook.com:25",
+		"smtp://mailpit?tls=none":                        "smtp://mailpit:1025?tls=none",
+		"smtp://relay.example.com?provider=163":          "smtps://relay.example.com:465?provider=163",
+		"smtp://smtp.office365.com":                      "smtp://smtp.office365.com:587",
+		"smtp://smtpdm.aliyun.com:587?tls=starttls":      "smtp://smtpdm.aliyun.com:587",
+		"smtps://smtp.gmail.com":                         "smtps://smtp.gmail.com:465",
+	} {
+		if got := open(t, raw, func(c *smtpx.Config) { c.EHLO = "" }).String(); got != want {
+			t.Errorf("%s is %s, want %s", raw, got, want)
+		}
+	}
+}
+
+// A relay that wants a real EHLO name does not hear an address.
+func TestStrictEHLO(t *testing.T) {
+	srv := smtptest.New(t, smtptest.Config{})
+	client, err := smtpx.Open(srv.URL("provider=gmail-relay", "ehlo=[127.0.0.1]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_, err = client.Probe(testContext(t))
+	if e := asError(t, err, smtpx.StageEHLO, smtpx.ClassConfig); !strings.Contains(e.Hint, "ehlo=") || e.Reply.Code != 0 {
+		t.Errorf("%v, hint %q", e, e.Hint)
 	}
 }
