@@ -21,7 +21,7 @@ import (
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
 
-// These tests use other people's servers: Postfix and its smtp-sink, of the Debian packages postfix, sasl2-bin and
+// These tests use other people's servers; see also servers_linux_test.go. Here it is Postfix and its smtp-sink, of the Debian packages postfix, sasl2-bin and
 // libsasl2-modules. They are skipped, with a message, if these are not installed.
 
 // requireTool finds a program in the path or where Debian puts those of the system.
