@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -179,14 +178,15 @@ hostname mx.example.com
 // accounts writes files of accounts.
 func (s *realServer) accounts(t *testing.T, accounts ...string) {
 	t.Helper()
-	passwd, group := "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n", "root:x:0:\nnogroup:x:65534:\n"
+	var passwd, group strings.Builder
+	passwd.WriteString("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
+	group.WriteString("root:x:0:\nnogroup:x:65534:\n")
 	for i, a := range accounts {
-		id := strconv.Itoa(64123 + i)
-		passwd += a + ":x:" + id + ":" + id + "::DIR/data:/bin/false\n"
-		group += a + ":x:" + id + ":\n"
+		fmt.Fprintf(&passwd, "%s:x:%d:%d::DIR/data:/bin/false\n", a, 64123+i, 64123+i)
+		fmt.Fprintf(&group, "%s:x:%d:\n", a, 64123+i)
 	}
-	s.write(t, "passwd", passwd, 0o644)
-	s.write(t, "group", group, 0o644)
+	s.write(t, "passwd", passwd.String(), 0o644)
+	s.write(t, "group", group.String(), 0o644)
 }
 
 // own gives files of a server to its account.
