@@ -273,6 +273,12 @@ func (p *pool) offerNext(fits func(*job) bool) *job {
 func (p *pool) allowWithdraw(j *job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if cause := j.ctx.Err(); cause != nil { // its caller may have tried in vain to withdraw it
+		j.state = jobGone
+		_, _ = j.finish(gaveUp(StageDial, fmt.Errorf("waiting for a connection: %w", cause)))
+		close(j.done)
+		return
+	}
 	j.state = jobOffered
 }
 
