@@ -45,13 +45,15 @@ func TestSettleWhateverTheDefaultsOfTheDatabase(t *testing.T) {
 			if err != nil || len(claimed) != 1 {
 				t.Fatalf("%d messages claimed (%v)", len(claimed), err)
 			}
-			// Another transaction holds the row for longer than the limits and changes it. The settlement cannot be serialised then.
+			// Another transaction holds the table for longer than the limits and changes the row. The settlement cannot be serialised
+			// then. It passes over a row that is locked by itself.
 			tx, err := plain.BeginTxx(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = tx.Rollback() }()
-			if _, err := tx.ExecContext(t.Context(), "UPDATE outbox_deliveries SET enhanced = 'x'"); err != nil {
+			if _, err := tx.ExecContext(t.Context(), "LOCK TABLE outbox_deliveries IN SHARE ROW EXCLUSIVE MODE; "+
+				"UPDATE outbox_deliveries SET enhanced = 'x'"); err != nil {
 				t.Fatal(err)
 			}
 			settled := make(chan error, 1)
@@ -97,14 +99,14 @@ func enqueueOn(t *testing.T, db *sqlx.DB) {
 // waiting waits until a statement waits for a lock.
 func waiting(t *testing.T, db *sqlx.DB) {
 	t.Helper()
-	until(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%settled%'`)
+	until(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%d.lease_token%'`)
 }
 
 // again waits until the statement waits in a transaction of its own, the second time.
 func again(t *testing.T, db *sqlx.DB) {
 	t.Helper()
 	until(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-AND query LIKE '%settled%' AND xact_start < query_start`)
+AND query LIKE '%d.lease_token%' AND xact_start < query_start`)
 }
 
 func until(t *testing.T, db *sqlx.DB, query string) {
