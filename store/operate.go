@@ -248,6 +248,11 @@ func (s *Store) batch(ctx context.Context, c conn, b *bulk, size int) ([]key, er
 			lock += " FOR SHARE OF m" // another transaction may be scrubbing its body
 		}
 	}
+	if b.op == OpHoldRestored { // what is held must not be fenced by the former holder of its lease
+		if _, err := c.ExecContext(ctx, s.queries.get("lapse_all")); err != nil {
+			return nil, err
+		}
+	}
 	change := "UPDATE outbox_deliveries SET " + b.set
 	if b.op == OpPurge {
 		change = "DELETE FROM outbox_deliveries"

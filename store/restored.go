@@ -16,8 +16,8 @@ const (
 // on the copy would send it again. It holds everything that a dispatcher might send: queued, sending and uncertain → held. What was on
 // its way or in doubt has the class "ambiguous" afterwards. Release what must go out, and cancel what the original has sent.
 //
-// Call it before the first dispatcher runs on the copy. A dispatcher that runs already loses the leases that it has there, and what it
-// is sending at this moment arrives all the same.
+// Call it before the first dispatcher runs on the copy. A dispatcher that runs already loses all leases that it has there, whatever the
+// filter is. What has passed its fence at this moment arrives all the same.
 func (s *Store) HoldRestored(ctx context.Context, f Filter, opts ...BulkOption) (int64, error) {
 	if reasonOf(ctx) == "" {
 		ctx = WithReason(ctx, restoredReason)

@@ -55,6 +55,9 @@ func TestHoldRestored(t *testing.T) {
 		if err != nil || reason != "it's Monday" || verb != "hold" {
 			t.Errorf("recorded is %q %q: %v", verb, reason, err)
 		}
+		if lost, err := s.Fence(t.Context(), []queue.FencedRef{{Ref: claimed[3].Ref(0), Relay: "main"}}); err != nil || len(lost) != 1 {
+			t.Errorf("what is held passes its fence: lost %v, error %v", lost, err)
+		}
 		for _, c := range claimed[2:] {
 			if lost := settle(c, queue.Sent); len(lost) != 1 {
 				t.Errorf("a holder of the original settles %s", c.ID)

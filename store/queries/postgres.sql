@@ -260,6 +260,11 @@ WITH lapsed AS MATERIALIZED (
 )
 UPDATE outbox_claims c SET lapsed = TRUE FROM lapsed WHERE c.token = lapsed.token RETURNING CAST(c.token AS text);
 
+-- name: lapse_all
+-- Every claim, whoever holds it. It waits for the fences that are being written.
+WITH held AS MATERIALIZED (SELECT token FROM outbox_claims WHERE NOT lapsed FOR UPDATE)
+UPDATE outbox_claims c SET lapsed = TRUE FROM held WHERE c.token = held.token;
+
 -- name: excuse
 -- What lapses beside a claim of one suspect is not to blame. Its claims may lapse before or after that of the suspect.
 WITH innocent AS MATERIALIZED (

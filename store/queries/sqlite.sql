@@ -173,6 +173,10 @@ FROM json_each($1) CROSS JOIN outbox_deliveries d ON d.message_id = value ->> 'i
 -- A claim that is marked is never renewed or fenced again.
 UPDATE outbox_claims SET lapsed = 1 WHERE lease_until <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AND NOT lapsed;
 
+-- name: lapse_all
+-- Every claim, whoever holds it.
+UPDATE outbox_claims SET lapsed = 1 WHERE NOT lapsed;
+
 -- name: excuse
 -- What lapses beside a claim of one suspect is not to blame. Its claims may lapse before or after that of the suspect.
 UPDATE outbox_claims SET excused = 1
