@@ -74,7 +74,7 @@ CREATE TABLE outbox_deliveries (
     CASE WHEN finished_at IS NOT NULL THEN state IN ('sent', 'failed', 'expired', 'cancelled', 'suppressed')
          ELSE state IN ('queued', 'sending', 'uncertain', 'held') END
     AND (lease_token IS NOT NULL) = (state = 'sending') AND (doubt_token IS NULL OR state = 'uncertain')
-    AND seq > 0 AND recipient <> '' AND attempts >= 0 AND lapses >= 0)
+    AND seq > 0 AND recipient <> '' AND attempts >= 0 AND lapses BETWEEN 0 AND 1000000)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- One for each question: what is due on a (route, priority), what a claim holds, what is in doubt or held, finished, about to expire.

@@ -60,9 +60,9 @@ it knows the idempotency key of the first copy: it accepts the second one and dr
 			long: `Set queued deliveries aside. They wait until you release or cancel them, or until their deadline. To stop a whole
 route, with the messages that come later, use "outboxctl pause".
 
-After a restore, run "outboxctl hold --restored" before the first dispatcher starts. The copy still has waiting what the
-original has sent since, and a dispatcher would send it again. With --restored every delivery that a dispatcher might send is
-held: those that are queued, being sent, or uncertain. Then release what must go out, and cancel the rest.`,
+After a restore, run "outboxctl hold --restored" before the first dispatcher starts. The original may have sent since
+what waits in the copy, and a dispatcher would send it again. With --restored every delivery that a dispatcher might
+send is held: those that are queued, being sent, or uncertain. Then release what must go out, and cancel the rest.`,
 			example: `  outboxctl hold 3e4f5a6b
   outboxctl hold --to @example.net --dry-run
   outboxctl hold --restored --dry-run
