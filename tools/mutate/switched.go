@@ -167,6 +167,7 @@ func (b *batch) with(ctx context.Context, m *mutant, pkg, dir string) (binary st
 // buildError tells that a package does not compile.
 type buildError struct{ pkg, output string }
 
+// Error has the output of the compiler.
 func (e *buildError) Error() string { return "the tests of " + e.pkg + " do not compile: " + e.output }
 
 // batches prepares batches for mutants, one for each directory. A mutant that does not compile beside the others is in none.

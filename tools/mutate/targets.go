@@ -118,6 +118,7 @@ type test struct {
 	flags []string // of the test binary
 }
 
+// String returns the package and the flags.
 func (t test) String() string { return t.pkg + " " + strings.Join(t.flags, " ") }
 
 // tests returns the tests for a mutant, in order.
