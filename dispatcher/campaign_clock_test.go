@@ -13,6 +13,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/smtpx"
 )
@@ -196,7 +197,7 @@ func TestTheClockJumps(t *testing.T) { // not beside others
 	}
 	app := employ(t, orders{Name: "app-0", Database: k.database, Pace: 20 * time.Millisecond})
 	jumps := 3
-	if campaign() {
+	if campaign.On() {
 		jumps = 50
 	}
 	for i := range jumps {

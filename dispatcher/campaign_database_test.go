@@ -18,6 +18,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/store"
@@ -116,7 +117,7 @@ func TestPostgresFailsUnderLoad(t *testing.T) {
 	}
 	app := employ(t, orders{Name: "app-0", Database: k.database, Pace: 20 * time.Millisecond})
 	rounds := 1
-	if campaign() {
+	if campaign.On() {
 		rounds = 20
 	}
 	terminate := func() error {
@@ -266,7 +267,7 @@ func TestTheApplicationTakesThePool(t *testing.T) {
 			d := newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Lease: time.Second, Poll: 20 * time.Millisecond}, openRelay(t, k.relay))
 			defer start(t, d)()
 			rounds := 2
-			if campaign() {
+			if campaign.On() {
 				rounds = 20
 			}
 			for range rounds {
@@ -332,12 +333,12 @@ func TestSQLiteBusyStorm(t *testing.T) {
 	defer start(t, d)()
 	app := employ(t, orders{Name: "app-0", Database: k.database, Pace: 100 * time.Millisecond})
 	messages := 60
-	if campaign() {
+	if campaign.On() {
 		messages = 5000
 	}
 	patience, cancel := context.WithTimeout(t.Context(), 30*time.Minute) // it must go on, however slowly
 	defer cancel()
-	if !campaign() {
+	if !campaign.On() {
 		patience, cancel = context.WithTimeout(t.Context(), 3*time.Minute)
 		defer cancel()
 	}

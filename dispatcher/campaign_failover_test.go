@@ -15,6 +15,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/smtpx"
@@ -39,7 +40,7 @@ func TestThePrimaryFailsOver(t *testing.T) {
 	f := newFailover(t)
 	app := employ(t, orders{Name: "app-0", Database: f.database, Pace: 20 * time.Millisecond})
 	rounds, strikes := 1, []func(){f.readsOnly}
-	if campaign() {
+	if campaign.On() {
 		rounds, strikes = 7, []func(){f.readsOnly, f.crashes, f.restartsAsAStandby}
 	}
 	var longest time.Duration
@@ -205,7 +206,7 @@ func TestTheFileIsReplaced(t *testing.T) {
 	}
 	finished := store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateUncertain}}
 	rounds := 1
-	if campaign() {
+	if campaign.On() {
 		rounds = 50
 	}
 	for i := range rounds {

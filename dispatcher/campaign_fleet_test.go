@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 	"github.com/outboxmail/outbox/store"
@@ -231,7 +232,7 @@ func TestAFleetSharesTheLoad(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	n := 1000
-	if campaign() {
+	if campaign.On() {
 		n = 10_000
 	}
 	names := []string{"one", "two", "three", "four"}
@@ -245,7 +246,7 @@ func TestAFleetSharesTheLoad(t *testing.T) {
 	f.settled()
 	f.once()
 	shares := f.share()
-	tellf(t, "%d messages among four processes: %v", n, shares)
+	campaign.Tellf(t, "%d messages among four processes: %v", n, shares)
 	for _, name := range names {
 		if shares[name] < n/len(names)/3 {
 			t.Errorf("%s sent %d of %d messages: the load is not shared", name, shares[name], n)
@@ -315,7 +316,7 @@ func TestAFleetInTrouble(t *testing.T) {
 	}
 	f.settled()
 	f.once()
-	tellf(t, "one process stopped, one cut off, two replaced: %d messages, each sent once: %v", f.ledger.messages, f.share())
+	campaign.Tellf(t, "one process stopped, one cut off, two replaced: %d messages, each sent once: %v", f.ledger.messages, f.share())
 }
 
 // The rate of a relay holds for the fleet. In the long form four processes keep 200 a second within 5 % over 20 seconds. The
@@ -324,7 +325,7 @@ func TestAFleetInTrouble(t *testing.T) {
 func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
 	t.Parallel()
 	perSecond, seconds := 50, 6
-	if campaign() {
+	if campaign.On() {
 		perSecond, seconds = 200, 20
 	}
 	f := newFleet(t)
@@ -344,10 +345,10 @@ func TestAFleetOfProcessesKeepsTheRate(t *testing.T) {
 	<-time.After(time.Duration(seconds) * time.Second)
 	got, took := f.relay.Count()-before, time.Since(began)
 	want := float64(perSecond) * took.Seconds()
-	tellf(t, "%d messages in %.2f s by four processes, allowed %d a second: %+.1f %%; shares %v", got, took.Seconds(), perSecond,
+	campaign.Tellf(t, "%d messages in %.2f s by four processes, allowed %d a second: %+.1f %%; shares %v", got, took.Seconds(), perSecond,
 		100*(float64(got)/want-1), f.share())
 	least, most := want/2, want+float64(perSecond)
-	if campaign() {
+	if campaign.On() {
 		least, most = want*0.95, want*1.05
 	}
 	if float64(got) < least || float64(got) > most {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 	"github.com/outboxmail/outbox/store"
@@ -30,7 +31,7 @@ func kills(t *testing.T) int {
 		}
 		return n
 	}
-	if campaign() {
+	if campaign.On() {
 		return 1000
 	}
 	return 20
@@ -112,7 +113,7 @@ func TestKills(t *testing.T) { //nolint:tparallel // in the long form each datab
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
-			if !campaign() {
+			if !campaign.On() {
 				t.Parallel()
 			}
 			k := newKilling(t, engine)
@@ -352,7 +353,7 @@ func (k *killing) audit(done string) {
 			"final dot: %d left by a killed dispatcher, %d by one whose lease lapsed while it lived", policy, v.deliveries, v.sent, v.uncertain, v.arrived,
 			v.duplicates, v.byTheDead, v.byTheSlow)
 	}
-	tellf(k.t, "%s", &b)
+	campaign.Tellf(k.t, "%s", &b)
 	for _, e := range k.errors[:min(len(k.errors), 5)] {
 		k.t.Logf("an application was refused: %s", e)
 	}

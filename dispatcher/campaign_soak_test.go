@@ -18,6 +18,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
@@ -28,7 +29,7 @@ import (
 func soakTime(t *testing.T) (length, every time.Duration) {
 	t.Helper()
 	length, every = 20*time.Second, time.Second
-	if campaign() {
+	if campaign.On() {
 		length = 20 * time.Minute
 	}
 	if text := os.Getenv("OUTBOX_SOAK"); text != "" {
@@ -215,7 +216,7 @@ func TestSoakAtHalfSpeed(t *testing.T) { //nolint:tparallel // in the long form 
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
-			if !campaign() {
+			if !campaign.On() {
 				t.Parallel()
 			}
 			length, every := soakTime(t)
@@ -235,7 +236,7 @@ func TestSoakAtHalfSpeed(t *testing.T) { //nolint:tparallel // in the long form 
 			stop := start(t, newDispatcher(t, dispatcher.Config{Queue: k.testQueue, Lease: campaignLease, Retry: dispatcher.Backoff{Base: 200 * time.Millisecond}}, openRelay(t, relay)))
 			k.awaitNone("all is finished", store.Filter{States: []outbox.State{outbox.StateQueued, outbox.StateSending, outbox.StateUncertain}})
 			stop()
-			tellf(t, "%v at %.0f messages a second, half of the maximum; %d faults, of which %d left a doubt\n%s", length, rate, r.faults, r.doubtful, table(samples))
+			campaign.Tellf(t, "%v at %.0f messages a second, half of the maximum; %d faults, of which %d left a doubt\n%s", length, rate, r.faults, r.doubtful, table(samples))
 			r.count(t, w)
 			judgeSoak(t, samples)
 		})
@@ -319,7 +320,7 @@ func (r *soakRelay) count(t *testing.T, w *worker) {
 			final++
 		}
 	}
-	tellf(t, "%d messages committed, %d accepted, %d refused for good, %d second copies", committed, len(r.accepted), final-len(r.accepted), duplicates)
+	campaign.Tellf(t, "%d messages committed, %d accepted, %d refused for good, %d second copies", committed, len(r.accepted), final-len(r.accepted), duplicates)
 	if final != committed || committed == 0 {
 		t.Errorf("%d messages were committed and %d accepted or refused for good", committed, final)
 	}
@@ -394,7 +395,7 @@ func judgeSoak(t *testing.T, samples []sample) {
 		{"goroutines", func(s sample) int { return s.goroutines }, 1, 20},
 		{"the middle latency", func(s sample) int { return int(s.p50) }, 2, int(20 * time.Millisecond)},
 	} {
-		if row.name == "the middle latency" && !campaign() {
+		if row.name == "the middle latency" && !campaign.On() {
 			continue
 		}
 		list := column(samples[1:], row.of)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
@@ -120,7 +121,7 @@ func TestStageByFault(t *testing.T) { // not beside others, whose descriptors wo
 			t.Run("cells", func(t *testing.T) {
 				for i, c := range stageCells(t) {
 					if engine.name == "postgres" {
-						if seen[c.class] && !campaign() {
+						if seen[c.class] && !campaign.On() {
 							continue
 						}
 						seen[c.class] = true

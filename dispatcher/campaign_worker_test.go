@@ -29,31 +29,6 @@ import (
 
 // The campaigns run applications and dispatchers in processes of their own. Each of them is this test program again.
 
-// campaign turns on the long forms of the tests.
-func campaign() bool { return os.Getenv("OUTBOX_CAMPAIGN") != "" }
-
-// tellf logs a result of a campaign. It also appends it to the file that OUTBOX_CAMPAIGN_REPORT names, because go test shows
-// nothing of a test that passes.
-func tellf(t *testing.T, format string, args ...any) {
-	t.Helper()
-	text := fmt.Sprintf(format, args...)
-	t.Log(text)
-	name := os.Getenv("OUTBOX_CAMPAIGN_REPORT")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteString(t.Name() + "\n" + text + "\n\n"); err != nil {
-		t.Error(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
 // workerEnv holds the orders of a worker.
 const workerEnv = "OUTBOX_CAMPAIGN_WORKER"
 

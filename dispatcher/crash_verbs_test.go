@@ -5,12 +5,12 @@ import (
 	"database/sql"
 	"math/rand/v2"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
@@ -91,7 +91,7 @@ var crashVerbs = map[string]crashVerb{
 func TestCrashDuringAVerb(t *testing.T) {
 	t.Parallel()
 	rounds, n := 3, 1500
-	if os.Getenv("OUTBOX_CAMPAIGN") != "" {
+	if campaign.On() {
 		rounds = 30
 	}
 	for name, verb := range crashVerbs {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/smtpx"
@@ -105,7 +106,7 @@ func TestAFailedClaimIsRepeatedSoon(t *testing.T) {
 func TestAKnownOutcomeIsKept(t *testing.T) {
 	t.Parallel()
 	long := 2 * time.Hour
-	if campaign() {
+	if campaign.On() {
 		long = 26 * time.Hour
 	}
 	for _, away := range []time.Duration{time.Minute, 11 * time.Minute, long} {
@@ -195,7 +196,7 @@ func TestABadOutcomeHoldsUpNoOther(t *testing.T) {
 					t.Errorf("health: %+v", h.Reasons)
 				}
 				rest := 30 * time.Minute // the failures are still kept after many leases
-				if c.bad > 10 && !campaign() {
+				if c.bad > 10 && !campaign.On() {
 					rest = time.Minute
 				}
 				time.Sleep(rest)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/outboxmail/outbox"
 	"github.com/outboxmail/outbox/dispatcher"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/smtpx"
 )
@@ -86,7 +87,7 @@ func TestAHiddenLimitIsFound(t *testing.T) {
 	for i, perSecond := range []int{14, 50, 80} {
 		for j, dispatchers := range []int{1, 4} {
 			for k, hint := range []time.Duration{0, time.Second} {
-				if !campaign() && (i+j+k)%2 == 1 {
+				if !campaign.On() && (i+j+k)%2 == 1 {
 					continue
 				}
 				t.Run(fmt.Sprintf("%d a second, %d dispatchers, hint %v", perSecond, dispatchers, hint), func(t *testing.T) {
@@ -356,7 +357,7 @@ func TestDoubtElsewhereIsBounded(t *testing.T) {
 					t.Errorf("%d messages that are in doubt with one relay were sent through another", b.tried())
 				}
 				minutes := 2
-				if campaign() {
+				if campaign.On() {
 					minutes = 10
 				}
 				time.Sleep(time.Duration(minutes) * time.Minute)

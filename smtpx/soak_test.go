@@ -7,13 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/smtpx"
 	"github.com/outboxmail/outbox/smtpx/smtptest"
 )
@@ -24,7 +24,7 @@ func soakTime() time.Duration {
 	switch {
 	case *soak > 0:
 		return *soak
-	case os.Getenv("OUTBOX_CAMPAIGN") != "":
+	case campaign.On():
 		return 40 * time.Second
 	}
 	return time.Second

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/internal/pgtest"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
@@ -27,7 +27,7 @@ import (
 func TestPostgresOutages(t *testing.T) {
 	t.Parallel()
 	rounds := 2 // of five faults
-	if os.Getenv("OUTBOX_CAMPAIGN") == "1" {
+	if campaign.On() {
 		rounds = 4
 	}
 	for name, open := range map[string]func(dsn string) (*sql.DB, error){

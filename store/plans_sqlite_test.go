@@ -3,7 +3,6 @@ package store
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"modernc.org/sqlite"
 
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/schema"
 )
 
@@ -167,7 +167,7 @@ func sqlitePages(t *testing.T, db *sqlx.DB, prepare, query string, args ...any) 
 func TestDepthOnSQLite(t *testing.T) {
 	t.Parallel()
 	n := 8_000 // the race detector makes SQLite slow
-	if os.Getenv("OUTBOX_CAMPAIGN") == "1" {
+	if campaign.On() {
 		n = scheduled
 	}
 	db, s := openForPlans(t)

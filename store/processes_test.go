@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/outboxmail/outbox"
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/queue"
 	"github.com/outboxmail/outbox/schema"
 	"github.com/outboxmail/outbox/store"
@@ -170,7 +171,7 @@ func deliver(ctx context.Context, db *sql.DB, say func(event)) error {
 // every message that was committed is sent once, and nothing else is.
 func TestProcessesShareAnSQLiteFile(t *testing.T) {
 	t.Parallel()
-	campaign := os.Getenv("OUTBOX_CAMPAIGN") == "1" // then it goes on for 30 s, else until enough was committed
+	long := campaign.On() // then it goes on for 30 s, else until enough was committed
 	file := filepath.Join(t.TempDir(), "app.db")
 	db := opened(t, schema.SQLite)(sqlite.Open(file, sqlite.RelaxedSync()))
 	migrated(t, db)
@@ -184,7 +185,7 @@ func TestProcessesShareAnSQLiteFile(t *testing.T) {
 		wg        sync.WaitGroup
 	)
 	ctx, stop := context.WithCancel(t.Context())
-	if campaign {
+	if long {
 		ctx, stop = context.WithTimeout(t.Context(), 30*time.Second)
 	}
 	defer stop()
@@ -195,7 +196,7 @@ func TestProcessesShareAnSQLiteFile(t *testing.T) {
 				defer mu.Unlock()
 				if e.Committed != "" {
 					committed[e.Committed] = true
-					if !campaign && len(committed) >= 200 {
+					if !long && len(committed) >= 200 {
 						stop()
 					}
 				}

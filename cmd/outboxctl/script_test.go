@@ -7,6 +7,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/outboxmail/outbox/internal/campaign"
 	"github.com/outboxmail/outbox/internal/pgtest"
 )
 
@@ -45,7 +46,7 @@ func TestScripts(t *testing.T) {
 					t.Fatalf("there are no scripts: %v", err)
 				}
 				for _, script := range scripts {
-					if engine == "schema" && !named[filepath.Base(script)] && os.Getenv("OUTBOX_CAMPAIGN") == "" {
+					if engine == "schema" && !named[filepath.Base(script)] && !campaign.On() {
 						continue
 					}
 					testscript.Run(t, params(t, engine, script))

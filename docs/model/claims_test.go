@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/outboxmail/outbox/internal/campaign"
 )
 
 // model is the file with the model.
@@ -102,7 +104,7 @@ func TestTheLeaseAtTheFence(t *testing.T) {
 // onlyInCampaigns skips a test that takes long.
 func onlyInCampaigns(t *testing.T) {
 	t.Helper()
-	if os.Getenv("OUTBOX_CAMPAIGN") == "" {
+	if !campaign.On() {
 		t.Skip("takes minutes: runs in make campaign")
 	}
 }
@@ -264,7 +266,7 @@ func faultOf(words string) (string, error) {
 func expectNoFault(t *testing.T, p program, of size) {
 	t.Helper()
 	got := search(t, p, of.faults, 0)
-	tellf(t, "%v: %d states, %s", of, got.states, got.fault)
+	campaign.Tellf(t, "%v: %d states, %s", of, got.states, got.fault)
 	if got.fault != noFault {
 		t.Errorf("%v: %s; README.md says how to see the run", of, got.fault)
 	}
@@ -273,7 +275,7 @@ func expectNoFault(t *testing.T, p program, of size) {
 func expectAnEnd(t *testing.T, p program, of size) {
 	t.Helper()
 	got := search(t, p, of.faults, 0)
-	tellf(t, "%v: %d states, search for a run without end: %s", of, got.states, got.fault)
+	campaign.Tellf(t, "%v: %d states, search for a run without end: %s", of, got.states, got.fault)
 	if got.fault != noFault {
 		t.Errorf("%v: %s; README.md says how to see the run", of, got.fault)
 	}
@@ -286,24 +288,5 @@ func run(t *testing.T, dir, name string, args ...string) {
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)
-	}
-}
-
-// tellf logs a count. In a campaign it also appends it to the file that OUTBOX_CAMPAIGN_REPORT names.
-func tellf(t *testing.T, format string, args ...any) {
-	t.Helper()
-	text := fmt.Sprintf(format, args...)
-	t.Log(text)
-	name := os.Getenv("OUTBOX_CAMPAIGN_REPORT")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = f.WriteString(t.Name() + "\n" + text + "\n\n")
-	if err = errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
 	}
 }
